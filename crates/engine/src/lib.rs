@@ -1,0 +1,1 @@
+//! What happens later: dispatch, jobs, recipes, syncs, buckets, destinations, retention.

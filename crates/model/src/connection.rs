@@ -1,0 +1,120 @@
+//! Connections: configured ways to one outside API.
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::fault::Fault;
+use crate::limits;
+use crate::name::Name;
+use crate::units::{ByteSize, Duration};
+
+/// The `spec` of a connection document.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionSpec {
+    /// What request paths are appended to. With one, requests to other origins are refused; without one,
+    /// requests name whole URLs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// The credentials that requests carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Name>,
+    /// Longest time for a whole exchange. Default 30s, at most 120s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Longest time for each stage of an exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<StageTimeouts>,
+    /// What the job says, instead of our own words, when the API does not answer in time or cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_message: Option<String>,
+    /// Redirects that are followed, each re-checked like the first address. Default 0, at most 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirects: Option<u8>,
+    /// Limits of this connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ConnectionLimits>,
+}
+
+/// Longest times of the stages of an exchange.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageTimeouts {
+    /// Until the TCP connection stands. Default 5s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Duration>,
+    /// Until the TLS handshake is done. Default 5s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Duration>,
+    /// From the request sent to the first byte of the answer. Default 15s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<Duration>,
+}
+
+/// Limits that a connection may set for itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionLimits {
+    /// Longest answer. Default 10MiB, at most 64MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<ByteSize>,
+}
+
+impl ConnectionSpec {
+    /// The base URL, when there is one and it is a base URL.
+    #[must_use]
+    pub fn base(&self) -> Option<Url> {
+        self.base_url.as_deref().and_then(|text| Url::parse(text).ok())
+    }
+
+    /// Longest time for a whole exchange.
+    #[must_use]
+    pub fn total_timeout(&self) -> std::time::Duration {
+        self.timeout.map_or(limits::TOTAL_TIMEOUT, Duration::get)
+    }
+
+    /// Longest answer in bytes.
+    #[must_use]
+    pub fn response_max_bytes(&self) -> u64 {
+        self.limits.as_ref().and_then(|limits| limits.response).map_or(limits::RESPONSE_DEFAULT_BYTES, ByteSize::get)
+    }
+
+    /// Everything that is wrong with this spec on its own, paths relative to `spec`.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if let Some(text) = &self.base_url {
+            faults.extend(base_url_fault(text));
+        }
+        let total = self.total_timeout();
+        if total.is_zero() || total > limits::TOTAL_TIMEOUT_MAX {
+            faults.push(Fault::new("timeout", "a timeout is between 1ms and 120s"));
+        }
+        let response = self.response_max_bytes();
+        if response == 0 || response > limits::RESPONSE_MAX_BYTES {
+            faults.push(Fault::new("limits.response", "an answer limit is between 1B and 64MiB"));
+        }
+        if self.redirects.is_some_and(|redirects| redirects > limits::REDIRECTS_MAX) {
+            faults.push(Fault::new("redirects", "at most 5 redirects are followed"));
+        }
+        faults
+    }
+}
+
+fn base_url_fault(text: &str) -> Option<Fault> {
+    let fault = |reason: &str| Some(Fault::new("base_url", reason));
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => return Some(Fault::new("base_url", format_args!("`{text}` is not a URL: {error}"))),
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return fault("a base URL starts with https:// or http://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return fault("a base URL holds no credentials; put them into an account");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return fault("a base URL ends with its path; give query parameters in the request");
+    }
+    None
+}

@@ -1,0 +1,337 @@
+//! Documents: everything that a person configures, as `kind`, `name` and `spec`.
+
+use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::account::AccountSpec;
+use crate::connection::ConnectionSpec;
+use crate::destination::DestinationSpec;
+use crate::endpoint::EndpointSpec;
+use crate::fault::Fault;
+use crate::name::{Name, near_match};
+use crate::recipe::RecipeSpec;
+use crate::secret::SecretSpec;
+use crate::sync::SyncSpec;
+
+/// The kinds of documents, in the order in which they depend on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A secret value, by reference.
+    Secret,
+    /// Stored credentials.
+    Account,
+    /// A way to one outside API.
+    Connection,
+    /// An inbound URL.
+    Endpoint,
+    /// Trigger and steps.
+    Recipe,
+    /// A database.
+    Destination,
+    /// Events into a table.
+    Sync,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they depend on each other.
+    pub const ALL: [Self; 7] =
+        [Self::Secret, Self::Account, Self::Connection, Self::Endpoint, Self::Recipe, Self::Destination, Self::Sync];
+
+    /// The word for one.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Account => "account",
+            Self::Connection => "connection",
+            Self::Endpoint => "endpoint",
+            Self::Recipe => "recipe",
+            Self::Destination => "destination",
+            Self::Sync => "sync",
+        }
+    }
+
+    /// The word for several: the name of its collection in the API and the CLI.
+    #[must_use]
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Secret => "secrets",
+            Self::Account => "accounts",
+            Self::Connection => "connections",
+            Self::Endpoint => "endpoints",
+            Self::Recipe => "recipes",
+            Self::Destination => "destinations",
+            Self::Sync => "syncs",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let words = Self::ALL.map(Self::as_str);
+            match near_match(text, words) {
+                Some(near) => format!("`{text}` is not a kind (did you mean `{near}`?)"),
+                None => format!("`{text}` is not a kind; use {}", words.join(", ")),
+            }
+        })
+    }
+}
+
+/// A document, read and checked on its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Its name among the documents of its kind.
+    pub name: Name,
+    /// Free text.
+    pub description: Option<String>,
+    /// Free text pairs.
+    pub labels: IndexMap<String, String>,
+    /// What it says.
+    pub spec: Spec,
+    /// The spec as its author wrote it, without secret values: what `export` gives back.
+    pub written: Value,
+}
+
+/// What a document says, by its kind.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "each variant is the spec of its kind")]
+pub enum Spec {
+    Secret(SecretSpec),
+    Account(AccountSpec),
+    Connection(ConnectionSpec),
+    Endpoint(EndpointSpec),
+    Recipe(RecipeSpec),
+    Destination(DestinationSpec),
+    Sync(SyncSpec),
+}
+
+impl Spec {
+    /// The kind of document that says this.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Secret(_) => Kind::Secret,
+            Self::Account(_) => Kind::Account,
+            Self::Connection(_) => Kind::Connection,
+            Self::Endpoint(_) => Kind::Endpoint,
+            Self::Recipe(_) => Kind::Recipe,
+            Self::Destination(_) => Kind::Destination,
+            Self::Sync(_) => Kind::Sync,
+        }
+    }
+
+    /// Reads the spec of a document of `kind`, paths of faults relative to the document.
+    ///
+    /// # Errors
+    /// The first fault of its shape, or every fault of its meaning.
+    pub fn read(kind: Kind, written: &Value) -> Result<Self, Vec<Fault>> {
+        let spec = match kind {
+            Kind::Secret => Self::Secret(shaped(written)?),
+            Kind::Account => Self::Account(shaped(written)?),
+            Kind::Connection => Self::Connection(shaped(written)?),
+            Kind::Endpoint => Self::Endpoint(shaped(written)?),
+            Kind::Recipe => Self::Recipe(shaped(written)?),
+            Kind::Destination => Self::Destination(shaped(written)?),
+            Kind::Sync => Self::Sync(shaped(written)?),
+        };
+        let faults: Vec<Fault> = spec.faults().into_iter().map(|fault| fault.under("spec")).collect();
+        if faults.is_empty() { Ok(spec) } else { Err(faults) }
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        match self {
+            Self::Secret(spec) => spec.faults(),
+            Self::Account(spec) => spec.faults(),
+            Self::Connection(spec) => spec.faults(),
+            Self::Endpoint(spec) => spec.faults(),
+            Self::Recipe(spec) => spec.faults(),
+            Self::Destination(spec) => spec.faults(),
+            Self::Sync(spec) => spec.faults(),
+        }
+    }
+
+    /// The documents that this one refers to, each with the path of the reference in the document.
+    #[must_use]
+    pub fn references(&self) -> Vec<(String, Kind, &Name)> {
+        match self {
+            Self::Secret(_) | Self::Destination(_) => Vec::new(),
+            Self::Account(account) => {
+                account.secrets().into_iter().map(|(path, name)| (format!("spec.{path}"), Kind::Secret, name)).collect()
+            }
+            Self::Connection(connection) => {
+                connection.account.iter().map(|name| ("spec.account".to_owned(), Kind::Account, name)).collect()
+            }
+            Self::Endpoint(endpoint) => endpoint
+                .verify
+                .secrets()
+                .iter()
+                .enumerate()
+                .map(|(n, reference)| (format!("spec.verify.secrets[{n}]"), Kind::Secret, &reference.secret))
+                .collect(),
+            Self::Recipe(recipe) => {
+                let trigger = ("spec.trigger.webhook.endpoint".to_owned(), Kind::Endpoint, recipe.endpoint());
+                let steps = recipe.steps.iter().enumerate().filter_map(|(n, step)| {
+                    let name = step.request.connection.as_ref()?;
+                    Some((format!("spec.steps[{n}].request.connection"), Kind::Connection, name))
+                });
+                std::iter::once(trigger).chain(steps).collect()
+            }
+            Self::Sync(sync) => vec![
+                ("spec.from.endpoint".to_owned(), Kind::Endpoint, &sync.from.endpoint),
+                ("spec.to.destination".to_owned(), Kind::Destination, &sync.to.destination),
+            ],
+        }
+    }
+}
+
+impl Document {
+    /// Reads a document from JSON (or from what YAML gave).
+    ///
+    /// # Errors
+    /// Every fault that can be found in this document alone.
+    pub fn read(value: &Value) -> Result<Self, Vec<Fault>> {
+        let Envelope { kind, name, description, labels, spec } = shaped_at(value, "")?;
+        let subject = format!("{kind}/{name}");
+        let about = |mut fault: Fault| {
+            fault.subject = Some(subject.clone());
+            fault
+        };
+        let kind: Kind = kind.parse().map_err(|reason: String| vec![Fault::new("kind", reason)])?;
+        let name: Name = name.parse().map_err(|reason| vec![about(Fault::new("name", reason))])?;
+        let read = Spec::read(kind, &spec).map_err(|faults| faults.into_iter().map(about).collect::<Vec<_>>())?;
+        Ok(Self { name, description, labels, written: without_secret_value(kind, spec), spec: read })
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.spec.kind()
+    }
+
+    /// The document as its author would write it: `kind`, `name`, what describes it, `spec`.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let envelope = Envelope {
+            kind: self.kind().as_str().to_owned(),
+            name: self.name.as_str().to_owned(),
+            description: self.description.clone(),
+            labels: self.labels.clone(),
+            spec: self.written.clone(),
+        };
+        serde_json::to_value(envelope).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    kind: String,
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    labels: IndexMap<String, String>,
+    spec: Value,
+}
+
+/// A secret's value is write-only: it leaves the document before anything can keep it.
+fn without_secret_value(kind: Kind, mut spec: Value) -> Value {
+    if let (Kind::Secret, Some(fields)) = (kind, spec.as_object_mut()) {
+        fields.shift_remove("value");
+    }
+    spec
+}
+
+fn shaped<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Fault>> {
+    shaped_at(value, "spec")
+}
+
+fn shaped_at<T: DeserializeOwned>(value: &Value, under: &str) -> Result<T, Vec<Fault>> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = match error.path().to_string() {
+            root if root == "." => String::new(),
+            path => path,
+        };
+        vec![shape_fault(path, &error.inner().to_string()).under(under)]
+    })
+}
+
+/// Turns the deserialiser's "unknown field `x`, expected one of `a`, `b`" into a reason with a near match.
+fn shape_fault(path: String, message: &str) -> Fault {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let fault = Fault::new(path, message);
+    match quoted.split_first() {
+        Some((unknown, known)) if message.starts_with("unknown ") => match near_match(unknown, known.iter().copied()) {
+            Some(near) => fault.hint(format!("did you mean `{near}`?")),
+            None => fault,
+        },
+        _ => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn faults(value: &Value) -> Vec<String> {
+        Document::read(value).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn reads_an_endpoint_and_gives_it_back_as_written() {
+        let written = json!({
+            "kind": "endpoint",
+            "name": "github",
+            "spec": {
+                "format": "json",
+                "verify": {"hmac": {
+                    "header": "X-Hub-Signature-256", "prefix": "sha256=", "algorithm": "SHA_256",
+                    "encoding": "HEXA_DECIMAL", "secrets": [{"secret": "github-webhook"}]
+                }},
+                "dedupe": {"by": "header:X-GitHub-Delivery", "within": "336h"},
+                "limits": {"body": "25MiB"}
+            }
+        });
+        let document = Document::read(&written).unwrap();
+        assert_eq!(document.kind(), Kind::Endpoint);
+        assert_eq!(document.to_value(), written);
+        let references = document.spec.references();
+        assert_eq!(references.len(), 1);
+        assert_eq!(references[0].2.as_str(), "github-webhook");
+    }
+
+    #[test]
+    fn names_path_and_near_match_of_an_unknown_field() {
+        let wrong = json!({"kind": "endpoint", "name": "a", "spec": {"verify": "none", "limit": {"body": "1B"}}});
+        let faults = faults(&wrong);
+        assert!(faults[0].contains("did you mean `limits`?"), "{faults:?}");
+        assert!(faults[0].starts_with("endpoint/a: spec"), "{faults:?}");
+    }
+
+    #[test]
+    fn offers_the_kind_that_was_meant() {
+        let faults = faults(&json!({"kind": "endpont", "name": "a", "spec": {}}));
+        assert!(faults[0].contains("did you mean `endpoint`?"), "{faults:?}");
+    }
+
+    #[test]
+    fn forgets_a_secret_value() {
+        let value = json!({"kind": "secret", "name": "a", "spec": {"value": "hunter2"}});
+        let document = Document::read(&value).unwrap();
+        assert!(!document.to_value().to_string().contains("hunter2"));
+        assert!(!format!("{document:?}").contains("hunter2"));
+    }
+}

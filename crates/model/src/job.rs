@@ -1,0 +1,132 @@
+//! Jobs: runs of recipes, with the input and output of every step.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EventId, JobId};
+use crate::name::Name;
+use crate::time::Timestamp;
+
+/// Where a job or a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// Waits for a worker.
+    Queued,
+    /// Waits for the time of its next attempt.
+    Waiting,
+    /// A worker has it.
+    Running,
+    /// Every step succeeded.
+    Succeeded,
+    /// A step failed for good.
+    Failed,
+    /// Ended by hand.
+    Canceled,
+}
+
+impl JobStatus {
+    /// Every status, in the order a job goes through them.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Waiting, Self::Running, Self::Succeeded, Self::Failed, Self::Canceled];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// Whether nothing more will happen to the job by itself.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
+    }
+}
+
+impl std::str::FromStr for JobStatus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+            format!("`{text}` is not a status; use queued, waiting, running, succeeded, failed or canceled")
+        })
+    }
+}
+
+/// Why a step or a job failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepError {
+    /// Dotted slug: `template.unknown_pill`, `outbound.timeout`, `response.status`.
+    pub code: String,
+    /// What happened and what to do, in one sentence, without secrets.
+    pub description: String,
+    /// The field of the step that it is about: `path`, `headers.X-Name`, `json.title`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Whether the request may have been processed by the other side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome_unknown: Option<bool>,
+}
+
+/// A step of a job, as far as it has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRun {
+    /// The step's id in its recipe.
+    pub id: String,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// The request exactly as sent last, secrets masked.
+    pub input: Option<serde_json::Value>,
+    /// The response: `status`, `headers`, `body`, and `timings`.
+    pub output: Option<serde_json::Value>,
+    /// Why it failed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<StepError>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    /// When it was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// One run of a recipe on one event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// The recipe's name.
+    pub recipe: Name,
+    /// The revision of the recipe that it runs.
+    pub recipe_revision: u64,
+    /// The event that started it.
+    pub event: EventId,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// The job that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_of: Option<JobId>,
+    /// When it was queued.
+    pub created_at: Timestamp,
+    /// When a worker first took it.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<StepError>,
+    /// Its steps; absent in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<StepRun>>,
+}

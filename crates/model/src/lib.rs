@@ -1,0 +1,30 @@
+//! What things are.
+//!
+//! Ids, documents, signature checks, templates and pills, retry maths and row shaping: everything whose
+//! result depends only on its arguments. No async, no I/O, no clock and no environment.
+
+pub mod account;
+pub mod connection;
+pub mod destination;
+pub mod document;
+pub mod endpoint;
+pub mod event;
+pub mod fault;
+pub mod id;
+pub mod job;
+pub mod limits;
+pub mod name;
+pub mod recipe;
+pub mod request;
+pub mod secret;
+pub mod sync;
+pub mod time;
+pub mod units;
+pub mod verify;
+
+pub use document::{Document, Kind, Spec};
+pub use fault::Fault;
+pub use id::{EventId, JobId};
+pub use name::Name;
+pub use secret::{SecretBytes, SecretRef};
+pub use time::{Clock, Timestamp};

@@ -1,0 +1,84 @@
+//! Limits and defaults, with their units and where they come from. One place, so that docs and code agree.
+
+use std::time::Duration;
+
+/// Longest webhook body by default: 5 MiB. Above the endpoint's limit: 413. GitHub sends up to 25 MB and has
+/// its own limit in its example; most senders stay below 1 MB.
+pub const BODY_DEFAULT_BYTES: u64 = 5 << 20;
+/// Longest webhook body that an endpoint may allow: 64 MiB.
+pub const BODY_MAX_BYTES: u64 = 64 << 20;
+/// Bodies above this stand in a spool file beside the database, so that its log keeps small pages: 64 KiB.
+pub const INLINE_BODY_BYTES: usize = 64 << 10;
+/// Longest request head: 32 KiB. Above: 431.
+pub const HEAD_MAX_BYTES: usize = 32 << 10;
+/// Most header fields: 100. Above: 431.
+pub const HEADERS_MAX: usize = 100;
+/// Longest request target: 8 KiB. Above: 414.
+pub const URI_MAX_BYTES: usize = 8 << 10;
+/// Memory that bodies of all requests in flight may take: 256 MiB. Above: 503.
+pub const IN_FLIGHT_BYTES: usize = 256 << 20;
+/// Requests in flight: 2,048. Above: 503.
+pub const IN_FLIGHT_REQUESTS: usize = 2_048;
+/// Requests in flight on one endpoint: 256. Above: 503.
+pub const IN_FLIGHT_PER_ENDPOINT: usize = 256;
+/// Open connections: 16,384; beyond it the one that was idle longest is closed.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Longest wait for the first byte, for a whole request head, for a TLS handshake: 10 s each.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a whole body: 30 s; and from 5 s on at least 1 KiB/s on average. Else 408.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// From when on a body's average rate counts.
+pub const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
+/// Least average rate of a body, in bytes a second.
+pub const BODY_RATE_BYTES: u64 = 1 << 10;
+/// Longest idle time of a kept-alive connection: 60 s.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for the commit that holds an event: 2 s. Slack and Pusher give up after 3 s.
+pub const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long an event id is remembered by default: 14 days.
+pub const DEDUPE_DEFAULT: Duration = Duration::from_secs(14 * 86_400);
+/// How long an event id can be remembered: 90 days.
+pub const DEDUPE_MAX: Duration = Duration::from_secs(90 * 86_400);
+/// JSON deeper than this is kept raw, without a parsed view.
+pub const TREE_DEPTH: usize = 64;
+/// JSON with more values than this is kept raw, without a parsed view (measured: up to 95 bytes of memory
+/// per byte of JSON when values are tiny).
+pub const TREE_NODES: usize = 200_000;
+/// Outbound: longest wait for a connection, and for its TLS handshake: 5 s each.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Outbound: longest wait for the first byte of an answer: 15 s.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Outbound: longest time for a whole exchange by default: 30 s.
+pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Outbound: longest time for a whole exchange that a connection may ask for: 120 s.
+pub const TOTAL_TIMEOUT_MAX: Duration = Duration::from_secs(120);
+/// Outbound: longest answer by default: 10 MiB.
+pub const RESPONSE_DEFAULT_BYTES: u64 = 10 << 20;
+/// Outbound: longest answer that a connection may allow: 64 MiB.
+pub const RESPONSE_MAX_BYTES: u64 = 64 << 20;
+/// Outbound: most redirects that a connection may allow.
+pub const REDIRECTS_MAX: u8 = 5;
+/// How much of a request or response body a job's history keeps: 64 KiB; more is cut and marked.
+pub const HISTORY_BODY_BYTES: usize = 64 << 10;
+/// How much of a refused body is kept: 64 KiB.
+pub const REFUSAL_BODY_BYTES: usize = 64 << 10;
+/// Refusals kept per endpoint.
+pub const REFUSALS_KEPT: u64 = 1_000;
+/// Refusals kept per second and endpoint.
+pub const REFUSALS_PER_SECOND: u32 = 10;
+/// Longest pill or expression: 4 KiB.
+pub const EXPRESSION_BYTES: usize = 4 << 10;
+/// Fuel of one expression, in instructions of its evaluator.
+pub const EXPRESSION_FUEL: u64 = 50_000;
+/// Longest text that a template may give: 1 MiB.
+pub const RENDERED_BYTES: usize = 1 << 20;
+/// Most documents in one apply.
+pub const APPLY_DOCUMENTS: usize = 2_000;
+/// Longest body of an operator API request: 8 MiB.
+pub const API_BODY_BYTES: usize = 8 << 20;
+/// A job's lease, which its worker renews every 30 s: 90 s.
+pub const LEASE: Duration = Duration::from_secs(90);
+/// Attempts of one step.
+pub const STEP_ATTEMPTS: u32 = 5;
+/// Time within which the attempts of one step happen.
+pub const STEP_WINDOW: Duration = Duration::from_secs(15 * 60);

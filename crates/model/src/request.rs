@@ -1,0 +1,80 @@
+//! Requests that are ready to send, and what came of them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// A request with nothing left to render: what `outbound` sends.
+#[derive(Debug, Clone)]
+pub struct RequestSpec {
+    /// The method.
+    pub method: http::Method,
+    /// The whole URL, without credentials and fragment.
+    pub url: Url,
+    /// Headers in order. Host, Content-Length and credentials are added when sending.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// The body; empty for none.
+    pub body: Bytes,
+}
+
+/// A request as it was sent, secrets masked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentRequest {
+    /// The method.
+    pub method: String,
+    /// The URL.
+    pub url: String,
+    /// Headers in the order sent; non-UTF-8 bytes of values are shown escaped.
+    pub headers: Vec<(String, String)>,
+    /// The body, cut for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<ShownBody>,
+}
+
+/// A response as it was received, secrets masked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceivedResponse {
+    /// The status code.
+    pub status: u16,
+    /// Headers in the order received.
+    pub headers: Vec<(String, String)>,
+    /// The body, cut for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<ShownBody>,
+}
+
+/// A body for people: text where it is text, base64 where not, with its whole size beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownBody {
+    /// The body as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The body as base64, when it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// Size of the whole body in bytes.
+    pub size: u64,
+    /// Whether only the beginning is shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+}
+
+/// How long the stages of an exchange took, in microseconds. A stage that did not happen (a reused
+/// connection, a literal address) is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Looking the name up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_us: Option<u64>,
+    /// Connecting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_us: Option<u64>,
+    /// The TLS handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_us: Option<u64>,
+    /// From sending the request to the first byte of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_us: Option<u64>,
+    /// The whole exchange.
+    pub total_us: u64,
+}

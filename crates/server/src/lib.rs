@@ -1,0 +1,1 @@
+//! What others call: ingress, the operator API, probes, OpenAPI.

@@ -1,0 +1,1 @@
+//! What is remembered: all SQL of Linkspan's own database, secrets at rest, the spool.
