@@ -1,1 +1,40 @@
-//! What is remembered: all SQL of Linkspan's own database, secrets at rest, the spool.
+//! What is remembered: all SQL of our own database, secrets at rest, the spool of large bodies.
+//!
+//! The store offers whole operations; no transaction and no connection leaves it. Every change goes through
+//! one writer that commits whatever waits in one durable transaction; reads run beside it on connections of
+//! their own and never block it. The interface is asynchronous and free of SQLite's terms, so that
+//! PostgreSQL can stand behind it too.
+
+mod backup;
+mod disk;
+mod error;
+mod event;
+mod folder;
+mod job;
+mod open;
+mod read;
+mod refusal;
+mod resource;
+mod retention;
+mod seal;
+mod snapshot;
+mod spool;
+mod sync;
+mod token;
+mod wakeup;
+mod writer;
+
+pub use backup::{BackupReport, restore};
+pub use disk::DiskState;
+pub use error::{Result, StoreError};
+pub use event::{Appended, DedupeKey, EventFilter, NewEvent, StoredEvent};
+pub use folder::DataFolder;
+pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, Lease, NewJob, Next, StepRecord};
+pub use open::{Durability, SecretSource, Settings, Store};
+pub use refusal::{NewRefusal, Refusal, RefusalFilter};
+pub use resource::{Action, Change, Precondition, Resource};
+pub use retention::{Expired, Retention};
+pub use seal::MasterKey;
+pub use snapshot::{ConnectionView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
+pub use spool::SpoolFile;
+pub use sync::{Batch, BatchState, SyncState};

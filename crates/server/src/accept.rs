@@ -1,0 +1,234 @@
+//! Our own accept loop: HTTP/1.1 and HTTP/2, plain or TLS, with a deadline at every stage.
+//!
+//! Guarantees: a connection that stalls at any stage is closed within that stage's limit; when there are too
+//! many, the one that has been idle longest goes, and only if none is idle the new one; shutdown stops
+//! accepting, lets requests finish, and forgets no task. Smuggling checks (conflicting lengths, obsolete line
+//! folding) are left to the HTTP library.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use linkspan_model::limits;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::staged::{Activity, StageLimits, Staged};
+
+/// How a listener treats its connections.
+#[derive(Debug, Clone, Copy)]
+pub struct AcceptLimits {
+    /// The longest times of the stages of a connection.
+    pub stages: StageLimits,
+    /// Longest TLS handshake.
+    pub handshake: Duration,
+    /// Most open connections.
+    pub connections: usize,
+}
+
+impl Default for AcceptLimits {
+    fn default() -> Self {
+        Self {
+            stages: StageLimits {
+                head: limits::HEAD_TIMEOUT,
+                idle: limits::IDLE_TIMEOUT,
+                write: limits::BODY_TIMEOUT,
+            },
+            handshake: limits::HEAD_TIMEOUT,
+            connections: limits::CONNECTIONS_MAX,
+        }
+    }
+}
+
+/// Answers requests.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
+
+    /// Answers one request from `peer`.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// A listening socket and how it treats its connections.
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// TLS, where this listener speaks it.
+    pub tls: Option<TlsAcceptor>,
+    /// Limits.
+    pub limits: AcceptLimits,
+}
+
+/// The open connections of one listener.
+#[derive(Debug)]
+struct Connections {
+    began: Instant,
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, (Arc<Activity>, CancellationToken)>>,
+    most: usize,
+}
+
+/// A place among the open connections, given back when dropped.
+struct Place {
+    connections: Arc<Connections>,
+    number: u64,
+    activity: Arc<Activity>,
+    evicted: CancellationToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().remove(&self.number);
+    }
+}
+
+impl Connections {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Arc<Activity>, CancellationToken)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more connection; when there is none left, the connection that was idle longest makes
+    /// room, and when none is idle there is none.
+    fn place(self: &Arc<Self>) -> Option<Place> {
+        let activity = Activity::new(self.began);
+        let evicted = CancellationToken::new();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut open = self.lock();
+        if open.len() >= self.most {
+            let oldest = open
+                .iter()
+                .filter_map(|(number, (activity, _))| activity.idle_since().map(|since| (since, *number)))
+                .min()?
+                .1;
+            if let Some((_, token)) = open.remove(&oldest) {
+                token.cancel();
+            }
+        }
+        open.insert(number, (Arc::clone(&activity), evicted.clone()));
+        drop(open);
+        Some(Place { connections: Arc::clone(self), number, activity, evicted })
+    }
+}
+
+/// Accepts connections until `stop`, then lets the open ones finish their requests. The connections run on
+/// `tasks`; whoever wants to wait for them waits there.
+pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracker, stop: CancellationToken) {
+    let connections = Arc::new(Connections {
+        began: Instant::now(),
+        next: AtomicU64::new(0),
+        open: Mutex::default(),
+        most: listener.limits.connections,
+    });
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.socket.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, mostly: closing connections make room, so wait a little.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Some(place) = connections.place() else { continue };
+        let connection = Connection { place, peer, limits: listener.limits, handler: handler.clone(), stop: stop.clone() };
+        tasks.spawn(connection.run(stream, listener.tls.clone()));
+    }
+}
+
+struct Connection<H> {
+    place: Place,
+    peer: SocketAddr,
+    limits: AcceptLimits,
+    handler: H,
+    stop: CancellationToken,
+}
+
+impl<H: Handler> Connection<H> {
+    async fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "nodelay was refused");
+        }
+        match tls {
+            None => self.speak(stream).await,
+            Some(tls) => match tokio::time::timeout(self.limits.handshake, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.speak(stream).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            },
+        }
+    }
+
+    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Self { place, peer, limits, handler, stop } = self;
+        let activity = Arc::clone(&place.activity);
+        let io = TokioIo::new(Staged::new(stream, Arc::clone(&activity), limits.stages));
+        let service = service_fn(|request| {
+            let busy = activity.request();
+            let answer = handler.handle(request, peer);
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let builder = http_builder();
+        let connection = builder.serve_connection(io, service);
+        tokio::pin!(connection);
+        let mut finishing = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                    return;
+                }
+                () = place.evicted.cancelled() => return,
+                () = stop.cancelled(), if !finishing => {
+                    finishing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// The HTTP library's own limits are a second line behind ours, so that what is a little too large still gets
+/// an answer in our shape.
+fn http_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .max_buf_size(2 * limits::HEAD_MAX_BYTES)
+        .max_headers(2 * limits::HEADERS_MAX)
+        .half_close(false)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .max_header_list_size(2 * limits::HEAD_MAX_BYTES as u32)
+        .max_concurrent_streams(256)
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20);
+    builder
+}

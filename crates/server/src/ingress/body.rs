@@ -1,0 +1,183 @@
+//! Reading a body that may be too large, too slow, or never end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use linkspan_model::limits;
+use tokio::time::Instant;
+
+/// Why a body was not read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BodyError {
+    /// Longer than allowed; what was read is the beginning.
+    TooLarge(Bytes),
+    /// Slower than allowed.
+    TooSlow(Bytes),
+    /// The connection broke, or the framing is wrong.
+    Broken(Bytes),
+    /// Too many bytes are in flight in all requests together.
+    Busy,
+}
+
+/// How long a body may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyTimes {
+    pub(super) total: Duration,
+    pub(super) grace: Duration,
+}
+
+impl BodyTimes {
+    /// When the next piece must have come, `read` bytes after `began`.
+    fn deadline(self, began: Instant, read: usize) -> Instant {
+        let earned = Duration::from_millis((read as u64).saturating_mul(1_000) / limits::BODY_RATE_BYTES);
+        began + self.total.min(self.grace.saturating_add(earned))
+    }
+}
+
+/// Bytes of bodies in flight, over all requests.
+#[derive(Debug, Clone)]
+pub(super) struct Budget(pub(super) Arc<AtomicUsize>);
+
+/// A share of the budget, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(super) fn share(&self) -> Share {
+        Share { budget: self.clone(), bytes: 0 }
+    }
+}
+
+impl Share {
+    fn take(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.budget.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= limits::IN_FLIGHT_BYTES
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Reads a whole body of at most `max` bytes. Nothing is cut: what is longer is refused.
+pub(super) async fn read_capped<B>(body: B, max: u64, times: BodyTimes, share: &mut Share) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut body = body;
+    if body.size_hint().lower() > max {
+        drain(&mut body).await;
+        return Err(BodyError::TooLarge(Bytes::new()));
+    }
+    let began = Instant::now();
+    let mut read = Bytes::new();
+    let mut more = BytesMut::new();
+    loop {
+        let so_far = read.len() + more.len();
+        let frame = match tokio::time::timeout_at(times.deadline(began, so_far), body.frame()).await {
+            Err(_) => return Err(BodyError::TooSlow(whole(read, more))),
+            Ok(None) => return Ok(whole(read, more)),
+            Ok(Some(Err(_))) => return Err(BodyError::Broken(whole(read, more))),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if !share.take(data.len()) {
+            return Err(BodyError::Busy);
+        }
+        let size = so_far + data.len();
+        // The common body comes in one piece and is not copied.
+        if so_far == 0 {
+            read = data;
+        } else {
+            more.extend_from_slice(&data);
+        }
+        if size as u64 > max {
+            drain(&mut body).await;
+            return Err(BodyError::TooLarge(whole(read, more)));
+        }
+    }
+}
+
+fn whole(first: Bytes, more: BytesMut) -> Bytes {
+    if more.is_empty() {
+        return first;
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + more.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&more);
+    whole.freeze()
+}
+
+/// Most that is read and thrown away after a refusal: 16 MiB.
+const DRAIN_BYTES: usize = 16 << 20;
+
+/// Reads on for a moment, so that a caller that is still sending gets to read its answer instead of a reset.
+async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
+    let reading = async {
+        let mut drained = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            drained += frame.data_ref().map_or(0, Bytes::len);
+            if drained > DRAIN_BYTES {
+                return;
+            }
+        }
+    };
+    drop(tokio::time::timeout(Duration::from_secs(1), reading).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    const TIMES: BodyTimes = BodyTimes { total: Duration::from_secs(30), grace: Duration::from_secs(5) };
+
+    fn budget() -> Budget {
+        Budget(Arc::new(AtomicUsize::new(0)))
+    }
+
+    fn pieces(pieces: Vec<&'static [u8]>) -> impl Body<Data = Bytes> + Unpin {
+        let frames = pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(piece))));
+        StreamBody::new(futures_util::stream::iter(frames))
+    }
+
+    #[tokio::test]
+    async fn reads_pieces_up_to_the_limit_and_refuses_one_byte_more() {
+        let budget = budget();
+        let read = read_capped(pieces(vec![b"abc", b"de"]), 5, TIMES, &mut budget.share()).await;
+        assert_eq!(read.unwrap(), "abcde");
+        let read = read_capped(pieces(vec![b"abc", b"def"]), 5, TIMES, &mut budget.share()).await;
+        assert_eq!(read.unwrap_err(), BodyError::TooLarge(Bytes::from_static(b"abcdef")));
+        assert_eq!(budget.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refuses_a_drip() {
+        let drip = StreamBody::new(futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"x"))), ()))
+        }));
+        let began = Instant::now();
+        let read = read_capped(Box::pin(drip), 1 << 20, TIMES, &mut budget().share()).await;
+        assert!(matches!(read, Err(BodyError::TooSlow(_))));
+        assert!(began.elapsed() < Duration::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn refuses_when_too_much_is_in_flight() {
+        let budget = budget();
+        budget.0.store(limits::IN_FLIGHT_BYTES, Ordering::Relaxed);
+        let read = read_capped(pieces(vec![b"abc"]), 5, TIMES, &mut budget.share()).await;
+        assert_eq!(read.unwrap_err(), BodyError::Busy);
+    }
+}

@@ -1,0 +1,12 @@
+//! What the world sends: webhooks, from the socket to the store.
+
+mod body;
+mod counters;
+mod receive;
+mod refusals;
+mod remote;
+
+pub use counters::IngressMetrics;
+pub use receive::{Delivery, Ingress, IngressLimits, Received};
+pub use refusals::RefusalLog;
+pub use remote::TrustedProxies;

@@ -1,0 +1,528 @@
+//! One webhook, from its head to its acknowledgement.
+//!
+//! Guarantees: nothing is parsed before the signature is verified; a 2xx leaves only after the event is
+//! durable; every refusal is counted and kept with its cause, while the caller sees a status and two fields.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body;
+use http_body_util::Full;
+use linkspan_model::endpoint::{Format, Place};
+use linkspan_model::event::{EventHead, HeaderText, Headers, VerifiedBy};
+use linkspan_model::secret::MASK;
+use linkspan_model::verify::Proof;
+use linkspan_model::{Clock, EventId, Timestamp, limits};
+use linkspan_store::{DedupeKey, EndpointView, NewEvent, NewRefusal, Store};
+use percent_encoding::percent_decode_str;
+
+use super::body::{BodyError, BodyTimes, Budget, Share, read_capped};
+use super::counters::IngressMetrics;
+use super::refusals::RefusalLog;
+use super::remote::TrustedProxies;
+use crate::accept::Handler;
+use crate::problem::Problem;
+
+/// Limits of the ingest path that a server can set.
+#[derive(Debug, Clone, Copy)]
+pub struct IngressLimits {
+    /// Longest time for a whole body.
+    pub body_total: Duration,
+    /// From when on a body's average rate counts.
+    pub body_grace: Duration,
+    /// Longest wait for the commit.
+    pub commit: Duration,
+    /// Requests in flight, and per endpoint.
+    pub requests: usize,
+    /// Requests in flight on one endpoint.
+    pub requests_per_endpoint: usize,
+}
+
+impl Default for IngressLimits {
+    fn default() -> Self {
+        Self {
+            body_total: limits::BODY_TIMEOUT,
+            body_grace: limits::BODY_RATE_GRACE,
+            commit: limits::COMMIT_DEADLINE,
+            requests: limits::IN_FLIGHT_REQUESTS,
+            requests_per_endpoint: limits::IN_FLIGHT_PER_ENDPOINT,
+        }
+    }
+}
+
+/// Receives webhooks.
+#[derive(Clone)]
+pub struct Ingress(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    refusals: RefusalLog,
+    proxies: TrustedProxies,
+    limits: IngressLimits,
+    metrics: IngressMetrics,
+    budget: Budget,
+    in_flight: Arc<AtomicUsize>,
+    per_endpoint: Mutex<HashMap<i64, Arc<AtomicUsize>>>,
+    salt: AtomicU16,
+}
+
+/// A request to an endpoint, its head read.
+pub struct Delivery<B> {
+    /// The method.
+    pub method: Method,
+    /// The path and query.
+    pub uri: Uri,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The caller.
+    pub caller: IpAddr,
+    /// The body, still to be read.
+    pub body: B,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// The event.
+    pub id: EventId,
+    /// Whether it had been stored before.
+    pub duplicate: bool,
+}
+
+/// A refusal as the caller sees it, with what only the operator sees.
+struct Refused {
+    problem: Problem,
+    cause: String,
+    body: Bytes,
+    allow: Option<&'static str>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, description: &str, cause: impl Into<String>) -> Self {
+        Self { problem: Problem::new(status, code, description), cause: cause.into(), body: Bytes::new(), allow: None }
+    }
+
+    fn with_body(mut self, body: &Bytes) -> Self {
+        self.body = body.clone();
+        self
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self { cause: problem.description.clone(), problem, body: Bytes::new(), allow: None }
+    }
+}
+
+/// One of the requests in flight.
+struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    fn enter(counter: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let entered = Self(Arc::clone(counter));
+        (counter.fetch_add(1, Ordering::Relaxed) < most).then_some(entered)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Handler for Ingress {
+    type Body = Full<Bytes>;
+
+    async fn handle(&self, request: Request<hyper::body::Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let caller = self.0.proxies.caller(peer, &parts.headers);
+        let delivery = Delivery { method: parts.method, uri: parts.uri, headers: parts.headers, caller, body };
+        self.respond(delivery).await
+    }
+}
+
+impl Ingress {
+    /// An ingress over `store`.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        refusals: RefusalLog,
+        proxies: TrustedProxies,
+        limits: IngressLimits,
+    ) -> Self {
+        // Ids of two histories that share positions differ by these bits; where they start does not matter.
+        let salt = AtomicU16::new(u16::try_from(clock.now().as_micros() & 0x0fff).unwrap_or(0));
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            refusals,
+            proxies,
+            limits,
+            metrics: IngressMetrics::default(),
+            budget: Budget(Arc::default()),
+            in_flight: Arc::default(),
+            per_endpoint: Mutex::default(),
+            salt,
+        }))
+    }
+
+    /// Receives one request and answers it.
+    pub async fn respond<B>(&self, delivery: Delivery<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        match self.receive(delivery).await {
+            Ok(received) => acknowledge(received),
+            Err((problem, allow)) => {
+                let mut response = problem.respond();
+                if let Some(allow) = allow {
+                    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+                }
+                response
+            }
+        }
+    }
+
+    /// Receives one request: the whole way to the store.
+    ///
+    /// # Errors
+    /// The problem to answer with, and the methods that are allowed where that is the problem.
+    pub async fn receive<B>(&self, delivery: Delivery<B>) -> Result<Received, (Problem, Option<&'static str>)>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let began = std::time::Instant::now();
+        let now = self.0.clock.now();
+        let Delivery { method, uri, headers, caller, body } = delivery;
+        let snapshot = self.0.store.snapshot();
+        let (key, event_name) = split_path(uri.path()).unwrap_or_default();
+        let endpoint = snapshot.endpoint_by_key(key).filter(|endpoint| endpoint.spec.is_enabled()).cloned();
+        drop(snapshot);
+
+        let head = HeadParts { method: &method, uri: &uri, headers: &headers, event_name, caller };
+        let outcome = match &endpoint {
+            None => Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                "endpoint.unknown",
+                "there is no endpoint at this URL",
+                "no endpoint has this key, or it is disabled",
+            )),
+            Some(endpoint) => self.accept(endpoint, &head, body, now).await,
+        };
+        match outcome {
+            Ok(received) => {
+                if received.duplicate {
+                    self.0.metrics.duplicate();
+                }
+                self.0.metrics.accepted(began.elapsed());
+                Ok(received)
+            }
+            Err(refused) => {
+                let allow = refused.allow;
+                Err((self.refuse(endpoint.as_deref(), &head, refused, now), allow))
+            }
+        }
+    }
+
+    async fn accept<B>(
+        &self,
+        endpoint: &EndpointView,
+        head: &HeadParts<'_>,
+        body: B,
+        now: Timestamp,
+    ) -> Result<Received, Refused>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let _in_flight = self.enter(endpoint.row)?;
+        check_head(endpoint, head)?;
+        let mut share = self.0.budget.share();
+        let body = self.read_body(endpoint, body, &mut share).await?;
+        let proof = verify(endpoint, head.headers, &body, now)?;
+        check_format(endpoint.spec.format, &body).map_err(|refused| refused.with_body(&body))?;
+        let dedupe = dedupe_key(endpoint, head, &body, now);
+        let spool = match body.len() > limits::INLINE_BODY_BYTES {
+            true => Some(self.0.store.spool(body.clone()).await.map_err(Problem::from)?),
+            false => None,
+        };
+        let event = NewEvent {
+            endpoint: endpoint.row,
+            received_at: now,
+            salt: self.0.salt.fetch_add(1, Ordering::Relaxed) & 0x0fff,
+            head: head.to_json(&proof),
+            body,
+            spool,
+            dedupe,
+        };
+        let appended = self.0.store.append(event, self.0.limits.commit).await.map_err(Problem::from)?;
+        Ok(Received { id: appended.id, duplicate: appended.duplicate })
+    }
+
+    fn enter(&self, endpoint: i64) -> Result<(InFlight, InFlight), Refused> {
+        let busy = || {
+            let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
+            Refused { cause: "too many requests are in flight".to_owned(), ..Refused::from(problem) }
+        };
+        let all = InFlight::enter(&self.0.in_flight, self.0.limits.requests).ok_or_else(busy)?;
+        let counter = {
+            let mut counters = self.0.per_endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(counters.entry(endpoint).or_default())
+        };
+        let one = InFlight::enter(&counter, self.0.limits.requests_per_endpoint).ok_or_else(busy)?;
+        Ok((all, one))
+    }
+
+    async fn read_body<B>(&self, endpoint: &EndpointView, body: B, share: &mut Share) -> Result<Bytes, Refused>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let max = endpoint.spec.body_max_bytes();
+        let times = BodyTimes { total: self.0.limits.body_total, grace: self.0.limits.body_grace };
+        read_capped(body, max, times, share).await.map_err(|error| match error {
+            BodyError::TooLarge(beginning) => {
+                let text = format!("the body is longer than {max} bytes");
+                Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "body.too_large", &text, text.clone()).with_body(&beginning)
+            }
+            BodyError::TooSlow(beginning) => {
+                let text = "the body came too slowly";
+                Refused::new(StatusCode::REQUEST_TIMEOUT, "body.too_slow", text, text).with_body(&beginning)
+            }
+            BodyError::Broken(beginning) => {
+                let text = "the body ended before it was whole";
+                Refused::new(StatusCode::BAD_REQUEST, "body.broken", text, text).with_body(&beginning)
+            }
+            BodyError::Busy => {
+                let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
+                Refused { cause: "too many bytes are in flight".to_owned(), ..Refused::from(problem) }
+            }
+        })
+    }
+
+    /// Counts and keeps a refusal; gives what the caller sees.
+    fn refuse(
+        &self,
+        endpoint: Option<&EndpointView>,
+        head: &HeadParts<'_>,
+        refused: Refused,
+        now: Timestamp,
+    ) -> Problem {
+        let Refused { problem, cause, body, .. } = refused;
+        self.0.metrics.refused(problem.status.as_u16(), problem.code);
+        let credential = endpoint.and_then(|endpoint| endpoint.verifier.as_ref().ok()).and_then(|v| v.credential_header());
+        self.0.refusals.record(NewRefusal {
+            endpoint: endpoint.map(|endpoint| endpoint.row),
+            at: now,
+            status: problem.status.as_u16(),
+            code: problem.code.to_owned(),
+            cause,
+            method: head.method.to_string(),
+            remote: Some(head.caller.to_string()),
+            headers: kept_headers(head.headers, credential),
+            body_size: body.len() as u64,
+            body: body[..body.len().min(limits::REFUSAL_BODY_BYTES)].to_vec(),
+        });
+        problem
+    }
+}
+
+/// The parts of a request's head that become an event's head.
+struct HeadParts<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+    event_name: Option<&'a str>,
+    caller: IpAddr,
+}
+
+impl HeadParts<'_> {
+    fn to_json(&self, proof: &Proof) -> Vec<u8> {
+        let head = EventHead {
+            method: self.method.as_str().to_owned(),
+            event_name: self.event_name.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned()),
+            query: self.uri.query().map(str::to_owned),
+            headers: kept_headers(self.headers, proof.credential_header.as_ref()),
+            remote: Some(self.caller.to_string()),
+            verified: VerifiedBy { by: proof.by.to_owned(), ok: proof.ok },
+        };
+        serde_json::to_vec(&head).unwrap_or_default()
+    }
+}
+
+/// `/webhooks/KEY` or `/webhooks/KEY/EVENT-NAME`.
+fn split_path(path: &str) -> Option<(&str, Option<&str>)> {
+    let rest = path.strip_prefix("/webhooks/")?;
+    match rest.split_once('/') {
+        None => Some((rest, None)),
+        Some((key, "")) => Some((key, None)),
+        Some((key, name)) => Some((key, Some(name))),
+    }
+}
+
+/// Headers as received; the value of one that carried a credential is a marker.
+fn kept_headers(headers: &HeaderMap, credential: Option<&HeaderName>) -> Headers {
+    let is_credential = |name: &HeaderName| {
+        Some(name) == credential || matches!(*name, header::AUTHORIZATION | header::PROXY_AUTHORIZATION | header::COOKIE)
+    };
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let value = match is_credential(name) {
+                true => HeaderText::new(Bytes::from_static(MASK.as_bytes())),
+                false => HeaderText::new(Bytes::copy_from_slice(value.as_bytes())),
+            };
+            (name.as_str().to_owned(), value)
+        })
+        .collect()
+}
+
+fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refused> {
+    let allowed = match endpoint.spec.format {
+        Some(Format::Query) => "GET",
+        _ => "POST",
+    };
+    if head.method.as_str() != allowed {
+        let text = format!("this endpoint takes {allowed}");
+        let mut refused =
+            Refused::new(StatusCode::METHOD_NOT_ALLOWED, "endpoint.method", &text, format!("{} was sent", head.method));
+        refused.allow = Some(allowed);
+        return Err(refused);
+    }
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits::URI_MAX_BYTES {
+        let text = format!("the URL is longer than {} bytes", limits::URI_MAX_BYTES);
+        return Err(Refused::new(StatusCode::URI_TOO_LONG, "head.uri_too_long", &text, text.clone()));
+    }
+    let fields = head.headers.len();
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if fields > limits::HEADERS_MAX || bytes > limits::HEAD_MAX_BYTES {
+        let text =
+            format!("the head has more than {} fields or {} bytes", limits::HEADERS_MAX, limits::HEAD_MAX_BYTES);
+        return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head.too_large", &text, text.clone()));
+    }
+    check_content_type(endpoint.spec.format, head.headers)
+}
+
+/// Refuses only a type that is certainly another one than the endpoint declares: many senders label JSON as
+/// text, and whether a body parses is checked anyway.
+fn check_content_type(format: Option<Format>, headers: &HeaderMap) -> Result<(), Refused> {
+    let Some(sent) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return Ok(()) };
+    let sent = sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_form = sent == "application/x-www-form-urlencoded";
+    let is_wrong = match format {
+        Some(Format::Json) => {
+            is_form || sent.starts_with("multipart/") || sent.ends_with("/xml") || sent.ends_with("+xml")
+        }
+        Some(Format::Form) => !is_form,
+        _ => false,
+    };
+    if !is_wrong {
+        return Ok(());
+    }
+    let wanted = if format == Some(Format::Form) { "application/x-www-form-urlencoded" } else { "application/json" };
+    let text = format!("this endpoint takes {wanted}");
+    Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "endpoint.content_type", &text, format!("{sent} was sent")))
+}
+
+fn verify(endpoint: &EndpointView, headers: &HeaderMap, body: &Bytes, now: Timestamp) -> Result<Proof, Refused> {
+    let verifier = endpoint.verifier.as_ref().map_err(|reason| {
+        let problem = Problem::unavailable("endpoint.not_ready", "this endpoint is not ready; try again later", 60);
+        Refused { cause: reason.clone(), ..Refused::from(problem) }
+    })?;
+    verifier.verify(headers, body, now).map_err(|error| {
+        let mut refused =
+            Refused::new(StatusCode::UNAUTHORIZED, "verify.failed", "the request did not prove itself", error.to_string())
+                .with_body(body);
+        refused.cause = format!("{}: {error}", error.code());
+        refused
+    })
+}
+
+/// Whether the body is what the endpoint declares. Without building anything: what parses but is too deep or
+/// too large for a tree is accepted, and only its parsed view is absent.
+fn check_format(format: Option<Format>, body: &Bytes) -> Result<(), Refused> {
+    let malformed = |what: &str, reason: String| {
+        let text = format!("the body is not {what}: {reason}");
+        Refused::new(StatusCode::BAD_REQUEST, "body.malformed", &text, text.clone())
+    };
+    match format {
+        Some(Format::Json) => serde_json::from_slice::<serde::de::IgnoredAny>(body)
+            .map(|_| ())
+            .map_err(|error| malformed("JSON", error.to_string())),
+        Some(Format::Text | Format::Form) => std::str::from_utf8(body)
+            .map(|_| ())
+            .map_err(|error| malformed("text in UTF-8", error.to_string())),
+        Some(Format::Bytes | Format::Query) | None => Ok(()),
+    }
+}
+
+fn dedupe_key(endpoint: &EndpointView, head: &HeadParts<'_>, body: &Bytes, now: Timestamp) -> Option<DedupeKey> {
+    let dedupe = endpoint.spec.dedupe.as_ref()?;
+    let value = match &dedupe.by {
+        Place::Header(name) => head.headers.get(name).map(|value| value.as_bytes().to_vec()),
+        Place::Query(name) => form_value(head.uri.query().unwrap_or_default().as_bytes(), name),
+        Place::Form(name) => form_value(body, name),
+        Place::Json(pointer) => json_scalar(body, pointer),
+    };
+    // A request without the id is an event of its own: nothing says that it came before.
+    let value = value.filter(|value| !value.is_empty())?;
+    Some(DedupeKey::new(&value, now.after(endpoint.spec.dedupe_within())))
+}
+
+fn form_value(form: &[u8], name: &str) -> Option<Vec<u8>> {
+    url::form_urlencoded::parse(form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned().into_bytes())
+}
+
+fn json_scalar(body: &[u8], pointer: &str) -> Option<Vec<u8>> {
+    let tree: serde_json::Value = serde_json::from_slice(body).ok()?;
+    match tree.pointer(pointer)? {
+        serde_json::Value::String(text) => Some(text.clone().into_bytes()),
+        serde_json::Value::Number(number) => Some(number.to_string().into_bytes()),
+        _ => None,
+    }
+}
+
+fn acknowledge(received: Received) -> Response<Full<Bytes>> {
+    let duplicate = if received.duplicate { ",\"duplicate\":true" } else { "" };
+    let body = format!("{{\"data\":{{\"id\":\"{}\"{duplicate}}}}}", received.id);
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_the_path_into_key_and_event_name() {
+        assert_eq!(split_path("/webhooks/k"), Some(("k", None)));
+        assert_eq!(split_path("/webhooks/k/"), Some(("k", None)));
+        assert_eq!(split_path("/webhooks/k/order.paid"), Some(("k", Some("order.paid"))));
+        assert_eq!(split_path("/webhook/k"), None);
+    }
+
+    #[test]
+    fn accepts_deep_json_and_refuses_what_does_not_parse() {
+        let deep = Bytes::from("[".repeat(100_000) + &"]".repeat(100_000));
+        assert!(check_format(Some(Format::Json), &deep).is_ok());
+        assert!(check_format(Some(Format::Json), &Bytes::from_static(b"{\"a\":}")).is_err());
+        assert!(check_format(Some(Format::Json), &Bytes::new()).is_err());
+        assert!(check_format(None, &Bytes::from_static(b"\xff")).is_ok());
+        assert!(check_format(Some(Format::Text), &Bytes::from_static(b"\xff")).is_err());
+    }
+
+    #[test]
+    fn finds_the_senders_id_where_the_endpoint_says() {
+        assert_eq!(json_scalar(br#"{"a":{"id":12345678901234567890123}}"#, "/a/id").unwrap(), b"12345678901234567890123");
+        assert_eq!(json_scalar(br#"{"a":[1]}"#, "/a"), None);
+        assert_eq!(form_value(b"x=1&id=a%20b&id=c", "id").unwrap(), b"a b");
+    }
+}

@@ -1,0 +1,217 @@
+//! A connection that cannot stall: a deadline for every stage of its life.
+//!
+//! The HTTP library has one timer for several stages, so the stages are kept here, below it: the first byte,
+//! a whole request head, a kept-alive connection between requests, and progress of a write. While a request
+//! is being handled nothing is timed here; its body has a reader with limits of its own.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// The longest times of the stages.
+#[derive(Debug, Clone, Copy)]
+pub struct StageLimits {
+    /// Until the first byte, and from the first byte to the end of a request head.
+    pub head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// Without progress of a write.
+    pub write: Duration,
+}
+
+/// What the connection and its requests share.
+#[derive(Debug)]
+pub struct Activity {
+    requests: AtomicUsize,
+    /// Milliseconds on the listener's clock since when the connection has been idle; `BUSY` while it is not.
+    idle_since: AtomicU64,
+    began: Instant,
+}
+
+const BUSY: u64 = u64::MAX;
+
+impl Activity {
+    /// A connection that is idle from now on, on a clock that began at `began`.
+    #[must_use]
+    pub fn new(began: Instant) -> Arc<Self> {
+        let idle_since = AtomicU64::new(millis(began.elapsed()));
+        Arc::new(Self { requests: AtomicUsize::new(0), idle_since, began })
+    }
+
+    /// Notes that a request is being handled until the guard is dropped.
+    #[must_use]
+    pub fn request(self: &Arc<Self>) -> RequestGuard {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.idle_since.store(BUSY, Ordering::Relaxed);
+        RequestGuard(Arc::clone(self))
+    }
+
+    /// Since when nothing is being handled; nothing while something is.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<u64> {
+        Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != BUSY)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(BUSY - 1)
+}
+
+/// A request that is being handled.
+#[derive(Debug)]
+pub struct RequestGuard(Arc<Activity>);
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        if self.0.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle_since.store(millis(self.0.began.elapsed()), Ordering::Relaxed);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    FirstByte,
+    Head,
+    Busy,
+    Idle,
+}
+
+/// A stream with the deadlines of its stages.
+#[derive(Debug)]
+pub struct Staged<S> {
+    stream: S,
+    activity: Arc<Activity>,
+    limits: StageLimits,
+    stage: Stage,
+    deadline: Instant,
+    write_deadline: Option<Instant>,
+    /// Fires at least as often as the shortest stage lasts; whoever is polled then looks at the deadlines.
+    /// Moving it for every request would cost more than looking now and then.
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<S> Staged<S> {
+    /// The stream `stream`, whose requests are noted in `activity`.
+    pub fn new(stream: S, activity: Arc<Activity>, limits: StageLimits) -> Self {
+        let deadline = Instant::now() + limits.head;
+        Self {
+            stream,
+            activity,
+            limits,
+            stage: Stage::FirstByte,
+            deadline,
+            write_deadline: None,
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
+        }
+    }
+
+    fn tick(&self) -> Duration {
+        self.limits.head.min(self.limits.idle).min(self.limits.write)
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.deadline = Instant::now()
+            + match stage {
+                Stage::FirstByte | Stage::Head => self.limits.head,
+                Stage::Idle => self.limits.idle,
+                Stage::Busy => Duration::ZERO,
+            };
+    }
+
+    /// Whether `deadline` has passed; if not, the task is woken to ask again.
+    fn is_late(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
+        loop {
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return true;
+            }
+            let next = deadline.min(now + self.tick());
+            self.timer.as_mut().reset(next);
+        }
+    }
+}
+
+fn late(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Staged<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match (this.activity.is_busy(), this.stage) {
+            (true, Stage::Busy) | (false, Stage::FirstByte | Stage::Head | Stage::Idle) => {}
+            (true, _) => this.enter(Stage::Busy),
+            (false, Stage::Busy) => this.enter(Stage::Idle),
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                let arrived = buf.filled().len() > before;
+                if arrived && matches!(this.stage, Stage::FirstByte | Stage::Idle) {
+                    this.enter(Stage::Head);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending if this.stage != Stage::Busy && this.is_late(this.deadline, cx) => {
+                Poll::Ready(Err(late("nothing came in time")))
+            }
+            other => other,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Staged<S> {
+    fn watch_write<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.write_deadline = None;
+            return written;
+        }
+        let deadline = *self.write_deadline.get_or_insert_with(|| Instant::now() + self.limits.write);
+        if self.is_late(deadline, cx) { Poll::Ready(Err(late("the answer was not read in time"))) } else { Poll::Pending }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Staged<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watch_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watch_write(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.watch_write(cx, shut)
+    }
+}

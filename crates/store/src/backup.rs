@@ -1,0 +1,155 @@
+//! Backup of a running server, and restore into an empty folder.
+//!
+//! A backup is a folder with a copy of the database, the large bodies that it names, and `manifest.json`
+//! with their SHA-256. The master key is never in it: keep that elsewhere.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::Store;
+use crate::error::{Result, StoreError};
+
+/// What a backup holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// Events in it.
+    pub events: u64,
+    /// Jobs in it.
+    pub jobs: u64,
+    /// Files by name, with their SHA-256 in hexadecimal.
+    pub files: BTreeMap<String, String>,
+}
+
+const DATABASE: &str = "linkspan.db";
+const SPOOL: &str = "spool";
+const MANIFEST: &str = "manifest.json";
+
+impl Store {
+    /// Writes a backup into `folder`, which must not exist. Everything acknowledged before the call is in it.
+    ///
+    /// # Errors
+    /// When the folder exists or the disk refuses.
+    pub async fn backup(&self, folder: std::path::PathBuf) -> Result<BackupReport> {
+        let database = self.database().to_owned();
+        let spool = self.spool_folder().clone();
+        crate::event::blocking(move || {
+            fs::create_dir(&folder).map_err(|error| {
+                StoreError::Conflict(format!("backup folder {}: {error}; name one that does not exist", folder.display()))
+            })?;
+            let source = Connection::open(&database)?;
+            let copy = folder.join(DATABASE);
+            source.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
+            fs::create_dir(folder.join(SPOOL))?;
+            let copied = Connection::open(&copy)?;
+            let names = spooled(&copied)?;
+            for name in &names {
+                // Expired meanwhile: the restored server will say so when somebody asks for it.
+                let from = spool.folder().join(name);
+                if from.exists() {
+                    fs::copy(from, folder.join(SPOOL).join(name))?;
+                }
+            }
+            let report = BackupReport {
+                events: count(&copied, "events")?,
+                jobs: count(&copied, "jobs")?,
+                files: hashes(&folder, &names)?,
+            };
+            drop(copied);
+            let manifest = serde_json::to_vec_pretty(&report)?;
+            crate::folder::write_private(&folder.join(MANIFEST), &manifest)?;
+            sync_all(&folder)?;
+            Ok(report)
+        })
+        .await
+    }
+}
+
+/// Restores the backup in `from` into the data folder `to`, which holds no database yet.
+///
+/// # Errors
+/// When the backup is incomplete or damaged, or `to` holds a database.
+pub fn restore(from: &Path, to: &Path) -> Result<BackupReport> {
+    let manifest = fs::read(from.join(MANIFEST)).map_err(|error| {
+        StoreError::Unusable(format!("{} holds no whole backup: {MANIFEST}: {error}", from.display()))
+    })?;
+    let report: BackupReport = serde_json::from_slice(&manifest)?;
+    for (name, wanted) in &report.files {
+        if hash(&from.join(name))? != *wanted {
+            return Err(StoreError::Unusable(format!("the backup is damaged: {name} is not what its manifest says")));
+        }
+    }
+    if to.join(DATABASE).exists() {
+        return Err(StoreError::Conflict(format!(
+            "{} holds a database already; restore into an empty folder",
+            to.display()
+        )));
+    }
+    let integrity: String = Connection::open_with_flags(from.join(DATABASE), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    if integrity != "ok" {
+        return Err(StoreError::Unusable(format!("the backup's database is damaged: {integrity}")));
+    }
+    fs::create_dir_all(to.join(SPOOL))?;
+    for name in report.files.keys() {
+        fs::copy(from.join(name), to.join(name))?;
+    }
+    sync_all(to)?;
+    Ok(report)
+}
+
+fn count(db: &Connection, table: &str) -> Result<u64> {
+    let count: i64 = db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+    Ok(count.cast_unsigned())
+}
+
+fn spooled(db: &Connection) -> Result<Vec<String>> {
+    let mut names = db.prepare("SELECT name FROM spool")?;
+    Ok(names.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+fn hashes(folder: &Path, spooled: &[String]) -> Result<BTreeMap<String, String>> {
+    let names = std::iter::once(DATABASE.to_owned()).chain(spooled.iter().map(|name| format!("{SPOOL}/{name}")));
+    names
+        .filter(|name| folder.join(name).exists())
+        .map(|name| hash(&folder.join(&name)).map(|hash| (name, hash)))
+        .collect()
+}
+
+fn hash(path: &Path) -> Result<String> {
+    let mut file = File::open(path)
+        .map_err(|error| StoreError::Unusable(format!("the backup is incomplete: {}: {error}", path.display())))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut HashWriter(&mut hasher))?;
+    Ok(hex::encode(hasher.finalize()))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn sync_all(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_all(&path)?;
+        } else {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}

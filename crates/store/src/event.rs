@@ -1,0 +1,268 @@
+//! The log of events: appended by ingest, read by position.
+
+use bytes::Bytes;
+use linkspan_model::event::{Event, EventHead};
+use linkspan_model::id::EventId;
+use linkspan_model::{Name, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sha2::{Digest as _, Sha256};
+
+use crate::Store;
+use crate::error::{Result, StoreError};
+use crate::spool::{Spool, SpoolFile};
+
+/// An accepted request on its way into the log.
+#[derive(Debug)]
+pub struct NewEvent {
+    /// The endpoint's row.
+    pub endpoint: i64,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+    /// Twelve bits that make ids of one microsecond and position differ between histories.
+    pub salt: u16,
+    /// The `EventHead` as JSON.
+    pub head: Vec<u8>,
+    /// The body; what stands in a spool file is not written again.
+    pub body: Bytes,
+    /// The spool file of a large body.
+    pub spool: Option<SpoolFile>,
+    /// The sender's id of the event.
+    pub dedupe: Option<DedupeKey>,
+}
+
+impl NewEvent {
+    pub(crate) fn size(&self) -> usize {
+        self.head.len() + if self.spool.is_some() { 0 } else { self.body.len() } + 128
+    }
+}
+
+/// The sender's id of an event, hashed so that the table stays narrow.
+#[derive(Debug)]
+pub struct DedupeKey {
+    pub(crate) key: [u8; 16],
+    pub(crate) expires_at: Timestamp,
+}
+
+impl DedupeKey {
+    /// The id `value`, remembered until `expires_at`.
+    #[must_use]
+    pub fn new(value: &[u8], expires_at: Timestamp) -> Self {
+        let hash: [u8; 32] = Sha256::digest(value).into();
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash[..16]);
+        Self { key, expires_at }
+    }
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The event's id; of a duplicate the id of the first.
+    pub id: EventId,
+    /// Whether the sender's id was seen before, and nothing was stored.
+    pub duplicate: bool,
+}
+
+/// Which events to list.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only of this endpoint.
+    pub endpoint: Option<Name>,
+    /// Only older than this event: newest first.
+    pub before: Option<u64>,
+    /// Only newer than this event: oldest first. Takes the place of `before`.
+    pub after: Option<u64>,
+    /// Most events.
+    pub limit: u32,
+}
+
+/// Most bytes of bodies that one read by position gives: 8 MiB, and always at least one event.
+const READ_BYTES: usize = 8 << 20;
+
+const COLUMNS: &str = "e.seq, e.received_at, e.salt, e.spool, e.head, e.body, r.name";
+const FROM: &str = "FROM events e JOIN resources r ON r.id = e.endpoint";
+
+impl Store {
+    /// Appends an event; resolves after it is durable.
+    ///
+    /// # Errors
+    /// `Overloaded`, `Deadline` and `DiskFull` mean that nothing was stored and the sender should try again.
+    pub async fn append(&self, event: NewEvent, deadline: std::time::Duration) -> Result<Appended> {
+        self.refuse_when_full()?;
+        self.writer().append(event, deadline).await
+    }
+
+    /// Writes a large body durably, ahead of the event that will name it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn spool(&self, body: Bytes) -> Result<SpoolFile> {
+        self.refuse_when_full()?;
+        let spool = self.spool_folder().clone();
+        blocking(move || spool.write(&body)).await
+    }
+
+    /// The highest position in the log.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.writer().shared.last_seq.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Waits until events were appended, at most `poll` long.
+    pub async fn wait_for_events(&self, poll: std::time::Duration) {
+        self.writer().shared.events.wait(poll).await;
+    }
+
+    /// The events after position `after`, oldest first; fewer than `limit` when their bodies are large.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn events_after(&self, after: u64, limit: u32) -> Result<Vec<StoredEvent>> {
+        let spool = self.spool_folder().clone();
+        self.read(move |db| {
+            let sql = format!(
+                "SELECT {COLUMNS}, e.endpoint {FROM} WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2"
+            );
+            let mut statement = db.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![after.cast_signed(), limit])?;
+            bounded(&mut rows, &spool)
+        })
+        .await
+    }
+
+    /// The events of one endpoint after position `after`, as far as dispatch has come, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn endpoint_events_after(
+        &self,
+        endpoint: i64,
+        after: u64,
+        up_to: u64,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>> {
+        let spool = self.spool_folder().clone();
+        self.read(move |db| {
+            let sql = format!(
+                "SELECT {COLUMNS}, e.endpoint FROM event_index i JOIN events e ON e.seq = i.seq
+                 JOIN resources r ON r.id = e.endpoint
+                 WHERE i.endpoint = ?1 AND i.seq > ?2 AND i.seq <= ?3 ORDER BY i.seq LIMIT ?4"
+            );
+            let mut statement = db.prepare_cached(&sql)?;
+            let mut rows =
+                statement.query(params![endpoint, after.cast_signed(), up_to.min(i64::MAX as u64).cast_signed(), limit])?;
+            bounded(&mut rows, &spool)
+        })
+        .await
+    }
+
+    /// One event.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none with this id (any more).
+    pub async fn event(&self, id: EventId) -> Result<Event> {
+        let spool = self.spool_folder().clone();
+        self.read(move |db| {
+            let sql = format!("SELECT {COLUMNS} {FROM} WHERE e.seq = ?1");
+            let found = db
+                .prepare_cached(&sql)?
+                .query_row([id.seq().cast_signed()], |row| Ok(event_of(row, &spool)))
+                .optional()?
+                .transpose()?;
+            found.filter(|event| event.id == id).ok_or_else(|| StoreError::NotFound(format!("event {id}")))
+        })
+        .await
+    }
+
+    /// A page of events.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such endpoint.
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<Event>> {
+        let spool = self.spool_folder().clone();
+        self.read(move |db| list(db, &filter, &spool)).await
+    }
+}
+
+/// An event with its place in the log.
+#[derive(Debug, Clone)]
+pub struct StoredEvent {
+    /// Its position.
+    pub seq: u64,
+    /// The endpoint's row.
+    pub endpoint: i64,
+    /// The event.
+    pub event: Event,
+}
+
+fn bounded(rows: &mut rusqlite::Rows<'_>, spool: &Spool) -> Result<Vec<StoredEvent>> {
+    let mut events = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let event = event_of(row, spool)?;
+        bytes += event.body.len();
+        events.push(StoredEvent { seq: event.id.seq(), endpoint: row.get(7)?, event });
+        if bytes >= READ_BYTES {
+            break;
+        }
+    }
+    Ok(events)
+}
+
+fn list(db: &Connection, filter: &EventFilter, spool: &Spool) -> Result<Vec<Event>> {
+    // Only what dispatch has put into the index is found by endpoint; without one the log itself is read.
+    let source = match &filter.endpoint {
+        Some(_) => "FROM event_index i JOIN events e ON e.seq = i.seq JOIN resources r ON r.id = e.endpoint",
+        None => FROM,
+    };
+    let endpoint = match &filter.endpoint {
+        Some(name) => crate::resource::row_of(db, linkspan_model::Kind::Endpoint, name)?,
+        None => 0,
+    };
+    let by = if filter.endpoint.is_some() { "i.endpoint = ?1 AND i.seq" } else { "?1 = 0 AND e.seq" };
+    let (bound, direction, order) = match (filter.after, filter.before) {
+        (Some(after), _) => (after, ">", "ASC"),
+        (None, before) => (before.unwrap_or(i64::MAX as u64), "<", "DESC"),
+    };
+    let order_by = if filter.endpoint.is_some() { "i.seq" } else { "e.seq" };
+    let sql = format!("SELECT {COLUMNS} {source} WHERE {by} {direction} ?2 ORDER BY {order_by} {order} LIMIT ?3");
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows =
+        statement.query(params![endpoint, bound.min(i64::MAX as u64).cast_signed(), filter.limit])?;
+    let mut events = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let event = event_of(row, spool)?;
+        bytes += event.body.len();
+        events.push(event);
+        if bytes >= READ_BYTES {
+            break;
+        }
+    }
+    Ok(events)
+}
+
+fn event_of(row: &Row<'_>, spool: &Spool) -> Result<Event> {
+    let seq: i64 = row.get(0)?;
+    let received_at = Timestamp::from_micros(row.get(1)?);
+    let head: EventHead = serde_json::from_slice(row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    let body = match row.get::<_, Option<String>>(3)? {
+        Some(name) => spool.read(&name)?,
+        None => row.get::<_, Option<Vec<u8>>>(5)?.unwrap_or_default(),
+    };
+    let name: String = row.get(6)?;
+    Ok(Event {
+        id: EventId::new(received_at, seq.cast_unsigned(), row.get(2)?),
+        endpoint: name.parse().map_err(|error| StoreError::Database(format!("{error}")))?,
+        received_at,
+        head,
+        body: body.into(),
+    })
+}
+
+/// Runs what blocks on the disk away from the threads that serve requests.
+pub(crate) async fn blocking<T: Send + 'static>(run: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(run)
+        .await
+        .unwrap_or_else(|error| Err(StoreError::Database(format!("a read ended early: {error}"))))
+}

@@ -1,0 +1,717 @@
+//! Jobs: made by dispatch, claimed under a lease, recorded step by step.
+//!
+//! Guarantees: a job row and the position of dispatch that made it are one transaction, so no event is
+//! missed and none starts a recipe twice; a worker that lost its lease records nothing; a step's result is
+//! durable before the next step starts.
+
+use linkspan_model::id::{EventId, JobId};
+use linkspan_model::job::{Job, JobStatus, StepError, StepRun};
+use linkspan_model::{Document, Kind, Name, Timestamp, limits};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::Value;
+
+use crate::Store;
+use crate::error::{Result, StoreError};
+use crate::spool::{Spool, SpoolFile};
+
+/// The consumer whose position tells how far events have been turned into jobs.
+const DISPATCH: &str = "dispatch";
+
+/// A job to be queued.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The recipe's row.
+    pub recipe: i64,
+    /// The revision that it will run.
+    pub recipe_revision: u64,
+    /// The event that starts it.
+    pub event: EventId,
+    /// Twelve random bits for its id.
+    pub salt: u16,
+    /// The job that it repeats.
+    pub rerun_of: Option<JobId>,
+}
+
+/// What dispatch made of a stretch of the log.
+#[derive(Debug, Clone, Default)]
+pub struct Dispatched {
+    /// The position it started after.
+    pub after: u64,
+    /// The position it reached.
+    pub up_to: u64,
+    /// Endpoint row and position of every event in between.
+    pub index: Vec<(i64, u64)>,
+    /// The jobs they start.
+    pub jobs: Vec<NewJob>,
+}
+
+/// A worker's right to a job. Every record of the worker carries it; a later claim makes it void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    fence: i64,
+}
+
+/// A job in the hands of a worker.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The worker's right to it.
+    pub lease: Lease,
+    /// The recipe's row.
+    pub recipe: i64,
+    /// The revision that it runs.
+    pub recipe_revision: u64,
+    /// The event that started it.
+    pub event: EventId,
+    /// The job that it repeats.
+    pub rerun_of: Option<JobId>,
+    /// How often a worker has taken it; more than once and not after a wait: an earlier worker went away.
+    pub claims: u32,
+    /// When it was queued.
+    pub created_at: Timestamp,
+    /// The steps that it has come through or has begun.
+    pub steps: Vec<FinishedStep>,
+}
+
+/// A step that earlier work on the job has recorded.
+#[derive(Debug, Clone)]
+pub struct FinishedStep {
+    /// How it stands.
+    pub run: StepRun,
+    /// Its whole output, when it succeeded.
+    pub result: Option<Value>,
+}
+
+/// A step's outcome, to be recorded.
+#[derive(Debug)]
+pub struct StepRecord {
+    /// Its place in the recipe, from 0.
+    pub position: u32,
+    /// How it stands, as shown.
+    pub run: StepRun,
+    /// Its whole output as JSON, for later steps.
+    pub result: Option<Vec<u8>>,
+}
+
+/// How the job goes on after a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// With the next step; the worker keeps its lease.
+    Continue,
+    /// With the same step, at this time.
+    RetryAt(Timestamp),
+    /// Not: every step succeeded.
+    Succeed,
+    /// Not: the step failed for good.
+    Fail(StepError),
+}
+
+/// Which jobs to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only of this recipe.
+    pub recipe: Option<Name>,
+    /// Only in this state.
+    pub status: Option<JobStatus>,
+    /// Only those that this event started.
+    pub event: Option<EventId>,
+    /// Only older than this job.
+    pub before: Option<u64>,
+    /// Most jobs.
+    pub limit: u32,
+}
+
+impl Store {
+    /// How far events have been turned into jobs.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn dispatch_position(&self) -> Result<u64> {
+        self.read(|db| position(db, DISPATCH)).await
+    }
+
+    /// Queues the jobs of a stretch of the log and moves the position over it.
+    ///
+    /// # Errors
+    /// `Conflict` when the position is not where the stretch begins: somebody else has dispatched it.
+    pub async fn dispatch(&self, dispatched: Dispatched) -> Result<()> {
+        let now = self.now();
+        let any = !dispatched.jobs.is_empty();
+        self.write(move |db| {
+            let found = position(db, DISPATCH)?;
+            if found != dispatched.after {
+                return Err(StoreError::Conflict(format!("dispatch is at {found}, not at {}", dispatched.after)));
+            }
+            let mut index =
+                db.prepare_cached("INSERT OR IGNORE INTO event_index (endpoint, seq) VALUES (?1, ?2)")?;
+            for (endpoint, seq) in &dispatched.index {
+                index.execute(params![endpoint, seq.cast_signed()])?;
+            }
+            for job in &dispatched.jobs {
+                insert_job(db, job, now)?;
+            }
+            db.prepare_cached("INSERT OR REPLACE INTO positions (consumer, seq) VALUES (?1, ?2)")?
+                .execute(params![DISPATCH, dispatched.up_to.cast_signed()])?;
+            Ok(())
+        })
+        .await?;
+        if any {
+            self.jobs_wakeup().notify();
+        }
+        Ok(())
+    }
+
+    /// Queues jobs that no dispatch made: reruns and replays. Gives their ids.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn queue_jobs(&self, jobs: Vec<NewJob>) -> Result<Vec<JobId>> {
+        let now = self.now();
+        let ids = self.write(move |db| jobs.iter().map(|job| insert_job(db, job, now)).collect()).await?;
+        self.jobs_wakeup().notify();
+        Ok(ids)
+    }
+
+    /// Queues a new job that runs `job`'s recipe, as it is now, on the stored event of `job`.
+    ///
+    /// # Errors
+    /// `NotFound` when the job, its recipe or its event is gone.
+    pub async fn rerun(&self, job: JobId, salt: u16) -> Result<JobId> {
+        let now = self.now();
+        let id = self
+            .write(move |db| {
+                let gone = || StoreError::NotFound(format!("job {job}"));
+                let (recipe, event): (i64, [u8; 16]) = db
+                    .prepare_cached("SELECT recipe, event_id FROM jobs WHERE seq = ?1 AND salt = ?2")?
+                    .query_row(params![job.seq().cast_signed(), salt_of(job)], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()?
+                    .ok_or_else(gone)?;
+                let event = EventId::from_bytes(event);
+                let revision: i64 = db
+                    .prepare_cached("SELECT revision FROM resources WHERE id = ?1 AND deleted_at IS NULL")?
+                    .query_row([recipe], |row| row.get(0))
+                    .optional()?
+                    .ok_or_else(|| StoreError::NotFound(format!("the recipe of job {job}")))?;
+                let kept = db
+                    .prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?
+                    .exists([event.seq().cast_signed()])?;
+                if !kept {
+                    return Err(StoreError::NotFound(format!("event {event}, which started job {job},")));
+                }
+                let new =
+                    NewJob { recipe, recipe_revision: revision.cast_unsigned(), event, salt, rerun_of: Some(job) };
+                insert_job(db, &new, now)
+            })
+            .await?;
+        self.jobs_wakeup().notify();
+        Ok(id)
+    }
+
+    /// Ends a job by hand. A step that is under way is not recorded any more.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it has ended already.
+    pub async fn cancel(&self, job: JobId) -> Result<()> {
+        let now = self.now();
+        let spool = self.spool_folder().clone();
+        let files = self
+            .write(move |db| {
+                let status: String = db
+                    .prepare_cached("SELECT status FROM jobs WHERE seq = ?1 AND salt = ?2")?
+                    .query_row(params![job.seq().cast_signed(), salt_of(job)], |row| row.get(0))
+                    .optional()?
+                    .ok_or_else(|| StoreError::NotFound(format!("job {job}")))?;
+                if status_of(&status)?.is_final() {
+                    return Err(StoreError::Conflict(format!("job {job} has already {status}")));
+                }
+                end_job(db, job, JobStatus::Canceled, None, now)
+            })
+            .await?;
+        remove_spooled(spool, files).await
+    }
+
+    /// Waits until jobs may be due, at most `poll` long.
+    pub async fn wait_for_jobs(&self, poll: std::time::Duration) {
+        self.jobs_wakeup().wait(poll).await;
+    }
+
+    /// The time of the next job that is not due yet.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn next_job_at(&self) -> Result<Option<Timestamp>> {
+        self.read(|db| {
+            let at: Option<i64> = db
+                .prepare_cached("SELECT min(run_at) FROM jobs WHERE status IN ('queued', 'waiting')")?
+                .query_row([], |row| row.get(0))?;
+            Ok(at.map(Timestamp::from_micros))
+        })
+        .await
+    }
+
+    /// Takes up to `most` due jobs, oldest first, for as long as a lease lasts.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn claim(&self, most: u32) -> Result<Vec<Claimed>> {
+        let now = self.now();
+        let spool = self.spool_folder().clone();
+        let claimed = self.write(move |db| claim(db, most, now)).await?;
+        self.read(move |db| {
+            claimed
+                .into_iter()
+                .map(|mut claimed| {
+                    claimed.steps = finished_steps(db, &spool, claimed.lease.job)?;
+                    Ok(claimed)
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// Renews leases; gives those that are lost.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn renew(&self, leases: Vec<Lease>) -> Result<Vec<Lease>> {
+        let until = self.now().after(limits::LEASE);
+        self.write(move |db| {
+            let mut renew = db.prepare_cached(
+                "UPDATE jobs SET lease_until = ?3 WHERE seq = ?1 AND lease = ?2 AND status = 'running'",
+            )?;
+            let mut lost = Vec::new();
+            for lease in leases {
+                if renew.execute(params![lease.job.seq().cast_signed(), lease.fence, until.as_micros()])? == 0 {
+                    lost.push(lease);
+                }
+            }
+            Ok(lost)
+        })
+        .await
+    }
+
+    /// Gives a job back without a result, to be taken again at once.
+    ///
+    /// # Errors
+    /// `Fenced` when the lease is lost.
+    pub async fn release(&self, lease: Lease) -> Result<()> {
+        self.write(move |db| {
+            let changed = db
+                .prepare_cached(
+                    "UPDATE jobs SET status = 'queued', lease_until = NULL, claims = claims - 1
+                     WHERE seq = ?1 AND lease = ?2 AND status = 'running'",
+                )?
+                .execute(params![lease.job.seq().cast_signed(), lease.fence])?;
+            if changed == 1 { Ok(()) } else { Err(StoreError::Fenced) }
+        })
+        .await?;
+        self.jobs_wakeup().notify();
+        Ok(())
+    }
+
+    /// Puts jobs whose lease has run out back into the queue; gives how many.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn reclaim_expired(&self) -> Result<usize> {
+        let now = self.now();
+        let count = self
+            .write(move |db| {
+                Ok(db
+                    .prepare_cached(
+                        "UPDATE jobs SET status = 'queued', lease_until = NULL
+                         WHERE status = 'running' AND lease_until < ?1",
+                    )?
+                    .execute([now.as_micros()])?)
+            })
+            .await?;
+        if count > 0 {
+            self.jobs_wakeup().notify();
+        }
+        Ok(count)
+    }
+
+    /// Records a step and how the job goes on, durably.
+    ///
+    /// # Errors
+    /// `Fenced` when another worker has the job now; then nothing is recorded.
+    pub async fn record_step(&self, lease: Lease, step: StepRecord, next: Next) -> Result<()> {
+        let now = self.now();
+        let spool = self.spool_folder().clone();
+        let (result, file) = self.place_result(step.result.clone(), &next).await?;
+        let files = self
+            .write(move |db| {
+                check_fence(db, lease)?;
+                insert_step(db, lease.job, &step, result.as_deref(), file.as_ref())?;
+                go_on(db, lease.job, &next, now)
+            })
+            .await?;
+        remove_spooled(spool, files).await
+    }
+
+    /// Ends a job that could not come to a step: its event or recipe is gone.
+    ///
+    /// # Errors
+    /// `Fenced` when another worker has the job now.
+    pub async fn fail_job(&self, lease: Lease, error: StepError) -> Result<()> {
+        let now = self.now();
+        let spool = self.spool_folder().clone();
+        let files = self
+            .write(move |db| {
+                check_fence(db, lease)?;
+                end_job(db, lease.job, JobStatus::Failed, Some(&error), now)
+            })
+            .await?;
+        remove_spooled(spool, files).await
+    }
+
+    /// A large result goes to a spool file first; one that no later step can need is not kept.
+    async fn place_result(
+        &self,
+        result: Option<Vec<u8>>,
+        next: &Next,
+    ) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
+        match result {
+            Some(result) if *next == Next::Continue && result.len() > limits::INLINE_BODY_BYTES => {
+                Ok((None, Some(self.spool(result.into()).await?)))
+            }
+            Some(result) if *next == Next::Continue => Ok((Some(result), None)),
+            _ => Ok((None, None)),
+        }
+    }
+
+    /// What a revision of a recipe said.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not kept.
+    pub async fn recipe_revision(&self, recipe: i64, revision: u64) -> Result<Document> {
+        self.read(move |db| {
+            let text: String = db
+                .prepare_cached("SELECT document FROM recipe_revisions WHERE recipe = ?1 AND revision = ?2")?
+                .query_row(params![recipe, revision.cast_signed()], |row| row.get(0))
+                .optional()?
+                .ok_or_else(|| StoreError::NotFound(format!("revision {revision} of the recipe")))?;
+            Document::read(&serde_json::from_str(&text)?).map_err(StoreError::Invalid)
+        })
+        .await
+    }
+
+    /// One job with its steps.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn job(&self, id: JobId) -> Result<Job> {
+        self.read(move |db| {
+            let sql = format!("SELECT {JOB} {JOB_FROM} WHERE j.seq = ?1");
+            let job = db
+                .prepare_cached(&sql)?
+                .query_row([id.seq().cast_signed()], |row| Ok(job_of(row)))
+                .optional()?
+                .transpose()?
+                .filter(|job| job.id == id);
+            let mut job = job.ok_or_else(|| StoreError::NotFound(format!("job {id}")))?;
+            job.steps = Some(steps(db, id)?);
+            Ok(job)
+        })
+        .await
+    }
+
+    /// A page of jobs, newest first, without their steps.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such recipe.
+    pub async fn jobs(&self, filter: JobFilter) -> Result<Vec<Job>> {
+        self.read(move |db| {
+            let recipe = match &filter.recipe {
+                Some(name) => Some(crate::resource::row_of(db, Kind::Recipe, name)?),
+                None => None,
+            };
+            let mut conditions = vec!["j.seq < ?1"];
+            conditions.push(if recipe.is_some() { "j.recipe = ?2" } else { "?2 IS NULL" });
+            conditions.push(if filter.status.is_some() { "j.status = ?3" } else { "?3 IS NULL" });
+            conditions.push(if filter.event.is_some() { "j.event_seq = ?4" } else { "?4 IS NULL" });
+            let sql = format!(
+                "SELECT {JOB} {JOB_FROM} WHERE {} ORDER BY j.seq DESC LIMIT ?5",
+                conditions.join(" AND ")
+            );
+            let mut statement = db.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![
+                filter.before.unwrap_or(i64::MAX as u64).min(i64::MAX as u64).cast_signed(),
+                recipe,
+                filter.status.map(JobStatus::as_str),
+                filter.event.map(|event| event.seq().cast_signed()),
+                filter.limit
+            ])?;
+            let mut jobs = Vec::new();
+            while let Some(row) = rows.next()? {
+                jobs.push(job_of(row)?);
+            }
+            Ok(jobs)
+        })
+        .await
+    }
+
+    /// Jobs by status.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn open_jobs(&self) -> Result<Vec<(JobStatus, u64)>> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached(
+                "SELECT status, count(*) FROM jobs WHERE status IN ('queued', 'waiting') GROUP BY status
+                 UNION ALL SELECT status, count(*) FROM jobs WHERE status = 'running' GROUP BY status",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut counts = Vec::new();
+            while let Some(row) = rows.next()? {
+                let status: String = row.get(0)?;
+                counts.push((status_of(&status)?, row.get::<_, i64>(1)?.cast_unsigned()));
+            }
+            Ok(counts)
+        })
+        .await
+    }
+}
+
+fn salt_of(job: JobId) -> u16 {
+    let bytes = job.as_bytes();
+    u16::from_be_bytes([bytes[6] & 0x0f, bytes[7]])
+}
+
+pub(crate) fn position(db: &Connection, consumer: &str) -> Result<u64> {
+    let seq: Option<i64> = db
+        .prepare_cached("SELECT seq FROM positions WHERE consumer = ?1")?
+        .query_row([consumer], |row| row.get(0))
+        .optional()?;
+    Ok(seq.unwrap_or(0).cast_unsigned())
+}
+
+fn insert_job(db: &Connection, job: &NewJob, now: Timestamp) -> Result<JobId> {
+    db.prepare_cached(
+        "INSERT INTO jobs (salt, recipe, recipe_revision, event_id, event_seq, status, run_at, rerun_of, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?6)",
+    )?
+    .execute(params![
+        job.salt & 0x0fff,
+        job.recipe,
+        job.recipe_revision.cast_signed(),
+        job.event.as_bytes(),
+        job.event.seq().cast_signed(),
+        now.as_micros(),
+        job.rerun_of.map(|id| *id.as_bytes())
+    ])?;
+    Ok(JobId::new(now, db.last_insert_rowid().cast_unsigned(), job.salt))
+}
+
+fn claim(db: &Connection, most: u32, now: Timestamp) -> Result<Vec<Claimed>> {
+    let mut due = db.prepare_cached(
+        "SELECT seq FROM jobs WHERE status IN ('queued', 'waiting') AND run_at <= ?1 ORDER BY run_at, seq LIMIT ?2",
+    )?;
+    let seqs: Vec<i64> =
+        due.query_map(params![now.as_micros(), most], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut take = db.prepare_cached(
+        "UPDATE jobs SET claims = claims + (status = 'queued'), status = 'running', lease = lease + 1,
+                lease_until = ?2, started_at = ifnull(started_at, ?3)
+         WHERE seq = ?1
+         RETURNING created_at, salt, lease, recipe, recipe_revision, event_id, rerun_of, claims",
+    )?;
+    let until = now.after(limits::LEASE).as_micros();
+    seqs.into_iter()
+        .map(|seq| {
+            Ok(take.query_row(params![seq, until, now.as_micros()], |row| {
+                let created_at = Timestamp::from_micros(row.get(0)?);
+                Ok(Claimed {
+                    lease: Lease { job: JobId::new(created_at, seq.cast_unsigned(), row.get(1)?), fence: row.get(2)? },
+                    recipe: row.get(3)?,
+                    recipe_revision: row.get::<_, i64>(4)?.cast_unsigned(),
+                    event: EventId::from_bytes(row.get(5)?),
+                    rerun_of: row.get::<_, Option<[u8; 16]>>(6)?.map(JobId::from_bytes),
+                    claims: row.get(7)?,
+                    created_at,
+                    steps: Vec::new(),
+                })
+            })?)
+        })
+        .collect()
+}
+
+fn check_fence(db: &Connection, lease: Lease) -> Result<()> {
+    let held = db
+        .prepare_cached("SELECT 1 FROM jobs WHERE seq = ?1 AND lease = ?2 AND status = 'running'")?
+        .exists(params![lease.job.seq().cast_signed(), lease.fence])?;
+    if held { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+fn insert_step(
+    db: &Connection,
+    job: JobId,
+    step: &StepRecord,
+    result: Option<&[u8]>,
+    file: Option<&SpoolFile>,
+) -> Result<()> {
+    let run = &step.run;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO steps (job, position, id, status, attempts, started_at, finished_at, retry_at, error,
+                                       input, output, result, result_spool)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?
+    .execute(params![
+        job.seq().cast_signed(),
+        step.position,
+        run.id,
+        run.status.as_str(),
+        run.attempts,
+        run.started_at.map(Timestamp::as_micros),
+        run.finished_at.map(Timestamp::as_micros),
+        run.retry_at.map(Timestamp::as_micros),
+        run.error.as_ref().map(serde_json::to_string).transpose()?,
+        run.input.as_ref().map(Value::to_string),
+        run.output.as_ref().map(Value::to_string),
+        result,
+        file.map(SpoolFile::name)
+    ])?;
+    if let Some(file) = file {
+        db.prepare_cached("INSERT INTO spool (name, size) VALUES (?1, ?2)")?
+            .execute(params![file.name(), file.size().cast_signed()])?;
+        file.keep();
+    }
+    Ok(())
+}
+
+/// Moves the job on; gives the spool files that nobody needs any more.
+fn go_on(db: &Connection, job: JobId, next: &Next, now: Timestamp) -> Result<Vec<String>> {
+    match next {
+        Next::Continue => Ok(Vec::new()),
+        Next::RetryAt(at) => {
+            db.prepare_cached("UPDATE jobs SET status = 'waiting', run_at = ?2, lease_until = NULL WHERE seq = ?1")?
+                .execute(params![job.seq().cast_signed(), at.as_micros()])?;
+            Ok(Vec::new())
+        }
+        Next::Succeed => end_job(db, job, JobStatus::Succeeded, None, now),
+        Next::Fail(error) => end_job(db, job, JobStatus::Failed, Some(error), now),
+    }
+}
+
+fn end_job(
+    db: &Connection,
+    job: JobId,
+    status: JobStatus,
+    error: Option<&StepError>,
+    now: Timestamp,
+) -> Result<Vec<String>> {
+    db.prepare_cached(
+        "UPDATE jobs SET status = ?2, finished_at = ?3, error = ?4, lease_until = NULL WHERE seq = ?1",
+    )?
+    .execute(params![
+        job.seq().cast_signed(),
+        status.as_str(),
+        now.as_micros(),
+        error.map(serde_json::to_string).transpose()?
+    ])?;
+    let files = spooled_results(db, job)?;
+    db.prepare_cached(
+        "UPDATE steps SET result = NULL, result_spool = NULL
+         WHERE job = ?1 AND (result IS NOT NULL OR result_spool IS NOT NULL)",
+    )?
+    .execute([job.seq().cast_signed()])?;
+    for file in &files {
+        db.prepare_cached("DELETE FROM spool WHERE name = ?1")?.execute([file])?;
+    }
+    Ok(files)
+}
+
+fn spooled_results(db: &Connection, job: JobId) -> Result<Vec<String>> {
+    let mut statement =
+        db.prepare_cached("SELECT result_spool FROM steps WHERE job = ?1 AND result_spool IS NOT NULL")?;
+    let files = statement.query_map([job.seq().cast_signed()], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(files)
+}
+
+async fn remove_spooled(spool: Spool, files: Vec<String>) -> Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    crate::event::blocking(move || {
+        files.iter().for_each(|file| spool.remove(file));
+        Ok(())
+    })
+    .await
+}
+
+const STEP: &str = "id, status, attempts, started_at, finished_at, retry_at, error, input, output";
+
+fn step_of(row: &Row<'_>) -> Result<StepRun> {
+    let json = |text: Option<String>| text.map(|text| serde_json::from_str(&text)).transpose();
+    let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
+    let status: String = row.get(1)?;
+    let error: Option<String> = row.get(6)?;
+    Ok(StepRun {
+        id: row.get(0)?,
+        status: status_of(&status)?,
+        attempts: row.get(2)?,
+        started_at: time(row.get(3)?),
+        finished_at: time(row.get(4)?),
+        retry_at: time(row.get(5)?),
+        error: error.map(|text| serde_json::from_str(&text)).transpose()?,
+        input: json(row.get(7)?)?,
+        output: json(row.get(8)?)?,
+    })
+}
+
+fn steps(db: &Connection, job: JobId) -> Result<Vec<StepRun>> {
+    let sql = format!("SELECT {STEP} FROM steps WHERE job = ?1 ORDER BY position");
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query([job.seq().cast_signed()])?;
+    let mut steps = Vec::new();
+    while let Some(row) = rows.next()? {
+        steps.push(step_of(row)?);
+    }
+    Ok(steps)
+}
+
+fn finished_steps(db: &Connection, spool: &Spool, job: JobId) -> Result<Vec<FinishedStep>> {
+    let sql = format!("SELECT {STEP}, result, result_spool FROM steps WHERE job = ?1 ORDER BY position");
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query([job.seq().cast_signed()])?;
+    let mut steps = Vec::new();
+    while let Some(row) = rows.next()? {
+        let result = match (row.get::<_, Option<Vec<u8>>>(9)?, row.get::<_, Option<String>>(10)?) {
+            (Some(inline), _) => Some(inline),
+            (None, Some(file)) => Some(spool.read(&file)?),
+            (None, None) => None,
+        };
+        let result = result.map(|json| serde_json::from_slice(&json)).transpose()?;
+        steps.push(FinishedStep { run: step_of(row)?, result });
+    }
+    Ok(steps)
+}
+
+const JOB: &str = "j.seq, j.salt, r.name, j.recipe_revision, j.event_id, j.status, j.rerun_of, j.created_at, \
+                   j.started_at, j.finished_at, j.error";
+const JOB_FROM: &str = "FROM jobs j JOIN resources r ON r.id = j.recipe";
+
+fn job_of(row: &Row<'_>) -> Result<Job> {
+    let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
+    let created_at = Timestamp::from_micros(row.get(7)?);
+    let name: String = row.get(2)?;
+    let status: String = row.get(5)?;
+    let error: Option<String> = row.get(10)?;
+    Ok(Job {
+        id: JobId::new(created_at, row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?),
+        recipe: name.parse().map_err(|error| StoreError::Database(format!("{error}")))?,
+        recipe_revision: row.get::<_, i64>(3)?.cast_unsigned(),
+        event: EventId::from_bytes(row.get(4)?),
+        status: status_of(&status)?,
+        rerun_of: row.get::<_, Option<[u8; 16]>>(6)?.map(JobId::from_bytes),
+        created_at,
+        started_at: time(row.get(8)?),
+        finished_at: time(row.get(9)?),
+        error: error.map(|text| serde_json::from_str(&text)).transpose()?,
+        steps: None,
+    })
+}
+
+fn status_of(text: &str) -> Result<JobStatus> {
+    text.parse().map_err(StoreError::Database)
+}

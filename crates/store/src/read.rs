@@ -1,0 +1,43 @@
+//! Reading: a few connections beside the writer's, each used by one read at a time.
+
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use crate::error::{Result, StoreError};
+
+/// Connections that read. More would not read faster from one disk.
+const READERS: usize = 4;
+
+/// The connections that read.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    free: Semaphore,
+}
+
+impl Readers {
+    /// Opens the connections with `open`.
+    pub(crate) fn open(open: impl Fn() -> Result<Connection>) -> Result<Self> {
+        let idle = (0..READERS).map(|_| open()).collect::<Result<Vec<_>>>()?;
+        Ok(Self { idle: Mutex::new(idle), free: Semaphore::new(READERS) })
+    }
+
+    /// Waits for a free connection.
+    pub(crate) async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        self.free.acquire().await.map_err(|_| StoreError::Poisoned)
+    }
+
+    /// Runs a read on a free connection; the caller holds a permit.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let connection = self.lock().pop().ok_or(StoreError::Poisoned)?;
+        let outcome = read(&connection);
+        self.lock().push(connection);
+        outcome
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,540 @@
+//! Documents: planned, checked against each other, and changed in one transaction.
+
+use std::collections::{BTreeMap, HashMap};
+
+use linkspan_model::document::Spec;
+use linkspan_model::name::near_match;
+use linkspan_model::{Document, Fault, Kind, Name, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::Store;
+use crate::error::{Result, StoreError};
+use crate::seal::MasterKey;
+use crate::snapshot::secret_place;
+
+/// A stored document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    pub(crate) row: i64,
+    /// Its id, which a rename does not change.
+    pub id: String,
+    /// The document as its author wrote it.
+    pub document: Value,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Name,
+    /// Counts its changes from 1.
+    pub revision: u64,
+    /// The set of the apply that made it.
+    pub applied_set: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What an apply does with a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is new.
+    Create,
+    /// It says something else.
+    Change,
+    /// It goes.
+    Delete,
+    /// It says the same.
+    Unchanged,
+}
+
+/// One line of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What happens.
+    pub action: Action,
+    /// The kind of the document.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Name,
+    /// The fields that change: `spec.limits.body`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+}
+
+/// What must be true of a document for a change to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// It does not exist.
+    Absent,
+    /// It exists, at this revision where one is named.
+    Present(Option<u64>),
+}
+
+/// What is to become of the documents.
+struct Plan {
+    changes: Vec<Change>,
+    writes: Vec<Write>,
+}
+
+enum Write {
+    Create(Document),
+    Change { row: i64, document: Document, was_enabled: bool },
+    Delete { row: i64, kind: Kind },
+}
+
+impl Store {
+    /// Creates and changes documents, all or none; gives what happened, or with `dry_run` what would.
+    /// `prune` deletes what an earlier apply of the same `set` made and this one leaves out.
+    ///
+    /// # Errors
+    /// `Invalid` with every fault of every document.
+    pub async fn apply(
+        &self,
+        documents: Vec<Document>,
+        set: Option<String>,
+        prune: bool,
+        dry_run: bool,
+    ) -> Result<Vec<Change>> {
+        let key = self.key().clone();
+        if dry_run {
+            return self.read(move |db| Ok(plan(db, &key, documents, set.as_deref(), prune)?.changes)).await;
+        }
+        let now = self.now();
+        let from_seq = self.last_seq();
+        let changes = self
+            .write(move |db| {
+                let plan = plan(db, &key, documents, set.as_deref(), prune)?;
+                for write in plan.writes {
+                    perform(db, &key, write, set.as_deref(), from_seq, now)?;
+                }
+                bump_revision(db)?;
+                Ok(plan.changes)
+            })
+            .await?;
+        self.reload().await?;
+        Ok(changes)
+    }
+
+    /// Creates or replaces one document; gives it and whether it is new.
+    ///
+    /// # Errors
+    /// `Invalid`, or what the precondition says: `Conflict`, `NotFound`, `Revision`.
+    pub async fn put(&self, document: Document, must: Precondition) -> Result<(Resource, bool)> {
+        let key = self.key().clone();
+        let now = self.now();
+        let from_seq = self.last_seq();
+        let done = self
+            .write(move |db| {
+                let (kind, name) = (document.kind(), document.name.clone());
+                let found = find(db, kind, &name)?;
+                check_precondition(found.as_ref(), must, kind, &name)?;
+                let plan = plan(db, &key, vec![document], None, false)?;
+                let set = found.as_ref().and_then(|found| found.applied_set.clone());
+                for write in plan.writes {
+                    perform(db, &key, write, set.as_deref(), from_seq, now)?;
+                }
+                bump_revision(db)?;
+                let stored = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
+                Ok((stored, found.is_none()))
+            })
+            .await?;
+        self.reload().await?;
+        Ok(done)
+    }
+
+    /// Deletes one document.
+    ///
+    /// # Errors
+    /// `NotFound`; `Revision`; `Conflict` when another document refers to it.
+    pub async fn delete(&self, kind: Kind, name: Name, must: Precondition) -> Result<()> {
+        let now = self.now();
+        let key = self.key().clone();
+        self.write(move |db| {
+            let found = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
+            check_precondition(Some(&found), must, kind, &name)?;
+            for other in all(db, None)? {
+                let document = read_back(&other)?;
+                if document.spec.references().iter().any(|(_, of, to)| *of == kind && **to == name) {
+                    return Err(StoreError::Conflict(format!(
+                        "{kind}/{name} is used by {}/{}; change or delete that first",
+                        other.kind, other.name
+                    )));
+                }
+            }
+            perform(db, &key, Write::Delete { row: found.row, kind }, None, 0, now)?;
+            bump_revision(db)
+        })
+        .await?;
+        self.reload().await
+    }
+
+    /// One document.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn resource(&self, kind: Kind, name: Name) -> Result<Resource> {
+        self.read(move |db| find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))).await
+    }
+
+    /// A page of the documents of one kind, or of every kind, by kind and name.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn resources(&self, kind: Option<Kind>, after: Option<Name>, limit: usize) -> Result<Vec<Resource>> {
+        self.read(move |db| {
+            let mut found = all(db, kind)?;
+            if let Some(after) = after {
+                found.retain(|resource| resource.name > after);
+            }
+            found.truncate(limit);
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Gives an endpoint a new key; the old URL is dead when this returns. Gives the new key.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn rotate_endpoint_key(&self, name: Name) -> Result<String> {
+        let now = self.now();
+        let key = self
+            .write(move |db| {
+                let found = find(db, Kind::Endpoint, &name)?.ok_or_else(|| missing(Kind::Endpoint, &name))?;
+                let key = new_endpoint_key(db, found.row, now)?;
+                bump_revision(db)?;
+                Ok(key)
+            })
+            .await?;
+        self.reload().await?;
+        Ok(key)
+    }
+}
+
+fn missing(kind: Kind, name: &Name) -> StoreError {
+    StoreError::NotFound(format!("{kind}/{name}"))
+}
+
+fn check_precondition(found: Option<&Resource>, must: Precondition, kind: Kind, name: &Name) -> Result<()> {
+    match (must, found) {
+        (Precondition::Absent, Some(_)) => Err(StoreError::Conflict(format!("{kind}/{name} exists already"))),
+        (Precondition::Present(_), None) => Err(missing(kind, name)),
+        (Precondition::Present(Some(expected)), Some(found)) if found.revision != expected => {
+            Err(StoreError::Revision { expected, current: found.revision })
+        }
+        _ => Ok(()),
+    }
+}
+
+const COLUMNS: &str = "id, public_id, kind, name, document, revision, applied_set, created_at, updated_at";
+
+/// Every live document, in the order of kinds and names.
+pub(crate) fn all(db: &Connection, kind: Option<Kind>) -> Result<Vec<Resource>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM resources WHERE deleted_at IS NULL AND (?1 IS NULL OR kind = ?1) ORDER BY name"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query([kind.map(Kind::as_str)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(resource_of(row)?);
+    }
+    found.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    Ok(found)
+}
+
+fn find(db: &Connection, kind: Kind, name: &Name) -> Result<Option<Resource>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM resources WHERE workspace = 1 AND kind = ?1 AND name = ?2 AND deleted_at IS NULL"
+    );
+    db.prepare_cached(&sql)?
+        .query_row(params![kind.as_str(), name.as_str()], |row| Ok(resource_of(row)))
+        .optional()?
+        .transpose()
+}
+
+/// The row of a live document.
+pub(crate) fn row_of(db: &Connection, kind: Kind, name: &Name) -> Result<i64> {
+    Ok(find(db, kind, name)?.ok_or_else(|| missing(kind, name))?.row)
+}
+
+fn resource_of(row: &Row<'_>) -> Result<Resource> {
+    let text = |error: String| StoreError::Database(error);
+    let kind: String = row.get(2)?;
+    let name: String = row.get(3)?;
+    let document: String = row.get(4)?;
+    Ok(Resource {
+        row: row.get(0)?,
+        id: row.get(1)?,
+        kind: kind.parse().map_err(text)?,
+        name: name.parse().map_err(|error| StoreError::Database(format!("{error}")))?,
+        document: serde_json::from_str(&document)?,
+        revision: row.get::<_, i64>(5)?.cast_unsigned(),
+        applied_set: row.get(6)?,
+        created_at: Timestamp::from_micros(row.get(7)?),
+        updated_at: Timestamp::from_micros(row.get(8)?),
+    })
+}
+
+/// Reads a stored document; one that an older version stored and this one refuses is a fault of ours.
+pub(crate) fn read_back(resource: &Resource) -> Result<Document> {
+    Document::read(&resource.document).map_err(|faults| {
+        let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        StoreError::Database(format!("a stored document does not read back: {}", reasons.join("; ")))
+    })
+}
+
+fn plan(
+    db: &Connection,
+    key: &MasterKey,
+    documents: Vec<Document>,
+    set: Option<&str>,
+    prune: bool,
+) -> Result<Plan> {
+    let stored = all(db, None)?;
+    let mut faults = duplicates(&documents);
+    let by_name: HashMap<(Kind, &Name), &Resource> =
+        stored.iter().map(|resource| ((resource.kind, &resource.name), resource)).collect();
+
+    let mut after: BTreeMap<(Kind, Name), (Option<usize>, Document)> = BTreeMap::new();
+    for resource in &stored {
+        after.insert((resource.kind, resource.name.clone()), (None, read_back(resource)?));
+    }
+    let mut deleted = Vec::new();
+    if prune {
+        let given: Vec<(Kind, &Name)> = documents.iter().map(|document| (document.kind(), &document.name)).collect();
+        for resource in &stored {
+            if resource.applied_set.as_deref() == Some(set.unwrap_or_default())
+                && !given.contains(&(resource.kind, &resource.name))
+            {
+                after.remove(&(resource.kind, resource.name.clone()));
+                deleted.push(resource);
+            }
+        }
+    }
+    for (n, document) in documents.iter().enumerate() {
+        after.insert((document.kind(), document.name.clone()), (Some(n), document.clone()));
+    }
+    faults.extend(cross_faults(&after));
+    if !faults.is_empty() {
+        return Err(StoreError::Invalid(faults));
+    }
+
+    let mut changes = Vec::new();
+    let mut writes = Vec::new();
+    for document in documents {
+        let (kind, name) = (document.kind(), document.name.clone());
+        let (action, fields) = match by_name.get(&(kind, &name)) {
+            None => (Action::Create, Vec::new()),
+            Some(found) => {
+                let mut fields = Vec::new();
+                differences(&found.document, &document.to_value(), "", &mut fields);
+                if brings_new_value(db, key, found.row, &document)? {
+                    fields.push("spec.value".to_owned());
+                }
+                if fields.is_empty() { (Action::Unchanged, fields) } else { (Action::Change, fields) }
+            }
+        };
+        match (action, by_name.get(&(kind, &name))) {
+            (Action::Create, _) => writes.push(Write::Create(document)),
+            (Action::Change, Some(found)) => writes.push(Write::Change {
+                row: found.row,
+                document,
+                was_enabled: matches!(&read_back(found)?.spec, Spec::Recipe(recipe) if recipe.is_enabled()),
+            }),
+            _ => {}
+        }
+        changes.push(Change { action, kind, name, fields });
+    }
+    // What refers to others goes before what it refers to.
+    deleted.sort_by_key(|resource| std::cmp::Reverse(resource.kind));
+    for resource in deleted {
+        let (kind, name) = (resource.kind, resource.name.clone());
+        changes.push(Change { action: Action::Delete, kind, name, fields: Vec::new() });
+        writes.push(Write::Delete { row: resource.row, kind });
+    }
+    Ok(Plan { changes, writes })
+}
+
+fn duplicates(documents: &[Document]) -> Vec<Fault> {
+    let mut seen = HashMap::new();
+    let mut faults = Vec::new();
+    for (n, document) in documents.iter().enumerate() {
+        if let Some(first) = seen.insert((document.kind(), &document.name), n) {
+            faults.push(about(document, Some(n), Fault::new("name", format_args!("stands twice; the first is document {first}"))));
+        }
+    }
+    faults
+}
+
+fn about(document: &Document, n: Option<usize>, mut fault: Fault) -> Fault {
+    fault.document = n;
+    fault.subject = Some(format!("{}/{}", document.kind(), document.name));
+    fault
+}
+
+/// What only shows when documents stand side by side.
+fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut tables: HashMap<(&Name, String), String> = HashMap::new();
+    for (n, document) in after.values() {
+        for (path, kind, name) in document.spec.references() {
+            if !after.contains_key(&(kind, name.clone())) {
+                let mut fault = Fault::new(path, format_args!("there is no {kind} `{name}`"));
+                let names = after.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str());
+                if let Some(near) = near_match(name.as_str(), names) {
+                    fault = fault.hint(format!("did you mean `{near}`?"));
+                }
+                faults.push(about(document, *n, fault));
+            }
+        }
+        if let Spec::Sync(sync) = &document.spec {
+            let table = (&sync.to.destination, sync.to.full_name().to_lowercase());
+            if let Some(other) = tables.insert(table, document.name.to_string()) {
+                let reason = format!("sync `{other}` loads {} too; a table belongs to one sync", sync.to.full_name());
+                faults.push(about(document, *n, Fault::new("spec.to.table", reason)));
+            }
+        }
+    }
+    faults
+}
+
+/// The paths at which two documents differ.
+fn differences(old: &Value, new: &Value, path: &str, found: &mut Vec<String>) {
+    let at = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (key, value) in old {
+                differences(value, new.get(key).unwrap_or(&Value::Null), &at(key), found);
+            }
+            for key in new.keys().filter(|key| !old.contains_key(*key)) {
+                found.push(at(key));
+            }
+        }
+        _ if old != new => found.push(path.to_owned()),
+        _ => {}
+    }
+}
+
+fn brings_new_value(db: &Connection, key: &MasterKey, row: i64, document: &Document) -> Result<bool> {
+    let Spec::Secret(secret) = &document.spec else { return Ok(false) };
+    let Some(value) = &secret.value else { return Ok(false) };
+    let sealed: Option<Vec<u8>> = db
+        .prepare_cached("SELECT sealed FROM secret_values WHERE resource = ?1")?
+        .query_row([row], |row| row.get(0))
+        .optional()?;
+    match sealed {
+        Some(sealed) => Ok(key.open(&secret_place(row), &sealed)? != value.to_bytes()),
+        None => Ok(true),
+    }
+}
+
+fn perform(
+    db: &Connection,
+    key: &MasterKey,
+    write: Write,
+    set: Option<&str>,
+    from_seq: u64,
+    now: Timestamp,
+) -> Result<()> {
+    match write {
+        Write::Create(document) => {
+            db.prepare_cached(
+                "INSERT INTO resources (kind, name, public_id, document, applied_set, revision, from_seq, created_at, updated_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?7)",
+            )?
+            .execute(params![
+                document.kind().as_str(),
+                document.name.as_str(),
+                format!("{}_{}", document.kind(), uuid::Uuid::now_v7().simple()),
+                document.to_value().to_string(),
+                set,
+                from_seq.cast_signed(),
+                now.as_micros()
+            ])?;
+            let row = db.last_insert_rowid();
+            if document.kind() == Kind::Endpoint {
+                new_endpoint_key(db, row, now)?;
+            }
+            keep_parts(db, key, row, &document, now)
+        }
+        Write::Change { row, document, was_enabled } => {
+            db.prepare_cached(
+                "UPDATE resources SET document = ?2, revision = revision + 1, updated_at = ?3,
+                 applied_set = ifnull(?4, applied_set) WHERE id = ?1",
+            )?
+            .execute(params![row, document.to_value().to_string(), now.as_micros(), set])?;
+            // A recipe that is started again begins at the end of the log.
+            if matches!(&document.spec, Spec::Recipe(recipe) if recipe.is_enabled() && !was_enabled) {
+                db.execute("UPDATE resources SET from_seq = ?2 WHERE id = ?1", params![row, from_seq.cast_signed()])?;
+            }
+            keep_parts(db, key, row, &document, now)
+        }
+        Write::Delete { row, kind } => {
+            db.execute("UPDATE resources SET deleted_at = ?2 WHERE id = ?1", params![row, now.as_micros()])?;
+            match kind {
+                Kind::Secret => db.execute("DELETE FROM secret_values WHERE resource = ?1", [row])?,
+                Kind::Endpoint => {
+                    db.execute("DELETE FROM dedupe WHERE endpoint = ?1", [row])?;
+                    db.execute("DELETE FROM endpoint_keys WHERE resource = ?1", [row])?
+                }
+                Kind::Sync => db.execute("DELETE FROM sync_states WHERE sync = ?1", [row])?,
+                _ => 0,
+            };
+            Ok(())
+        }
+    }
+}
+
+/// What a document brings besides its row: a secret's value, a recipe's revision.
+fn keep_parts(db: &Connection, key: &MasterKey, row: i64, document: &Document, now: Timestamp) -> Result<()> {
+    match &document.spec {
+        Spec::Secret(secret) => match &secret.value {
+            Some(value) => {
+                let sealed = key.seal(&secret_place(row), &value.to_bytes())?;
+                db.execute(
+                    "INSERT OR REPLACE INTO secret_values (resource, sealed, updated_at) VALUES (?1, ?2, ?3)",
+                    params![row, sealed, now.as_micros()],
+                )?;
+                Ok(())
+            }
+            None if secret.env.is_some() || secret.file.is_some() => {
+                db.execute("DELETE FROM secret_values WHERE resource = ?1", [row])?;
+                Ok(())
+            }
+            None => Ok(()),
+        },
+        Spec::Recipe(_) => {
+            db.execute(
+                "INSERT INTO recipe_revisions (recipe, revision, document)
+                 SELECT id, revision, document FROM resources WHERE id = ?1",
+                [row],
+            )?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn new_endpoint_key(db: &Connection, row: i64, now: Timestamp) -> Result<String> {
+    // 122 random bits: the URL is a secret of its own.
+    let key = uuid::Uuid::new_v4().to_string();
+    db.execute(
+        "INSERT OR REPLACE INTO endpoint_keys (resource, key, created_at) VALUES (?1, ?2, ?3)",
+        params![row, key, now.as_micros()],
+    )?;
+    Ok(key)
+}
+
+fn bump_revision(db: &Connection) -> Result<()> {
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES ('revision', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
+        [],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Large bodies: files beside the database, so that its log keeps small pages.
+//!
+//! A file is written, synced, renamed and its folder synced before the row that names it is committed.
+//! A file whose row never came is removed when the store is opened.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Result, StoreError};
+
+/// The folder of large bodies.
+#[derive(Debug, Clone)]
+pub(crate) struct Spool {
+    folder: PathBuf,
+}
+
+/// A synced file that waits for its row; removed when dropped before that.
+#[derive(Debug)]
+pub struct SpoolFile {
+    path: PathBuf,
+    name: String,
+    size: u64,
+    kept: AtomicBool,
+}
+
+impl SpoolFile {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The row that names the file is written.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Relaxed)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a spool file without an event could not be removed");
+        }
+    }
+}
+
+impl Spool {
+    /// Opens the folder, making it when it is not there.
+    pub(crate) fn open(folder: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// Writes a body durably. Blocks on the disk.
+    pub(crate) fn write(&self, body: &[u8]) -> Result<SpoolFile> {
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let path = self.folder.join(&name);
+        let partial = self.folder.join(format!("{name}.part"));
+        let mut file = File::create_new(&partial)?;
+        let written = file.write_all(body).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&partial, &path));
+        if let Err(error) = written {
+            // The first fault is the one to tell; the left-over is removed at the next start at the latest.
+            drop(fs::remove_file(&partial));
+            return Err(error.into());
+        }
+        File::open(&self.folder)?.sync_all()?;
+        Ok(SpoolFile { path, name, size: body.len() as u64, kept: AtomicBool::new(false) })
+    }
+
+    /// Reads a body back. Blocks on the disk.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
+        fs::read(self.folder.join(name))
+            .map_err(|error| StoreError::Unusable(format!("the body in spool file {name} cannot be read: {error}")))
+    }
+
+    /// Removes a body whose row is gone.
+    pub(crate) fn remove(&self, name: &str) {
+        if let Err(error) = fs::remove_file(self.folder.join(name)) {
+            tracing::warn!(name, %error, "a spool file could not be removed");
+        }
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Removes every file that `is_known` does not know.
+    pub(crate) fn sweep(&self, mut is_known: impl FnMut(&str) -> Result<bool>) -> Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let known = match name.to_str() {
+                Some(name) => is_known(name)?,
+                None => false,
+            };
+            if !known {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}

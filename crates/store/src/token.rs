@@ -1,0 +1,65 @@
+//! Operator tokens: made once, shown once, kept as a hash.
+
+use rusqlite::params;
+use sha2::{Digest as _, Sha256};
+
+use crate::Store;
+use crate::error::Result;
+use crate::folder::DataFolder;
+use crate::seal::random;
+
+/// What an operator token begins with, so that it is recognised where it should not be.
+const PREFIX: &str = "lso_";
+
+/// The hash of a token: a plain SHA-256, because the token itself has 256 random bits.
+fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+impl Store {
+    /// At the first run, makes an operator token and writes it to the data folder's `operator-token`
+    /// (mode 0600). Does nothing when there is a token already.
+    ///
+    /// # Errors
+    /// When the token cannot be stored or written.
+    pub async fn ensure_operator_token(&self, folder: &DataFolder) -> Result<()> {
+        let exists = self.read(|db| Ok(db.prepare("SELECT 1 FROM tokens")?.exists([])?)).await?;
+        if exists {
+            return Ok(());
+        }
+        let token = self.new_operator_token().await?;
+        crate::folder::write_private(&folder.operator_token(), token.as_bytes())
+    }
+
+    /// Replaces every operator token by a new one, which is given only here.
+    ///
+    /// # Errors
+    /// When the token cannot be stored.
+    pub async fn rotate_operator_token(&self) -> Result<String> {
+        self.new_operator_token().await
+    }
+
+    async fn new_operator_token(&self) -> Result<String> {
+        let token = format!("{PREFIX}{}", hex::encode(random::<32>()?));
+        let (hash, now) = (hash(&token), self.now());
+        self.write(move |db| {
+            db.execute("DELETE FROM tokens", [])?;
+            db.execute(
+                "INSERT INTO tokens (hash, name, created_at) VALUES (?1, 'operator', ?2)",
+                params![hash, now.as_micros()],
+            )?;
+            Ok(())
+        })
+        .await?;
+        Ok(token)
+    }
+
+    /// Whether `token` is an operator token. The look-up is by hash, so its time tells nothing of the token.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn is_operator_token(&self, token: &str) -> Result<bool> {
+        let hash = hash(token);
+        self.read(move |db| Ok(db.prepare_cached("SELECT 1 FROM tokens WHERE hash = ?1")?.exists([hash])?)).await
+    }
+}
