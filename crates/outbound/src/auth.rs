@@ -94,7 +94,11 @@ impl Credentials {
         let is_secret = [user, password].iter().any(|part| part.secret().is_some());
         let secrets = [user.secret(), password.secret(), is_secret.then_some(&pair)];
         let masker = Masker::new(secrets.into_iter().flatten());
-        Ok(Self(Arc::new(Prepared { headers: vec![(AUTHORIZATION, sensitive(value))], hidden: vec![AUTHORIZATION], masker })))
+        Ok(Self(Arc::new(Prepared {
+            headers: vec![(AUTHORIZATION, sensitive(value))],
+            hidden: vec![AUTHORIZATION],
+            masker,
+        })))
     }
 
     /// One or several headers, sent as typed.
@@ -105,8 +109,7 @@ impl Credentials {
         let mut prepared = Prepared::default();
         let mut secrets = Vec::new();
         for (name, part) in headers {
-            let value =
-                HeaderValue::from_bytes(part.expose()).map_err(|_| AuthError::HeaderControl(name.clone()))?;
+            let value = HeaderValue::from_bytes(part.expose()).map_err(|_| AuthError::HeaderControl(name.clone()))?;
             if let Some(secret) = part.secret() {
                 secrets.push(secret.clone());
                 secrets.extend(without_scheme(secret));
@@ -229,7 +232,10 @@ mod tests {
     #[test]
     fn only_secrets_are_masked() {
         let credentials = Credentials::basic(&"admin".into(), &secret("hunter2!")).unwrap();
-        assert_eq!(credentials.masker().mask_text("admin hunter2! YWRtaW46aHVudGVyMiE="), format!("admin {MASK} {MASK}"));
+        assert_eq!(
+            credentials.masker().mask_text("admin hunter2! YWRtaW46aHVudGVyMiE="),
+            format!("admin {MASK} {MASK}")
+        );
         let name = HeaderName::from_static("x-api-key");
         let credentials = Credentials::headers([(name, secret("Token abcdef"))]).unwrap();
         assert_eq!(credentials.masker().mask_text("got abcdef"), format!("got {MASK}"));

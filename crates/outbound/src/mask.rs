@@ -135,7 +135,7 @@ impl Masker {
     fn hits(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let automaton = match &self.finder {
             Finder::Nothing => return Vec::new(),
-            Finder::Everything => return vec![0..bytes.len()],
+            Finder::Everything => return Vec::from_iter([0..bytes.len()]),
             Finder::Forms(automaton) => automaton,
         };
         let mut found: Vec<Range<usize>> = automaton.find_overlapping_iter(bytes).map(|hit| hit.range()).collect();
@@ -277,7 +277,8 @@ fn json_escaped(text: &str, slashes: bool, ascii: Ascii, html: bool) -> String {
             out.push_str(short);
             continue;
         }
-        let escape = c < ' ' || (!c.is_ascii() && ascii != Ascii::Kept) || (html && matches!(c, '<' | '>' | '&' | '\''));
+        let escape =
+            c < ' ' || (!c.is_ascii() && ascii != Ascii::Kept) || (html && matches!(c, '<' | '>' | '&' | '\''));
         if !escape {
             out.push(c);
             continue;
@@ -324,7 +325,10 @@ mod tests {
         let masker = masker(&["secret-value"]);
         assert_eq!(&*masker.mask_beginning(b"12345secret-value and more", 8), format!("12345{MASK}").as_bytes());
         assert_eq!(&*masker.mask_beginning(b"12345678secret-value", 8), b"12345678");
-        assert_eq!(&*masker.mask_beginning(b"secret-value and more than that", 20), format!("{MASK} and mor").as_bytes());
+        assert_eq!(
+            &*masker.mask_beginning(b"secret-value and more than that", 20),
+            format!("{MASK} and mor").as_bytes()
+        );
         assert_eq!(&*masker.mask_beginning(b"short", 8), b"short");
     }
 

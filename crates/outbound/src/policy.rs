@@ -33,7 +33,7 @@ const CLOSED_V4: &[(Ipv4Net, &str)] = &[
     (v4(240, 0, 0, 0, 4), "reserved"),
 ];
 
-/// IPv6 blocks that are not the public Internet; what is outside 2000::/3 is closed besides. Source: IANA IPv6
+/// IPv6 blocks that are not the public Internet; what is outside `2000::/3` is closed besides. Source: IANA IPv6
 /// Special-Purpose Address Registry.
 const CLOSED_V6: &[(Ipv6Net, &str)] = &[
     (v6(0, 0, 0, 0, 128), "unspecified"),
@@ -77,12 +77,12 @@ const METADATA_V4: &[Ipv4Addr] = &[
 
 /// The same over IPv6.
 const METADATA_V6: &[Ipv6Addr] = &[
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), // AWS
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),  // AWS EKS pod identity
-    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),  // Google Cloud
-    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),   // Scaleway
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),      // AWS
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),       // AWS EKS pod identity
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),       // Google Cloud
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),        // Scaleway
     Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), // Oracle Cloud
-    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe), // OpenStack
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe),    // OpenStack
 ];
 
 /// Which addresses we connect to.
@@ -123,9 +123,7 @@ impl Policy {
     }
 
     fn is_own_port(&self, ip: IpAddr, port: u16) -> bool {
-        self.never
-            .iter()
-            .any(|never| never.port() == port && (never.ip().to_canonical() == ip || is_this_machine(ip)))
+        self.never.iter().any(|never| never.port() == port && (never.ip().to_canonical() == ip || is_this_machine(ip)))
     }
 }
 
@@ -475,14 +473,13 @@ mod tests {
         for text in ["10.0.0.0/8", "127.0.0.1/32:8080", "fd00::/8", "[fd00::/8]:443"] {
             assert_eq!(text.parse::<Allowance>().unwrap().to_string(), text);
         }
-        for text in ["", "localhost", "10.0.0.0/33", "10.0.0.0/8:", "10.0.0.0/8:0", "10.0.0.0/8:65536", "[::1", "[::1]x"] {
+        for text in
+            ["", "localhost", "10.0.0.0/33", "10.0.0.0/8:", "10.0.0.0/8:0", "10.0.0.0/8:65536", "[::1", "[::1]x"]
+        {
             assert!(text.parse::<Allowance>().is_err(), "{text}");
         }
         let error = "10.0.0.1/8".parse::<Allowance>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the address has bits beyond its prefix; the whole block is written 10.0.0.0/8"
-        );
+        assert_eq!(error.to_string(), "the address has bits beyond its prefix; the whole block is written 10.0.0.0/8");
     }
 
     #[test]

@@ -42,10 +42,8 @@ pub(crate) fn request(
 }
 
 pub(crate) fn response(status: StatusCode, headers: &HeaderMap, body: &[u8], masker: &Masker) -> ReceivedResponse {
-    let encoded = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let encoded =
+        headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     let body = if encoded && !masker.is_empty() && !body.is_empty() {
         // A compressed body can hold a secret that no search finds: its size is all that is shown.
         Some(ShownBody { text: None, base64: None, size: size(body), cut: true })
@@ -93,7 +91,9 @@ fn is_authorization(name: &HeaderName) -> bool {
 fn hidden(name: &HeaderName, value: &HeaderValue) -> String {
     let scheme = value.to_str().ok().and_then(|text| text.split_once(' ')).map(|(scheme, _)| scheme);
     match scheme {
-        Some(scheme) if is_authorization(name) && ["basic", "bearer", "digest"].contains(&&*scheme.to_ascii_lowercase()) => {
+        Some(scheme)
+            if is_authorization(name) && ["basic", "bearer", "digest"].contains(&&*scheme.to_ascii_lowercase()) =>
+        {
             format!("{scheme} {MASK}")
         }
         _ => MASK.to_owned(),
