@@ -196,7 +196,7 @@ impl Connector {
                     }
                     return Ok(tcp);
                 }
-                Ok(Err(error)) => ConnectError::Connect(format!("{}: {address}", in_words(&error))),
+                Ok(Err(error)) => ConnectError::Connect(format!("{} ({address})", in_words(&error))),
                 Err(_) => ConnectError::Timeout(Stage::Connect),
             };
         }

@@ -184,6 +184,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = &self.host;
         match &self.kind {
+            SendErrorKind::Invalid(reason) if host.is_empty() => write!(f, "the request cannot be sent: {reason}")?,
             SendErrorKind::Invalid(reason) => write!(f, "the request to {host} cannot be sent: {reason}")?,
             SendErrorKind::Refused(refused) => write!(f, "{host} is not called: {refused}")?,
             SendErrorKind::Dns(reason) => write!(f, "cannot look up {host}: {reason}")?,

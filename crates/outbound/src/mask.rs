@@ -135,17 +135,17 @@ impl Masker {
     fn hits(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let automaton = match &self.finder {
             Finder::Nothing => return Vec::new(),
-            Finder::Everything => return Vec::from_iter([0..bytes.len()]),
+            Finder::Everything => return std::iter::once(0..bytes.len()).collect(),
             Finder::Forms(automaton) => automaton,
         };
-        let mut found: Vec<Range<usize>> = automaton.find_overlapping_iter(bytes).map(|hit| hit.range()).collect();
-        found.sort_unstable_by_key(|hit| hit.start);
-        let mut merged: Vec<Range<usize>> = Vec::with_capacity(found.len());
-        for hit in found {
-            match merged.last_mut() {
-                Some(last) if hit.start <= last.end => last.end = last.end.max(hit.end),
-                _ => merged.push(hit),
+        // Their ends come in order; joined as they come, so that a text full of hits takes no room.
+        let mut merged: Vec<Range<usize>> = Vec::new();
+        for hit in automaton.find_overlapping_iter(bytes) {
+            let mut start = hit.start();
+            while let Some(last) = merged.pop_if(|last| last.end >= start) {
+                start = start.min(last.start);
             }
+            merged.push(start..hit.end());
         }
         merged
     }

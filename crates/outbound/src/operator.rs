@@ -145,7 +145,7 @@ impl OperatorClient {
         match kind {
             SendErrorKind::Connect(reason) | SendErrorKind::Dns(reason) => {
                 // The address stands in the base; the reason's own only repeats it.
-                let reason = reason.split(": ").next().unwrap_or_default().to_owned();
+                let reason = reason.split(" (").next().unwrap_or_default().to_owned();
                 OperatorError::Unreachable { base, reason }
             }
             kind => OperatorError::NoAnswer(Box::new(SendError::new(kind, base, 0))),

@@ -10,7 +10,7 @@ use linkspan_outbound::{
     Credentials, Outbound, Policy, Reached, RedirectScope, Resolver, Roots, SendError, SendErrorKind, SendOptions,
 };
 
-use crate::upstream::{Upstream, answer, client, client_with_names, get, policy, request, soon};
+use crate::upstream::{Upstream, answer, client, client_with_names, get, policy, request, soon, unheard};
 
 async fn error(client: &Outbound, url: &str) -> SendError {
     client.send(get(url), &Credentials::none(), &soon()).await.unwrap_err().error
@@ -172,11 +172,11 @@ async fn says_why_a_name_or_an_address_cannot_be_reached() {
     assert_eq!(lost.description(), "cannot look up api.test: Name or service not known; nothing was sent");
     assert!(lost.is_unreachable_or_timeout() && lost.is_transient());
 
-    let closed = Upstream::answering(|_| String::new()).await.address;
+    let (_socket, closed) = unheard();
     let refused = error(&client(&["127.0.0.1"]), &format!("http://{closed}/")).await;
     assert_eq!(
         refused.description(),
-        format!("cannot connect to {closed}: connection refused: {closed}; nothing was sent")
+        format!("cannot connect to {closed}: connection refused ({closed}); nothing was sent")
     );
     assert_eq!((refused.code(), refused.reached()), ("outbound.connect", Reached::No));
 }

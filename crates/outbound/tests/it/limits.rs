@@ -91,10 +91,12 @@ async fn a_slow_upload_is_not_taken_for_a_slow_answer() {
     let upstream = Upstream::raw(|mut stream| async move {
         let mut read = 0;
         let mut buffer = vec![0; 256 << 10];
-        // The rest than fits into the sockets' buffers, over more time than an answer has.
         while read < 16 << 20 {
             read += stream.read(&mut buffer).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(4)).await;
+            // Slower than an answer may be, but only while the sender still waits for room in the sockets.
+            if read < 8 << 20 {
+                tokio::time::sleep(Duration::from_millis(12)).await;
+            }
         }
         write(&mut stream, &answer("200 OK", "", "")).await;
         stall().await;
@@ -102,7 +104,7 @@ async fn a_slow_upload_is_not_taken_for_a_slow_answer() {
     .await;
     let mut spec = request(Method::POST, &upstream.url("/"), &[], "");
     spec.body = Bytes::from(vec![b'x'; 16 << 20]);
-    let options = SendOptions { first_byte: Duration::from_millis(200), ..soon() };
+    let options = SendOptions { first_byte: Duration::from_millis(300), ..soon() };
     let exchange = upstream.client().send(spec, &Credentials::none(), &options).await.unwrap();
     assert_eq!(exchange.status, 200);
 }

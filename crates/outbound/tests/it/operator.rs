@@ -6,7 +6,7 @@ use linkspan_model::secret::SecretBytes;
 use linkspan_outbound::{OperatorClient, OperatorError};
 use serde_json::json;
 
-use crate::upstream::{Upstream, answer, read_request, stall};
+use crate::upstream::{Upstream, answer, read_request, stall, unheard};
 
 fn client(base: &str) -> OperatorClient {
     OperatorClient::new(base, Some(&SecretBytes::new("t0ken\n")), Duration::from_millis(300)).unwrap()
@@ -32,7 +32,7 @@ async fn calls_the_api_with_its_token() {
 
 #[tokio::test]
 async fn says_when_no_server_is_there() {
-    let address = Upstream::answering(|_| String::new()).await.address;
+    let (_socket, address) = unheard();
     let error = client(&format!("http://{address}")).get("/").await.unwrap_err();
     assert_eq!(
         error.to_string(),

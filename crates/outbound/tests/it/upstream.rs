@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Method};
 use linkspan_model::request::RequestSpec;
 use linkspan_outbound::{Outbound, Policy, Resolver, Roots, SendOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 /// A server; it ends when this is dropped.
@@ -71,6 +71,14 @@ impl Upstream {
     pub fn client(&self) -> Outbound {
         client(&[&self.address.to_string()])
     }
+}
+
+/// An address where nobody listens: bound, so that no other test gets it, as long as the socket lives.
+pub fn unheard() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// Head and body of a request, when the other side sends one.
