@@ -1,9 +1,10 @@
 //! Redaction by value: what hides secrets wherever they reappear.
 //!
-//! Guarantees that no secret of four bytes or more stays readable in what passed here, be it as it is, in base64
-//! (also inside a longer text that was encoded as a whole), percent-encoded, or escaped in JSON or HTML. Shorter
-//! secrets would hide half of every text: only the headers that carried them hide those, which is `shown`'s part.
-//! Leaves compressed and encrypted texts to its callers.
+//! Guarantees that no secret of four bytes or more stays readable in what passed here, be it as it is, in base64,
+//! percent-encoded, or escaped in JSON or HTML. Inside a longer text that was put into base64 as a whole, secrets
+//! of eight bytes or more are hidden up to a character at either end. Shorter secrets would hide half of every
+//! text: only the headers that carried them hide those, which is `shown`'s part. Leaves compressed and encrypted
+//! texts to its callers.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

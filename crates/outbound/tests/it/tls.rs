@@ -1,6 +1,7 @@
 //! TLS: who is trusted, what is negotiated, and how a silent handshake ends.
 
 use std::convert::Infallible;
+use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -64,6 +65,17 @@ async fn a_trusted_certificate_for_the_right_name() {
     assert_eq!(&*exchange.body, b"over TLS");
     let timings = exchange.timings;
     assert!(timings.dns_us.is_some() && timings.connect_us.is_some() && timings.tls_us.is_some(), "{timings:?}");
+}
+
+/// Runs the test above again, in a process that finds no certificates of the system, as in an empty container.
+#[test]
+fn a_system_without_certificates_has_the_built_in_ones() {
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "tls::a_trusted_certificate_for_the_right_name"]);
+    again.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
+    let output = again.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 #[tokio::test]
