@@ -1,1 +1,27 @@
 //! How we call others: the only HTTP client, its address guard, TLS and credentials.
+//!
+//! - [`policy`]: which addresses we connect to.
+//! - [`client`]: a request, its limits and redirects, and what came of it.
+//! - [`auth`] and [`mask`]: what an account adds, and how it stays secret.
+//! - [`operator`]: the command line's way to our own API, the one without a guard.
+
+pub mod auth;
+pub mod client;
+mod connector;
+pub mod error;
+pub mod mask;
+pub mod operator;
+pub mod policy;
+mod progress;
+mod shown;
+mod tls;
+
+pub use auth::{AuthError, Credentials, Part};
+pub use client::{Exchange, Failed, Outbound, RedirectScope, SendOptions};
+pub use connector::{LookUp, Resolver};
+pub use error::{Reached, SendError, SendErrorKind, Timeout};
+pub use mask::Masker;
+pub use operator::{OperatorClient, OperatorError};
+pub use policy::{Allowance, AllowanceError, Policy, Refused};
+pub use progress::Stage;
+pub use tls::Roots;

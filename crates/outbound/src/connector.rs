@@ -1,0 +1,337 @@
+//! How a connection comes about: name, address guard, TCP, TLS.
+//!
+//! Guarantees that every address passed the policy and that the address that passed is the one that is dialled,
+//! so that a name which resolves differently the next moment gains nothing. Literal addresses take the same way
+//! as resolved ones. No proxy is ever asked, whatever the environment says. Leaves what is sent to `client`.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
+
+use crate::policy::{Policy, Refused};
+use crate::progress::{PROGRESS, Progress, Stage};
+use crate::tls::Roots;
+
+/// Looks names up.
+#[derive(Clone, Default)]
+pub enum Resolver {
+    /// The system's resolver, asked for each new connection; it is the one that caches.
+    #[default]
+    System,
+    /// A function in its place, so that tests need no network.
+    Function(Arc<LookUp>),
+}
+
+/// What stands in for the system's resolver: a name's addresses.
+pub type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+impl Resolver {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        match self {
+            Self::System => Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect()),
+            Self::Function(look_up) => look_up(host),
+        }
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "System",
+            Self::Function(_) => "Function",
+        })
+    }
+}
+
+/// Which addresses a connector may dial.
+#[derive(Debug, Clone)]
+pub(crate) enum Guard {
+    /// What the policy lets pass.
+    Policy(Arc<Policy>),
+    /// Any: only where the operator names the address on the command line.
+    Open,
+}
+
+impl Guard {
+    fn check(&self, address: SocketAddr) -> Result<(), Refused> {
+        match self {
+            Self::Policy(policy) => policy.check(address),
+            Self::Open => Ok(()),
+        }
+    }
+}
+
+/// Why no connection came about. Nothing of the request was sent.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("{0}")]
+    Refused(Refused),
+    #[error("{0}")]
+    Dns(String),
+    #[error("{0}")]
+    Connect(String),
+    #[error("{0}")]
+    Tls(String),
+    /// The time for connecting, or for the TLS handshake, was over.
+    #[error("timed out")]
+    Timeout(Stage),
+}
+
+/// Makes connections for hyper's client.
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<Shared>);
+
+struct Shared {
+    guard: Guard,
+    resolver: Resolver,
+    roots: Roots,
+    /// Built at the first use: reading the system's certificates takes time and memory that a server without
+    /// outbound calls need not spend.
+    tls: OnceCell<Arc<ClientConfig>>,
+    connections: AtomicU64,
+}
+
+/// Tells connections apart, so that a request reports the times of a connection only when it made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionId(u64);
+
+impl Connector {
+    pub(crate) fn new(guard: Guard, resolver: Resolver, roots: Roots) -> Self {
+        let connections = AtomicU64::new(0);
+        Self(Arc::new(Shared { guard, resolver, roots, tls: OnceCell::new(), connections }))
+    }
+
+    async fn connect(self, uri: Uri, progress: Arc<Progress>) -> Result<Stream, ConnectError> {
+        let is_tls = uri.scheme_str() == Some("https");
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let deadline = Instant::now() + progress.connect_max();
+
+        let addresses = self.addresses(host, port, deadline, &progress).await?;
+        let tcp = self.dial(&addresses, deadline, &progress).await?;
+        let id = ConnectionId(self.0.connections.fetch_add(1, Ordering::Relaxed));
+        if !is_tls {
+            progress.connected(id);
+            return Ok(Stream { io: Io::Plain(TokioIo::new(tcp)), id });
+        }
+
+        let tls = self.handshake(host, tcp, &progress).await?;
+        progress.connected(id);
+        Ok(Stream { io: Io::Tls(Box::new(TokioIo::new(tls))), id })
+    }
+
+    /// The addresses that may be dialled: at least one.
+    async fn addresses(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+        progress: &Progress,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let ips = match literal.parse::<IpAddr>() {
+            Ok(ip) => vec![ip],
+            Err(_) => {
+                progress.enter(Stage::Dns);
+                let ips = timeout_at(deadline, self.0.resolver.resolve(host))
+                    .await
+                    .map_err(|_| ConnectError::Timeout(Stage::Dns))?
+                    .map_err(|error| ConnectError::Dns(in_words(&error)))?;
+                progress.leave(Stage::Dns);
+                ips
+            }
+        };
+        let mut refused = None;
+        let mut passed = Vec::with_capacity(ips.len());
+        for ip in ips {
+            let address = SocketAddr::new(ip.to_canonical(), port);
+            match self.0.guard.check(address) {
+                Ok(()) => passed.push(address),
+                Err(refusal) => refused = refused.or(Some(refusal)),
+            }
+        }
+        match refused {
+            Some(refusal) if passed.is_empty() => Err(ConnectError::Refused(refusal)),
+            None if passed.is_empty() => Err(ConnectError::Dns("the name has no addresses".to_owned())),
+            _ => Ok(passed),
+        }
+    }
+
+    /// Tries the addresses in order. Each gets its share of the time that is left, so that one that swallows
+    /// packets leaves some to the next.
+    async fn dial(
+        &self,
+        addresses: &[SocketAddr],
+        deadline: Instant,
+        progress: &Progress,
+    ) -> Result<TcpStream, ConnectError> {
+        progress.enter(Stage::Connect);
+        let mut last = ConnectError::Timeout(Stage::Connect);
+        let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        for address in addresses {
+            let now = Instant::now();
+            let share = now + deadline.saturating_duration_since(now) / left;
+            left = left.saturating_sub(1).max(1);
+            last = match timeout_at(share, TcpStream::connect(address)).await {
+                Ok(Ok(tcp)) => {
+                    progress.leave(Stage::Connect);
+                    // Requests are written in one piece: waiting for more to send only delays them.
+                    if let Err(error) = tcp.set_nodelay(true) {
+                        tracing::debug!(%error, "cannot switch delayed sending off");
+                    }
+                    return Ok(tcp);
+                }
+                Ok(Err(error)) => ConnectError::Connect(format!("{} ({address})", in_words(&error))),
+                Err(_) => ConnectError::Timeout(Stage::Connect),
+            };
+        }
+        Err(last)
+    }
+
+    async fn handshake(
+        &self,
+        host: &str,
+        tcp: TcpStream,
+        progress: &Progress,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let config = self.0.tls.get_or_try_init(|| self.0.roots.config()).await.map_err(ConnectError::Tls)?;
+        let name = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| ConnectError::Tls("the host's name cannot stand in a certificate".to_owned()))?;
+        progress.enter(Stage::Tls);
+        let deadline = Instant::now() + progress.tls_max();
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+        let stream = timeout_at(deadline, connector.connect(name, tcp))
+            .await
+            .map_err(|_| ConnectError::Timeout(Stage::Tls))?
+            .map_err(|error| ConnectError::Tls(in_words(&error)))?;
+        progress.leave(Stage::Tls);
+        Ok(stream)
+    }
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        // Taken here, where the request's own task asks: the pool may finish the connection in another.
+        let progress = PROGRESS.try_with(Arc::clone).unwrap_or_default();
+        Box::pin(self.clone().connect(uri, progress))
+    }
+}
+
+/// A connection, with or without TLS.
+pub(crate) struct Stream {
+    io: Io,
+    id: ConnectionId,
+}
+
+enum Io {
+    Plain(TokioIo<TcpStream>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new().extra(self.id);
+        match &self.io {
+            Io::Tls(io) if io.inner().get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
+            _ => connected,
+        }
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
+            Io::Tls(io) => Pin::new(io).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write(cx, bytes),
+            Io::Tls(io) => Pin::new(io).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_flush(cx),
+            Io::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(io) => io.is_write_vectored(),
+            Io::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write_vectored(cx, pieces),
+            Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, pieces),
+        }
+    }
+}
+
+/// An I/O error as people say it: without the system's number and the library's prefixes.
+pub(crate) fn in_words(error: &io::Error) -> String {
+    let words = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::ConnectionReset => "connection reset",
+        io::ErrorKind::ConnectionAborted => "connection aborted",
+        io::ErrorKind::HostUnreachable => "host unreachable",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::AddrNotAvailable => "address not available",
+        io::ErrorKind::UnexpectedEof => "the other side closed the connection",
+        io::ErrorKind::BrokenPipe => "the other side closed the connection",
+        _ => {
+            let text = error.to_string();
+            let text = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+            return text.to_owned();
+        }
+    };
+    words.to_owned()
+}

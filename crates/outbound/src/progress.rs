@@ -1,0 +1,141 @@
+//! How far a request has come: the link between a request and the connection that is made for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use linkspan_model::limits;
+use linkspan_model::request::Timings;
+use tokio::time::Instant;
+
+use crate::connector::ConnectionId;
+
+tokio::task_local! {
+    /// The request that the current task sends. Hyper's pool gives the connector nothing but an origin.
+    pub(crate) static PROGRESS: Arc<Progress>;
+}
+
+/// A stage of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Looking the host's name up.
+    Dns,
+    /// Connecting, or waiting for a connection that is being made.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// Sending the request's body.
+    Send,
+    /// Waiting for the answer's head.
+    FirstByte,
+    /// Reading the answer's body.
+    Body,
+}
+
+/// How far one request has come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    connect_max: Duration,
+    tls_max: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The stage of making a connection that has begun, and when.
+    entered: Option<(Stage, Instant)>,
+    dns: Option<Duration>,
+    connect: Option<Duration>,
+    tls: Option<Duration>,
+    made: Option<ConnectionId>,
+    /// When the connection last took a piece of the body.
+    body_taken: Option<Instant>,
+    body_left: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(connect_max: Duration, tls_max: Duration) -> Self {
+        Self { connect_max, tls_max, state: Mutex::default() }
+    }
+
+    pub(crate) fn connect_max(&self) -> Duration {
+        self.connect_max
+    }
+
+    pub(crate) fn tls_max(&self) -> Duration {
+        self.tls_max
+    }
+
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.state().entered = Some((stage, Instant::now()));
+    }
+
+    pub(crate) fn leave(&self, stage: Stage) {
+        let mut state = self.state();
+        let Some((_, since)) = state.entered else { return };
+        let took = Some(since.elapsed());
+        match stage {
+            Stage::Dns => state.dns = took,
+            Stage::Connect => state.connect = took,
+            Stage::Tls => state.tls = took,
+            Stage::Send | Stage::FirstByte | Stage::Body => {}
+        }
+    }
+
+    pub(crate) fn connected(&self, id: ConnectionId) {
+        self.state().made = Some(id);
+    }
+
+    /// A request with a body begins.
+    pub(crate) fn body_waits(&self, size: usize) {
+        self.state().body_left = size > 0;
+    }
+
+    /// The connection took a piece of the body.
+    pub(crate) fn body_taken(&self, left: usize) {
+        let mut state = self.state();
+        state.body_taken = Some(Instant::now());
+        state.body_left = left > 0;
+    }
+
+    pub(crate) fn last_body_taken(&self) -> Option<Instant> {
+        self.state().body_taken
+    }
+
+    pub(crate) fn is_body_left(&self) -> bool {
+        self.state().body_left
+    }
+
+    /// The stage of making a connection that came last.
+    pub(crate) fn connecting(&self) -> Stage {
+        self.state().entered.map_or(Stage::Connect, |(stage, _)| stage)
+    }
+
+    /// The times of making the connection, when it is the one that this request made and was sent on.
+    pub(crate) fn timings(&self, used: Option<ConnectionId>) -> Timings {
+        let state = self.state();
+        if used.is_some() && used != state.made {
+            return Timings::default();
+        }
+        Timings {
+            dns_us: state.dns.map(micros),
+            connect_us: state.connect.map(micros),
+            tls_us: state.tls.map(micros),
+            ..Timings::default()
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is plain values: a panic elsewhere leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new(limits::CONNECT_TIMEOUT, limits::CONNECT_TIMEOUT)
+    }
+}
+
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
