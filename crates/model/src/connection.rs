@@ -1,5 +1,6 @@
 //! Connections: configured ways to one outside API.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -9,7 +10,7 @@ use crate::name::Name;
 use crate::units::{ByteSize, Duration};
 
 /// The `spec` of a connection document.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionSpec {
     /// What request paths are appended to. With one, requests to other origins are refused; without one,
@@ -37,7 +38,7 @@ pub struct ConnectionSpec {
 }
 
 /// Longest times of the stages of an exchange.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageTimeouts {
     /// Until the TCP connection stands. Default 5s.
@@ -52,7 +53,7 @@ pub struct StageTimeouts {
 }
 
 /// Limits that a connection may set for itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionLimits {
     /// Longest answer. Default 10MiB, at most 64MiB.

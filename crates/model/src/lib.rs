@@ -16,9 +16,11 @@ pub mod limits;
 pub mod name;
 pub mod recipe;
 pub mod request;
+mod schema;
 pub mod secret;
 pub mod sync;
 pub mod time;
+pub mod trigger;
 pub mod units;
 pub mod verify;
 

@@ -1,6 +1,7 @@
 //! Recipes: a trigger and the steps that follow it.
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -8,7 +9,7 @@ use crate::name::Name;
 use crate::units::Duration;
 
 /// The `spec` of a recipe document.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeSpec {
     /// What starts the recipe.
@@ -21,7 +22,7 @@ pub struct RecipeSpec {
 }
 
 /// What starts a recipe: one key that names the kind of trigger.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Trigger {
     /// Every event of an endpoint, or those that a condition picks.
@@ -29,7 +30,7 @@ pub enum Trigger {
 }
 
 /// A trigger on an endpoint's events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookTrigger {
     /// The endpoint.
@@ -40,7 +41,7 @@ pub struct WebhookTrigger {
 }
 
 /// One step of a recipe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// How later steps refer to it: `[a-z][a-z0-9_]*`, unique in the recipe.
@@ -50,7 +51,7 @@ pub struct Step {
 }
 
 /// A step that calls an API. Every text may hold pills.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestStep {
     /// The connection; left out, `url` is a whole URL and no credentials are sent.
@@ -91,7 +92,7 @@ pub struct RequestStep {
 }
 
 /// What an answer is read as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ResponseFormat {
     /// JSON; an answer that is not JSON is a step error.
@@ -103,7 +104,7 @@ pub enum ResponseFormat {
 }
 
 /// What repeating a request does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// Changes nothing; always safe to repeat.

@@ -183,11 +183,11 @@ impl<H: Handler> Connection<H> {
         let Self { place, peer, limits, handler, stop } = self;
         let activity = Arc::clone(&place.activity);
         let io = TokioIo::new(Staged::new(stream, Arc::clone(&activity), limits.stages));
-        let service = service_fn(|request| {
+        let service = service_fn(move |request| {
             let busy = activity.request();
-            let answer = handler.handle(request, peer);
+            let handler = handler.clone();
             async move {
-                let answer = answer.await;
+                let answer = handler.handle(request, peer).await;
                 drop(busy);
                 Ok::<_, Infallible>(answer)
             }

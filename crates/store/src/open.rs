@@ -91,6 +91,7 @@ struct Inner {
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
     jobs: Wakeup,
+    syncs: Wakeup,
     disk: DiskGuard,
 }
 
@@ -143,6 +144,7 @@ impl Store {
             snapshot: ArcSwap::from_pointee(snapshot),
             changed: watch::Sender::new(revision),
             jobs: Wakeup::default(),
+            syncs: Wakeup::default(),
             disk,
         })))
     }
@@ -241,6 +243,10 @@ impl Store {
 
     pub(crate) fn jobs_wakeup(&self) -> &Wakeup {
         &self.0.jobs
+    }
+
+    pub(crate) fn syncs_wakeup(&self) -> &Wakeup {
+        &self.0.syncs
     }
 
     pub(crate) fn now(&self) -> linkspan_model::Timestamp {
