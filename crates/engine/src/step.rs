@@ -70,7 +70,7 @@ pub(crate) async fn run(
         Ok(_) => Next::Continue,
         Err(failed) => {
             let decision = attempt.outcome.map(|outcome| {
-                retry::decide(step.request.effect(), attempts, started_at, outcome, now, jitter())
+                retry::decide(step.effect, attempts, started_at, outcome, now, jitter())
             });
             let (failed, at) = settle(failed.clone(), decision, now);
             retry_at = at;
@@ -137,7 +137,7 @@ fn not_begun(error: StepError) -> Attempt {
 }
 
 async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Attempt {
-    let (connection, credentials) = match connect(context, step.request.connection()) {
+    let (connection, credentials) = match connect(context, step.connection.as_ref()) {
         Ok(connected) => connected,
         Err(error) => return not_begun(error),
     };
@@ -146,7 +146,7 @@ async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) 
         Err(fault) => return not_begun(fault.into()),
     };
     add_own_headers(&mut request, context, step);
-    let options = send_options(&connection, step.request.timeout());
+    let options = send_options(&connection, step.timeout);
     match context.engine.outbound.send(request, &credentials, &options).await {
         Ok(exchange) => read_answer(step, &credentials, exchange),
         Err(failure) => not_answered(&connection, *failure),
@@ -202,7 +202,7 @@ fn add_own_headers(request: &mut RequestSpec, context: &StepContext<'_>, step: &
             request.headers.push((name, value));
         }
     };
-    if step.request.effect() != Effect::Read {
+    if step.effect != Effect::Read {
         add("idempotency-key", format!("{}-{}", context.lease.job, step.id));
     }
     add(HOPS_HEADER, context.hops.to_string());
@@ -230,7 +230,7 @@ fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchang
     let input = shown_input(&exchange.sent);
     let status = exchange.status.as_u16();
     let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let body = read(step.request.response(), content_type, &exchange.body);
+    let body = read(step.response, content_type, &exchange.body);
     let headers = headers_value(
         exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
     );

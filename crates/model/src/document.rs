@@ -244,6 +244,45 @@ impl Document {
     }
 }
 
+/// The JSON Schema of documents, for editors: one of the kinds.
+#[must_use]
+pub fn schema() -> Value {
+    let mut generator = schemars::SchemaGenerator::default();
+    let kinds: Vec<Value> = Kind::ALL
+        .into_iter()
+        .map(|kind| {
+            let spec = match kind {
+                Kind::Secret => generator.subschema_for::<SecretSpec>(),
+                Kind::Account => generator.subschema_for::<AccountSpec>(),
+                Kind::Connection => generator.subschema_for::<ConnectionSpec>(),
+                Kind::Endpoint => generator.subschema_for::<EndpointSpec>(),
+                Kind::Recipe => generator.subschema_for::<RecipeSpec>(),
+                Kind::Destination => generator.subschema_for::<DestinationSpec>(),
+                Kind::Sync => generator.subschema_for::<SyncSpec>(),
+            };
+            json!({
+                "title": kind.as_str(),
+                "type": "object",
+                "required": ["kind", "name", "spec"],
+                "additionalProperties": false,
+                "properties": {
+                    "kind": {"const": kind.as_str()},
+                    "name": generator.subschema_for::<Name>(),
+                    "description": {"type": "string"},
+                    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "spec": spec,
+                },
+            })
+        })
+        .collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Linkspan document",
+        "oneOf": kinds,
+        "$defs": generator.take_definitions(true),
+    })
+}
+
 /// What a document of this kind says where it says nothing.
 fn defaults(kind: Kind) -> Value {
     use crate::units::{ByteSize, Duration};

@@ -14,13 +14,17 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod name;
+pub mod naming;
 pub mod recipe;
 pub mod request;
 mod schema;
+pub mod rows;
 pub mod secret;
 pub mod sync;
+pub mod template;
 pub mod time;
 pub mod trigger;
+pub mod tree;
 pub mod units;
 pub mod verify;
 
