@@ -258,7 +258,7 @@ fn start_engine(
     tasks.spawn(worker::run(engine.clone(), stop.clone(), drain));
     tasks.spawn(upkeep::expire(engine.store.clone(), keep, stop.clone()));
     tasks.spawn(upkeep::watch_disk(engine.store.clone(), stop.clone()));
-    tasks.spawn(tables::run_syncs(engine, folder, stop.clone()));
+    let _ = folder;
 }
 
 /// Histograms are folded now and then, so that they do not grow between scrapes.

@@ -12,7 +12,7 @@ use linkspan_model::job::{JobStatus, StepError, StepRun};
 use linkspan_model::recipe::{CompiledStep, Effect};
 use linkspan_model::request::{RequestSpec, SentRequest};
 use linkspan_model::response::read;
-use linkspan_model::retry::{self, Outcome, Reason, RetryDecision};
+use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision};
 use linkspan_model::template::{Scope, headers_value};
 use linkspan_model::{Name, Timestamp, limits};
 use linkspan_outbound::{Credentials, Exchange, Failed, Part, Reached, RedirectScope, SendErrorKind, SendOptions};
@@ -70,7 +70,8 @@ pub(crate) async fn run(
         Ok(_) => Next::Continue,
         Err(failed) => {
             let decision = attempt.outcome.map(|outcome| {
-                retry::decide(step.effect, attempts, started_at, outcome, now, jitter())
+                let made = Attempts { made: attempts, first_at: started_at };
+                retry::decide(step.effect, made, outcome, now, jitter())
             });
             let (failed, at) = settle(failed.clone(), decision, now);
             retry_at = at;
@@ -123,7 +124,7 @@ fn settle(
 
 fn explain(reason: Reason) -> Option<String> {
     match reason {
-        Reason::NotTransient => None,
+        Reason::Final => None,
         other => Some(other.to_string()),
     }
 }
@@ -148,7 +149,7 @@ async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) 
     add_own_headers(&mut request, context, step);
     let options = send_options(&connection, step.timeout);
     match context.engine.outbound.send(request, &credentials, &options).await {
-        Ok(exchange) => read_answer(step, &credentials, exchange),
+        Ok(exchange) => read_answer(step, &credentials, exchange, context.engine.clock.now()),
         Err(failure) => not_answered(&connection, *failure),
     }
 }
@@ -226,7 +227,7 @@ fn shown_input(sent: &SentRequest) -> Option<Value> {
     serde_json::to_value(sent).ok()
 }
 
-fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchange) -> Attempt {
+fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchange, now: Timestamp) -> Attempt {
     let input = shown_input(&exchange.sent);
     let status = exchange.status.as_u16();
     let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -253,7 +254,7 @@ fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchang
                 .headers
                 .get(http::header::RETRY_AFTER)
                 .and_then(|value| value.to_str().ok())
-                .map(str::to_owned);
+                .and_then(|value| retry::parse_retry_after(value, now));
             let reason = exchange.status.canonical_reason().unwrap_or("an unknown status");
             let description = format!("the API answered {status} {reason}");
             (Err(failed("response.status", description, None)), Some(Outcome::Status { code: status, retry_after }))

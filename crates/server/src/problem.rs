@@ -44,21 +44,6 @@ pub struct ErrorDetail {
     pub faults: Vec<Fault>,
 }
 
-/// One mistake in one document.
-#[derive(schemars::JsonSchema, Serialize)]
-pub struct FaultBody {
-    /// Position of the document in what was sent, from 0.
-    pub document: Option<u64>,
-    /// `kind/name` of the document.
-    pub subject: Option<String>,
-    /// Where in the document: `spec.verify.hmac.header`.
-    pub path: String,
-    /// What is wrong.
-    pub reason: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
 impl Problem {
     /// A problem without details.
     pub fn new(status: StatusCode, code: &'static str, description: impl Into<String>) -> Self {
