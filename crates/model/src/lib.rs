@@ -17,6 +17,8 @@ pub mod name;
 pub mod naming;
 pub mod recipe;
 pub mod request;
+pub mod response;
+pub mod retry;
 pub mod rows;
 pub mod secret;
 pub mod sync;
