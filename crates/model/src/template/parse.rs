@@ -4,7 +4,6 @@
 //! variables, operators become filters of ours whose output is capped. What it does not know (statements,
 //! comments, calls, `**`, slices) does not get through.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -432,10 +431,10 @@ impl<'a> Scanner<'a> {
     fn call(&mut self, subject: Code, filter: &str, column: usize, arguments: &[Code]) -> Scan<Code> {
         self.count()?;
         let mut text = if subject.closed { subject.text } else { format!("({})", subject.text) };
-        // Writing to a string does not fail.
-        let _ = write!(text, "|{filter}({column}");
+        text.push_str(&format!("|{filter}({column}"));
         for argument in arguments {
-            let _ = write!(text, ", {}", argument.text);
+            text.push_str(", ");
+            text.push_str(&argument.text);
         }
         text.push(')');
         Ok(Code { text, closed: true })

@@ -364,9 +364,9 @@ proptest! {
 
     #[test]
     fn never_panics_on_any_text(text in any::<String>()) {
-        let _ = Template::parse(&text);
-        let _ = Expression::parse(&text);
-        let _ = Template::parse(&format!("{{{{{text}}}}}"));
+        drop(Template::parse(&text));
+        drop(Expression::parse(&text));
+        drop(Template::parse(&format!("{{{{{text}}}}}")));
     }
 
     #[test]
@@ -380,7 +380,7 @@ proptest! {
     ) {
         let text = tokens.concat();
         if let Ok(expression) = Expression::parse(&text) {
-            let _ = expression.evaluate(&scope());
+            drop(expression.evaluate(&scope()));
         }
     }
 
