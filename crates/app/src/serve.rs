@@ -82,7 +82,12 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let exposure = exposure(&args, &folder, public_address, operator_address, tls.is_some(), key_in_data_folder);
 
     let outbound = Outbound::new(Policy::new(args.egress_allow.clone(), vec![operator_address]));
-    let engine = Engine { store: store.clone(), outbound, clock: Arc::clone(&clock) };
+    let engine = Engine {
+        store: store.clone(),
+        outbound,
+        clock: Arc::clone(&clock),
+        own_url: own_url(public_address, exposure.tls).into(),
+    };
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let draining = Arc::new(AtomicBool::new(false));
@@ -198,6 +203,16 @@ fn tls(cert: Option<&Path>, key: Option<&Path>) -> Result<Option<TlsAcceptor>> {
     let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).context("TLS")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
+}
+
+/// Where this server reaches its own public listener.
+fn own_url(public: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    match public {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => format!("{scheme}://127.0.0.1:{}", address.port()),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => format!("{scheme}://[::1]:{}", address.port()),
+        address => format!("{scheme}://{address}"),
+    }
 }
 
 fn exposure(

@@ -24,6 +24,8 @@ pub struct Engine {
     pub outbound: Outbound,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Where this server reaches its own public listener: `http://127.0.0.1:8080`.
+    pub own_url: Arc<str>,
 }
 
 /// The header that counts how often a request has come through recipes, so that a recipe that feeds its own

@@ -18,6 +18,7 @@ use linkspan_model::{Name, Timestamp, limits};
 use linkspan_outbound::{Credentials, Exchange, Failed, Part, Reached, RedirectScope, SendErrorKind, SendOptions};
 use linkspan_store::{Lease, Next, Snapshot, StepRecord};
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::{Engine, HOPS_HEADER, jitter};
 
@@ -142,7 +143,11 @@ async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) 
         Ok(connected) => connected,
         Err(error) => return not_begun(error),
     };
-    let mut request = match step.request.render(scope, connection.base().as_ref()) {
+    let base = match base(context, &connection) {
+        Ok(base) => base,
+        Err(error) => return not_begun(error),
+    };
+    let mut request = match step.request.render(scope, base.as_ref()) {
         Ok(request) => request,
         Err(fault) => return not_begun(fault.into()),
     };
@@ -167,6 +172,17 @@ fn connect(context: &StepContext<'_>, name: Option<&Name>) -> Result<(Connection
         None => Credentials::none(),
     };
     Ok((view.spec.clone(), credentials))
+}
+
+/// What request paths are appended to: the connection's base URL, or that of an endpoint of this server.
+fn base(context: &StepContext<'_>, connection: &ConnectionSpec) -> Result<Option<Url>, StepError> {
+    let Some(name) = &connection.endpoint else { return Ok(connection.base()) };
+    let endpoint = context
+        .snapshot
+        .endpoint(name)
+        .ok_or_else(|| failed("endpoint.missing", format!("endpoint `{name}` does not exist any more"), None))?;
+    let url = format!("{}/webhooks/{}", context.engine.own_url, endpoint.key);
+    Url::parse(&url).map(Some).map_err(|error| failed("request.url", format!("{url}: {error}"), None))
 }
 
 fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials, String> {
@@ -219,7 +235,7 @@ fn send_options(connection: &ConnectionSpec, timeout: Option<Duration>) -> SendO
         total: timeout.unwrap_or_else(|| connection.total_timeout()),
         response_max_bytes: connection.response_max_bytes(),
         redirects: connection.redirects.unwrap_or(0),
-        redirect_scope: if connection.base_url.is_some() { RedirectScope::SameOrigin } else { RedirectScope::Anywhere },
+        redirect_scope: if connection.base_url.is_some() || connection.endpoint.is_some() { RedirectScope::SameOrigin } else { RedirectScope::Anywhere },
     }
 }
 

@@ -17,6 +17,9 @@ pub struct ConnectionSpec {
     /// requests name whole URLs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
+    /// An endpoint of this server, in place of a base URL: requests go to its URL, whatever its key is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Name>,
     /// The credentials that requests carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Name>,
@@ -86,6 +89,9 @@ impl ConnectionSpec {
         let mut faults = Vec::new();
         if let Some(text) = &self.base_url {
             faults.extend(base_url_fault(text));
+        }
+        if self.base_url.is_some() && self.endpoint.is_some() {
+            faults.push(Fault::new("endpoint", "give base_url or endpoint, not both"));
         }
         let total = self.total_timeout();
         if total.is_zero() || total > limits::TOTAL_TIMEOUT_MAX {
