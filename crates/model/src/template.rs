@@ -574,7 +574,11 @@ fn apply(
         Run::Pick(pick) => return Ok(minijinja::Value::from_object(nodes[pick(&values)].clone())),
         Run::At => return Ok(minijinja::Value::from_object(nodes[0].child(values[1]))),
         Run::Full(_) if values[0].is_null() => Ok(Value::Null),
-        Run::Light(run) => run(&values),
+        Run::Light(run) => {
+            let bytes: usize = values.iter().map(|value| filters::outside(value)).sum();
+            state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL_READ).unwrap_or(u64::MAX))?;
+            run(&values)
+        }
         Run::Full(run) | Run::Any(run) => {
             let mut weight = 0;
             for value in &values {
@@ -601,6 +605,9 @@ const OUTPUT_WEIGHT: usize = 4 * limits::RENDERED_BYTES;
 
 /// Bytes that one unit of fuel pays for: 12 MiB in the whole expression.
 const BYTES_PER_FUEL: usize = 256;
+
+/// Bytes that one unit of fuel pays for where a value is only looked through: 400 MiB in the whole expression.
+const BYTES_PER_FUEL_READ: usize = 8 << 10;
 
 fn pay(state: &State, weight: usize) -> Result<(), minijinja::Error> {
     state.consume_fuel(u64::try_from(weight / BYTES_PER_FUEL).unwrap_or(u64::MAX))

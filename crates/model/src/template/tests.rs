@@ -271,6 +271,9 @@ fn bounds_work_and_memory() {
     ] {
         assert!(render(expression).is_err(), "{expression}");
     }
+    let searches = ["(huge | contains('z'))"; 30].join(" or ");
+    assert!(render(&searches).is_err());
+    assert!(render("huge | contains('x')").is_ok());
     assert_eq!(render("huge").unwrap(), (20 << 20) + 32);
     assert!(render("huge | default('x')").is_ok());
     assert!(render("many | length == 150000").is_ok());
