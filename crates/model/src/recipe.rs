@@ -476,7 +476,7 @@ impl Reader<'_> {
                 self.fault(&path, "this header is given twice");
             }
             let Some(template) = template else { continue };
-            if template.as_literal().is_some_and(|text| HeaderValue::from_str(text).is_err() && text.is_ascii()) {
+            if template.as_literal().is_some_and(|text| HeaderValue::from_bytes(text.as_bytes()).is_err()) {
                 self.fault(&path, "a header value holds no line breaks or other control characters");
             }
             read.push((name, written.clone(), template));

@@ -3,9 +3,7 @@
 //! A format that the step names is strict; without one the answer's own word counts, and what it does not
 //! keep is text, or bytes. Numbers keep their text.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::recipe::ResponseFormat;
 use crate::tree::{self, TreeError};
@@ -48,7 +46,7 @@ pub fn read(format: Option<ResponseFormat>, content_type: Option<&str>, body: &[
         Some(ResponseFormat::Text) => text(content_type, body)
             .map(Value::String)
             .ok_or_else(|| ReadError::Text { charset: charset(content_type).unwrap_or("utf-8").to_owned() }),
-        Some(ResponseFormat::Raw) => Ok(raw(body)),
+        Some(ResponseFormat::Raw) => Ok(tree::base64(body)),
         None => Ok(unasked(content_type, body)),
     }
 }
@@ -64,12 +62,8 @@ fn unasked(content_type: Option<&str>, body: &[u8]) -> Value {
         || matches!(essence.as_str(), "application/octet-stream" | "application/pdf" | "application/zip");
     match text(content_type, body) {
         Some(text) if !binary || essence == "image/svg+xml" => Value::String(text),
-        _ => raw(body),
+        _ => tree::base64(body),
     }
-}
-
-fn raw(body: &[u8]) -> Value {
-    json!({ "base64": STANDARD.encode(body) })
 }
 
 /// The text in the character set that the answer names; UTF-8 without one, a byte order mark is skipped.
@@ -100,6 +94,7 @@ fn charset(content_type: Option<&str>) -> Option<&str> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     fn auto(content_type: &str, body: &[u8]) -> Value {
         read(None, Some(content_type).filter(|word| !word.is_empty()), body).unwrap()

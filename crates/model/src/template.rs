@@ -26,7 +26,7 @@ use serde_json::Value;
 pub(crate) use self::filters::COMPONENT;
 use self::filters::{Filter, Run};
 pub use self::parse::TemplateError;
-use self::parse::{Slot, column, scan};
+use self::parse::{Place, Slot, scan};
 use self::scope::Node;
 pub use self::scope::{Pill, Scope, Segment, headers_value};
 use crate::limits;
@@ -90,21 +90,21 @@ impl Template {
     /// Where and why an expression in it cannot be read.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let mut parts = Vec::new();
-        let mut at = 0;
-        while let Some(found) = text[at..].find("{{") {
-            let open = at + found;
+        let mut place = Place::START;
+        while let Some(found) = text[place.at..].find("{{") {
+            let open = place.at + found;
             if found > 0 {
-                parts.push(Part::Text(text[at..open].to_owned()));
+                parts.push(Part::Text(text[place.at..open].to_owned()));
             }
-            let (program, end) = Program::read(text, open + 2, Leniency::Strict)?;
-            if !text[end..].starts_with("}}") {
-                return Err(TemplateError { column: column(text, end), reason: unexpected(&text[end..], "`}}`") });
+            let (program, end) = Program::read(text, place.ahead(text, open + 2), Leniency::Strict)?;
+            if !text[end.at..].starts_with("}}") {
+                return Err(TemplateError { column: end.column, reason: unexpected(&text[end.at..], "`}}`") });
             }
             parts.push(Part::Pill(program));
-            at = end + 2;
+            place = end.ahead(text, end.at + 2);
         }
-        if at < text.len() {
-            parts.push(Part::Text(text[at..].to_owned()));
+        if place.at < text.len() {
+            parts.push(Part::Text(text[place.at..].to_owned()));
         }
         Ok(Self { parts })
     }
@@ -316,12 +316,12 @@ impl Expression {
         let start = text.len() - text.trim_start().len();
         let braced = text[start..].starts_with("{{");
         let start = if braced { start + 2 } else { start };
-        let (program, end) = Program::read(text, start, Leniency::Lenient)?;
-        let rest = &text[end..];
-        let (rest, wanted) = if braced { (rest.strip_prefix("}}"), "`}}`") } else { (Some(rest), "the end") };
-        match rest {
-            Some(rest) if rest.trim().is_empty() => Ok(Self { program }),
-            _ => Err(TemplateError { column: column(text, end), reason: unexpected(&text[end..], wanted) }),
+        let (program, end) = Program::read(text, Place::START.ahead(text, start), Leniency::Lenient)?;
+        let rest = &text[end.at..];
+        let (after, wanted) = if braced { (rest.strip_prefix("}}"), "`}}`") } else { (Some(rest), "the end") };
+        match after {
+            Some(after) if after.trim().is_empty() => Ok(Self { program }),
+            _ => Err(TemplateError { column: end.column, reason: unexpected(rest, wanted) }),
         }
     }
 
@@ -425,11 +425,12 @@ static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
 });
 
 impl Program {
-    /// Reads the expression at byte `start` of `text`; gives the byte behind it too.
-    fn read(text: &str, start: usize, leniency: Leniency) -> Result<(Self, usize), TemplateError> {
+    /// Reads the expression at `start` of `text`; gives the place behind it too.
+    fn read(text: &str, start: Place, leniency: Leniency) -> Result<(Self, Place), TemplateError> {
         let scanned = scan(text, start, leniency == Leniency::Lenient)?;
-        let column = column(text, start + (text[start..].len() - text[start..].trim_start().len()));
-        if scanned.end - start > limits::EXPRESSION_BYTES {
+        let rest = &text[start.at..];
+        let column = start.ahead(text, text.len() - rest.trim_start().len()).column;
+        if scanned.end.at - start.at > limits::EXPRESSION_BYTES {
             return Err(TemplateError { column, reason: "an expression is at most 4 KiB long".to_owned() });
         }
         // What the scanner writes, the engine reads; if ever not, it is the author's expression that fails.
@@ -573,7 +574,11 @@ fn apply(
         Run::Pick(pick) => return Ok(minijinja::Value::from_object(nodes[pick(&values)].clone())),
         Run::At => return Ok(minijinja::Value::from_object(nodes[0].child(values[1]))),
         Run::Full(_) if values[0].is_null() => Ok(Value::Null),
-        Run::Light(run) => run(&values),
+        Run::Light(run) => {
+            let bytes: usize = values.iter().map(|value| filters::outside(value)).sum();
+            state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL_READ).unwrap_or(u64::MAX))?;
+            run(&values)
+        }
         Run::Full(run) | Run::Any(run) => {
             let mut weight = 0;
             for value in &values {
@@ -600,6 +605,9 @@ const OUTPUT_WEIGHT: usize = 4 * limits::RENDERED_BYTES;
 
 /// Bytes that one unit of fuel pays for: 12 MiB in the whole expression.
 const BYTES_PER_FUEL: usize = 256;
+
+/// Bytes that one unit of fuel pays for where a value is only looked through: 400 MiB in the whole expression.
+const BYTES_PER_FUEL_READ: usize = 8 << 10;
 
 fn pay(state: &State, weight: usize) -> Result<(), minijinja::Error> {
     state.consume_fuel(u64::try_from(weight / BYTES_PER_FUEL).unwrap_or(u64::MAX))

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::endpoint::Format;
 use crate::limits;
 
 /// Why bytes have no tree.
@@ -97,6 +98,49 @@ pub fn parse_query(query: &str) -> Value {
     parse_form(query.as_bytes())
 }
 
+/// An event's body as pills see it; an empty one is null.
+///
+/// By the endpoint's declared format. Without one JSON where it is an object or a list, whatever the content
+/// type says (many senders say nothing or something else); then a form where the content type says so; then
+/// text; then `{"base64": …}`.
+///
+/// # Errors
+/// Why there is no parsed view: not of the declared format, too deep, too large.
+pub fn event_body(format: Option<Format>, content_type: Option<&str>, body: &[u8]) -> Result<Value, TreeError> {
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    match format {
+        Some(Format::Json) => parse_json(body),
+        Some(Format::Form) => Ok(parse_form(body)),
+        Some(Format::Bytes) => Ok(base64(body)),
+        Some(Format::Text | Format::Query) => Ok(text(body)),
+        None => {
+            if matches!(without_bom(body).trim_ascii_start().first(), Some(b'{' | b'[')) {
+                match parse_json(body) {
+                    Err(TreeError::NotJson(_)) => {}
+                    parsed => return parsed,
+                }
+            }
+            let is_form = content_type.is_some_and(|content_type| {
+                let essence = content_type.split(';').next().unwrap_or_default().trim();
+                essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            });
+            Ok(if is_form { parse_form(body) } else { text(body) })
+        }
+    }
+}
+
+fn text(body: &[u8]) -> Value {
+    std::str::from_utf8(body).map_or_else(|_| base64(body), Value::from)
+}
+
+/// Bytes as data: `{"base64": …}`.
+pub(crate) fn base64(bytes: &[u8]) -> Value {
+    use base64::Engine as _;
+    serde_json::json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +173,26 @@ mod tests {
     fn reads_forms_and_queries() {
         assert_eq!(parse_form(b"a=1&b=x+y%26&a=2&a=3&c"), json!({"a": ["1", "2", "3"], "b": "x y&", "c": ""}));
         assert_eq!(parse_query(""), json!({}));
+    }
+
+    #[test]
+    fn shows_bodies_as_what_they_are() {
+        let form = Some("application/x-www-form-urlencoded; charset=utf-8");
+        for (format, content_type, body, expected) in [
+            (None, None, &b""[..], json!(null)),
+            (None, form, b" {\"a\": 1}", json!({"a": 1})),
+            (None, form, b"a=1", json!({"a": "1"})),
+            (None, None, b"a=1", json!("a=1")),
+            (None, None, b"{no", json!("{no")),
+            (None, None, b"\xff", json!({"base64": "/w=="})),
+            (Some(Format::Json), form, b"1", json!(1)),
+            (Some(Format::Text), None, b"{}", json!("{}")),
+            (Some(Format::Bytes), None, b"a", json!({"base64": "YQ=="})),
+        ] {
+            assert_eq!(event_body(format, content_type, body).unwrap(), expected, "{format:?} {body:?}");
+        }
+        assert!(event_body(Some(Format::Json), None, b"{no").is_err());
+        assert_eq!(event_body(None, None, "[".repeat(99).as_bytes()), Err(TreeError::TooDeep));
     }
 
     proptest! {

@@ -227,6 +227,16 @@ pub(super) fn weight(value: &Value, limit: usize) -> usize {
     }
 }
 
+/// About the memory that one look at a value goes through, what its items hold left out.
+pub(super) fn outside(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 32,
+        Value::String(text) => text.len(),
+        Value::Array(items) => 32 * items.len(),
+        Value::Object(map) => 32 * map.len(),
+    }
+}
+
 /// A value as text: null is empty, numbers are as they were written, lists and objects are JSON.
 pub(super) fn text_of(value: &Value) -> Cow<'_, str> {
     match value {

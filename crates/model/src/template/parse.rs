@@ -41,24 +41,38 @@ pub(super) struct Scanned {
     /// What the evaluator compiles.
     pub code: String,
     pub slots: Vec<Slot>,
-    /// Where it ends in the text, in bytes.
-    pub end: usize,
+    /// Where it ends in the text.
+    pub end: Place,
 }
 
-/// Reads an expression at byte `start` of `text`, as far as it goes.
-pub(super) fn scan(text: &str, start: usize, lenient: bool) -> Result<Scanned, TemplateError> {
-    let mut scanner = Scanner { text, at: start, start, slots: Vec::new(), operations: 0, depth: 0 };
+/// Reads an expression at `start` of `text`, as far as it goes.
+pub(super) fn scan(text: &str, start: Place, lenient: bool) -> Result<Scanned, TemplateError> {
+    let mut scanner = Scanner { text, at: start.at, start, slots: Vec::new(), operations: 0, depth: 0 };
     let code = scanner.choice()?;
     scanner.space();
     if lenient {
         scanner.forgive(0);
     }
-    Ok(Scanned { code: code.text, slots: scanner.slots, end: scanner.at })
+    Ok(Scanned { code: code.text, end: scanner.place(), slots: scanner.slots })
 }
 
-/// The column of byte `at` of `text`, in characters from 1.
-pub(super) fn column(text: &str, at: usize) -> usize {
-    text.get(..at).map_or(0, |before| before.chars().count()) + 1
+/// A place in a text. Columns are counted on from the last known place: counting each from the beginning
+/// would take the square of a long text's length.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// In bytes from 0.
+    pub at: usize,
+    /// In characters from 1.
+    pub column: usize,
+}
+
+impl Place {
+    pub(super) const START: Self = Self { at: 0, column: 1 };
+
+    /// The place at byte `at` of `text`, not before this one.
+    pub(super) fn ahead(self, text: &str, at: usize) -> Self {
+        Self { at, column: self.column + text.get(self.at..at).map_or(0, |between| between.chars().count()) }
+    }
 }
 
 /// A piece of what the evaluator compiles.
@@ -71,7 +85,7 @@ struct Code {
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
-    start: usize,
+    start: Place,
     slots: Vec<Slot>,
     operations: usize,
     depth: usize,
@@ -455,7 +469,7 @@ impl<'a> Scanner<'a> {
 
     fn count(&mut self) -> Scan<()> {
         self.operations += 1;
-        if self.at - self.start > limits::EXPRESSION_BYTES {
+        if self.at - self.start.at > limits::EXPRESSION_BYTES {
             return self.fail("an expression is at most 4 KiB long");
         }
         if self.operations > OPERATIONS_MAX {
@@ -523,7 +537,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn column(&self) -> usize {
-        column(self.text, self.at)
+        self.place().column
+    }
+
+    fn place(&self) -> Place {
+        self.start.ahead(self.text, self.at)
     }
 
     fn fail<T>(&self, reason: impl Into<String>) -> Scan<T> {

@@ -10,7 +10,10 @@ use std::sync::{Arc, LazyLock};
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::endpoint::Format;
+use crate::event::Event;
 use crate::name::near_match;
+use crate::tree;
 
 /// Data by name, as pills see it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +69,29 @@ impl Scope {
         F: FnOnce() -> Result<Arc<Value>, String> + Send + 'static,
     {
         self.put(path, Branch::Lazy(Arc::new(LazyLock::new(Box::new(produce)))))
+    }
+
+    /// What `trigger` names for an event of an endpoint that declares `format`; the body is parsed only when
+    /// a pill names it.
+    #[must_use]
+    pub fn of_event(event: &Event, format: Option<Format>) -> Self {
+        let head = &event.head;
+        let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.to_text()));
+        let query = head.query.as_deref().map_or_else(|| Value::Object(serde_json::Map::new()), tree::parse_query);
+        let content_type = head.header("content-type").map(|value| value.to_text().into_owned());
+        let body = event.body.clone();
+        Self::new()
+            .with("trigger.id", Value::from(event.id.to_string()))
+            .with("trigger.received_at", Value::from(event.received_at.to_string()))
+            .with("trigger.method", Value::from(head.method.as_str()))
+            .with("trigger.event_name", Value::from(head.event_name.as_deref()))
+            .with_headers("trigger.headers", headers_value(headers))
+            .with("trigger.query", query)
+            .with_lazy("trigger.body", move || {
+                tree::event_body(format, content_type.as_deref(), &body)
+                    .map(Arc::new)
+                    .map_err(|error| format!("has no parsed view, because the body is {error}"))
+            })
     }
 
     fn put(mut self, path: &str, branch: Branch) -> Self {

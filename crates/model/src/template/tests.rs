@@ -271,12 +271,48 @@ fn bounds_work_and_memory() {
     ] {
         assert!(render(expression).is_err(), "{expression}");
     }
+    let searches = ["(huge | contains('z'))"; 30].join(" or ");
+    assert!(render(&searches).is_err());
+    assert!(render("huge | contains('x')").is_ok());
     assert_eq!(render("huge").unwrap(), (20 << 20) + 32);
     assert!(render("huge | default('x')").is_ok());
     assert!(render("many | length == 150000").is_ok());
     assert!(render("big | trim | length").is_ok());
     assert!(Template::parse("{{ huge }}").unwrap().render_text(&scope).is_err());
     assert!(Template::parse("{{ big }}{{ big }}").unwrap().render_text(&scope).is_err());
+}
+
+#[test]
+fn sees_an_event() {
+    let event = crate::event::Event {
+        id: crate::EventId::new(crate::Timestamp::from_micros(1_700_000_000_000_000), 1, 0),
+        endpoint: "github".parse().unwrap(),
+        received_at: crate::Timestamp::from_micros(1_700_000_000_000_000),
+        head: crate::event::EventHead {
+            method: "POST".to_owned(),
+            event_name: None,
+            query: Some("a=1&b=2&a=3".to_owned()),
+            headers: [("x-a", "1"), ("x-a", "2")]
+                .map(|(name, value)| (name.to_owned(), crate::event::HeaderText::new(value)))
+                .to_vec(),
+            remote: None,
+            verified: crate::event::VerifiedBy { by: "none".to_owned(), ok: false },
+        },
+        body: r#"{"n": 1.10}"#.into(),
+    };
+    let scope = Scope::of_event(&event, None);
+    let template = "{{ trigger.method }} {{ trigger.received_at }} {{ trigger.headers['X-A'] }} {{ trigger.query.a[1] }} \
+        {{ trigger.query.b }} {{ trigger.body.n }}{{ trigger.event_name }}";
+    let text = Template::parse(template).unwrap().render_text(&scope).unwrap();
+    assert_eq!(text, "POST 2023-11-14T22:13:20.000000Z 1, 2 3 2 1.10");
+    let mut deep = event;
+    deep.body = "[".repeat(99).into();
+    let error =
+        Template::parse("{{ trigger.body.n }}").unwrap().render_text(&Scope::of_event(&deep, None)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"column 4: pill "trigger.body.n" has no parsed view, because the body is deeper than 64 levels"#
+    );
 }
 
 #[test]
