@@ -70,7 +70,10 @@ impl Client {
         let token = match &connect.token {
             Some(token) => token.clone(),
             None => std::fs::read_to_string(&file).with_context(|| {
-                format!("no operator token: set LINKSPAN_TOKEN, or name the data folder with --data ({})", file.display())
+                format!(
+                    "no operator token: set LINKSPAN_TOKEN, or name the data folder with --data ({})",
+                    file.display()
+                )
             })?,
         };
         let token = SecretBytes::new(token.trim());

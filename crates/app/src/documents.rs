@@ -36,7 +36,10 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Source>> {
         return Err(Invalid(faults.join("\n")).into());
     }
     if sources.is_empty() {
-        bail!("there are no documents in {}", paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "));
+        bail!(
+            "there are no documents in {}",
+            paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        );
     }
     Ok(sources)
 }
@@ -72,7 +75,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         .collect::<std::io::Result<_>>()?;
     entries.sort();
     for path in entries {
-        let is_document = path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+        let is_document =
+            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
         if path.is_dir() {
             collect(&path, files)?;
         } else if is_document && has_kind(&path) {

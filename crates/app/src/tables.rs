@@ -21,7 +21,10 @@ impl DestinationTables {
 
 impl Tables for DestinationTables {
     fn list(&self, _destination: Name) -> TablesFuture<'_, Vec<TableSummary>> {
-        Box::pin(async move { let _ = (&self.store, &self.folder); Ok(None) })
+        Box::pin(async move {
+            let _ = (&self.store, &self.folder);
+            Ok(None)
+        })
     }
 
     fn page(&self, _: Name, _: String, _: String, _: u64, _: u32) -> TablesFuture<'_, TablePage> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linkspan_model::event::Event;
-use linkspan_model::trigger;
+use linkspan_model::template::Scope;
 use linkspan_store::{Dispatched, NewJob, NewRefusal, Result, Snapshot, StoreError, StoredEvent};
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,7 @@ fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
         return Vec::new();
     }
     let format = snapshot.endpoint(&event.endpoint).and_then(|endpoint| endpoint.spec.format);
-    let scope = trigger::scope(event, format);
+    let scope = Scope::of_event(event, format);
     recipes
         // What cannot be evaluated starts a job, which fails and shows why.
         .filter(|recipe| recipe.recipe.when(&scope).unwrap_or(true))

@@ -10,7 +10,6 @@ use linkspan_model::event::Event;
 use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::recipe::Recipe;
 use linkspan_model::template::Scope;
-use linkspan_model::trigger;
 use linkspan_store::{Claimed, Next, Result, Snapshot, StoreError};
 use metrics::counter;
 use serde_json::{Value, json};
@@ -30,7 +29,7 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         Err(error) => return Err(error),
     };
     let format = snapshot.endpoint(&event.endpoint).and_then(|endpoint| endpoint.spec.format);
-    let mut scope = trigger::scope(&event, format).with("settings", json!({})).with("job", job_value(&job));
+    let mut scope = Scope::of_event(&event, format).with("settings", json!({})).with("job", job_value(&job));
     if job.steps.is_empty()
         && let Err(error) = recipe.when(&scope)
     {

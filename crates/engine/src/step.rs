@@ -106,11 +106,7 @@ pub(crate) async fn run(
 }
 
 /// The error as it is recorded, and when the step is tried again.
-fn settle(
-    mut error: StepError,
-    decision: Option<RetryDecision>,
-    now: Timestamp,
-) -> (StepError, Option<Timestamp>) {
+fn settle(mut error: StepError, decision: Option<RetryDecision>, now: Timestamp) -> (StepError, Option<Timestamp>) {
     match decision {
         Some(RetryDecision::After(wait)) => (error, Some(now.after(wait))),
         Some(RetryDecision::GiveUp(reason)) => {
@@ -235,7 +231,11 @@ fn send_options(connection: &ConnectionSpec, timeout: Option<Duration>) -> SendO
         total: timeout.unwrap_or_else(|| connection.total_timeout()),
         response_max_bytes: connection.response_max_bytes(),
         redirects: connection.redirects.unwrap_or(0),
-        redirect_scope: if connection.base_url.is_some() || connection.endpoint.is_some() { RedirectScope::SameOrigin } else { RedirectScope::Anywhere },
+        redirect_scope: if connection.base_url.is_some() || connection.endpoint.is_some() {
+            RedirectScope::SameOrigin
+        } else {
+            RedirectScope::Anywhere
+        },
     }
 }
 

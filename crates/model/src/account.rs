@@ -1,8 +1,8 @@
 //! Accounts: stored credentials of one auth type, used by one or more connections.
 
 use indexmap::IndexMap;
-use serde::de::{self, MapAccess, Visitor};
 use schemars::JsonSchema;
+use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fault::Fault;

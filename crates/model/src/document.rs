@@ -1,8 +1,8 @@
 //! Documents: everything that a person configures, as `kind`, `name` and `spec`.
 
 use indexmap::IndexMap;
-use serde::de::DeserializeOwned;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

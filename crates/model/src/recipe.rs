@@ -7,8 +7,8 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method};
 use indexmap::IndexMap;
-use schemars::JsonSchema;
 use percent_encoding::utf8_percent_encode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;

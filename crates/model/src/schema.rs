@@ -28,7 +28,11 @@ macro_rules! text_schema {
 text_schema!(Name, "A name among the documents of one kind.", "^[a-z0-9][a-z0-9-]{0,62}$");
 text_schema!(Duration, "A duration: 250ms, 30s, 5m, 24h, 30d.", "^[0-9]+(ms|s|m|h|d)$");
 text_schema!(ByteSize, "A size: 512B, 64KiB, 5MiB, 1GiB.", "^[0-9]+(B|KiB|MiB|GiB)$");
-text_schema!(Place, "A place in a request: header:X-Name, query:name, json:/pointer, form:field.", "^(header|query|json|form):.+$");
+text_schema!(
+    Place,
+    "A place in a request: header:X-Name, query:name, json:/pointer, form:field.",
+    "^(header|query|json|form):.+$"
+);
 text_schema!(EventId, "The id of an event.", "^evt_[0-9a-f]{32}$");
 text_schema!(JobId, "The id of a job.", "^job_[0-9a-f]{32}$");
 

@@ -34,13 +34,11 @@ pub struct ErrorBody {
 #[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ErrorDetail {
     /// Dotted slug.
-    
     pub code: String,
     /// What happened and what to do.
     pub description: String,
     /// Every fault of the documents that were sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    
     pub faults: Vec<Fault>,
 }
 

@@ -39,7 +39,10 @@ impl Store {
         let spool = self.spool_folder().clone();
         crate::event::blocking(move || {
             fs::create_dir(&folder).map_err(|error| {
-                StoreError::Conflict(format!("backup folder {}: {error}; name one that does not exist", folder.display()))
+                StoreError::Conflict(format!(
+                    "backup folder {}: {error}; name one that does not exist",
+                    folder.display()
+                ))
             })?;
             let source = Connection::open(&database)?;
             let copy = folder.join(DATABASE);
@@ -89,8 +92,11 @@ pub fn restore(from: &Path, to: &Path) -> Result<BackupReport> {
             to.display()
         )));
     }
-    let integrity: String = Connection::open_with_flags(from.join(DATABASE), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?
-        .query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    let integrity: String = Connection::open_with_flags(
+        from.join(DATABASE),
+        rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+    )?
+    .query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     if integrity != "ok" {
         return Err(StoreError::Unusable(format!("the backup's database is damaged: {integrity}")));
     }

@@ -143,8 +143,7 @@ impl Store {
             if found != dispatched.after {
                 return Err(StoreError::Conflict(format!("dispatch is at {found}, not at {}", dispatched.after)));
             }
-            let mut index =
-                db.prepare_cached("INSERT OR IGNORE INTO event_index (endpoint, seq) VALUES (?1, ?2)")?;
+            let mut index = db.prepare_cached("INSERT OR IGNORE INTO event_index (endpoint, seq) VALUES (?1, ?2)")?;
             for (endpoint, seq) in &dispatched.index {
                 index.execute(params![endpoint, seq.cast_signed()])?;
             }
@@ -193,9 +192,8 @@ impl Store {
                     .query_row([recipe], |row| row.get(0))
                     .optional()?
                     .ok_or_else(|| StoreError::NotFound(format!("the recipe of job {job}")))?;
-                let kept = db
-                    .prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?
-                    .exists([event.seq().cast_signed()])?;
+                let kept =
+                    db.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq().cast_signed()])?;
                 if !kept {
                     return Err(StoreError::NotFound(format!("event {event}, which started job {job},")));
                 }
@@ -367,11 +365,7 @@ impl Store {
     }
 
     /// A large result goes to a spool file first; one that no later step can need is not kept.
-    async fn place_result(
-        &self,
-        result: Option<Vec<u8>>,
-        next: &Next,
-    ) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
+    async fn place_result(&self, result: Option<Vec<u8>>, next: &Next) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
         match result {
             Some(result) if *next == Next::Continue && result.len() > limits::INLINE_BODY_BYTES => {
                 Ok((None, Some(self.spool(result.into()).await?)))
@@ -431,10 +425,8 @@ impl Store {
             conditions.push(if recipe.is_some() { "j.recipe = ?2" } else { "?2 IS NULL" });
             conditions.push(if filter.status.is_some() { "j.status = ?3" } else { "?3 IS NULL" });
             conditions.push(if filter.event.is_some() { "j.event_seq = ?4" } else { "?4 IS NULL" });
-            let sql = format!(
-                "SELECT {JOB} {JOB_FROM} WHERE {} ORDER BY j.seq DESC LIMIT ?5",
-                conditions.join(" AND ")
-            );
+            let sql =
+                format!("SELECT {JOB} {JOB_FROM} WHERE {} ORDER BY j.seq DESC LIMIT ?5", conditions.join(" AND "));
             let mut statement = db.prepare_cached(&sql)?;
             let mut rows = statement.query(params![
                 filter.before.unwrap_or(i64::MAX as u64).min(i64::MAX as u64).cast_signed(),
@@ -601,15 +593,13 @@ fn end_job(
     error: Option<&StepError>,
     now: Timestamp,
 ) -> Result<Vec<String>> {
-    db.prepare_cached(
-        "UPDATE jobs SET status = ?2, finished_at = ?3, error = ?4, lease_until = NULL WHERE seq = ?1",
-    )?
-    .execute(params![
-        job.seq().cast_signed(),
-        status.as_str(),
-        now.as_micros(),
-        error.map(serde_json::to_string).transpose()?
-    ])?;
+    db.prepare_cached("UPDATE jobs SET status = ?2, finished_at = ?3, error = ?4, lease_until = NULL WHERE seq = ?1")?
+        .execute(params![
+            job.seq().cast_signed(),
+            status.as_str(),
+            now.as_micros(),
+            error.map(serde_json::to_string).transpose()?
+        ])?;
     let files = spooled_results(db, job)?;
     db.prepare_cached(
         "UPDATE steps SET result = NULL, result_spool = NULL

@@ -117,9 +117,9 @@ impl Store {
         let disk = DiskGuard::open(&database, disk_min_free)?;
         let mut db = Connection::open(&database)?;
         configure_writer(&db, durability)?;
-        embedded::migrations::runner()
-            .run(&mut db)
-            .map_err(|error| StoreError::Unusable(format!("the database's schema cannot be brought up to date: {error}")))?;
+        embedded::migrations::runner().run(&mut db).map_err(|error| {
+            StoreError::Unusable(format!("the database's schema cannot be brought up to date: {error}"))
+        })?;
         check_key(&db, &key)?;
         let spool = Spool::open(spool)?;
         spool.sweep(|name| {
@@ -174,8 +174,7 @@ impl Store {
     /// When the database cannot be read or a secret does not open.
     pub async fn reload(&self) -> Result<()> {
         let store = self.clone();
-        let snapshot =
-            self.read(move |db| Snapshot::load(db, &store.0.key, store.0.secrets.as_ref())).await?;
+        let snapshot = self.read(move |db| Snapshot::load(db, &store.0.key, store.0.secrets.as_ref())).await?;
         let revision = snapshot.revision;
         self.0.snapshot.store(Arc::new(snapshot));
         self.0.changed.send_replace(revision);

@@ -235,9 +235,8 @@ const COLUMNS: &str = "id, public_id, kind, name, document, revision, applied_se
 
 /// Every live document, in the order of kinds and names.
 pub(crate) fn all(db: &Connection, kind: Option<Kind>) -> Result<Vec<Resource>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM resources WHERE deleted_at IS NULL AND (?1 IS NULL OR kind = ?1) ORDER BY name"
-    );
+    let sql =
+        format!("SELECT {COLUMNS} FROM resources WHERE deleted_at IS NULL AND (?1 IS NULL OR kind = ?1) ORDER BY name");
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query([kind.map(Kind::as_str)])?;
     let mut found = Vec::new();
@@ -289,13 +288,7 @@ pub(crate) fn read_back(resource: &Resource) -> Result<Document> {
     })
 }
 
-fn plan(
-    db: &Connection,
-    key: &MasterKey,
-    documents: Vec<Document>,
-    set: Option<&str>,
-    prune: bool,
-) -> Result<Plan> {
+fn plan(db: &Connection, key: &MasterKey, documents: Vec<Document>, set: Option<&str>, prune: bool) -> Result<Plan> {
     let stored = all(db, None)?;
     let mut faults = duplicates(&documents);
     let by_name: HashMap<(Kind, &Name), &Resource> =
@@ -366,7 +359,11 @@ fn duplicates(documents: &[Document]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (n, document) in documents.iter().enumerate() {
         if let Some(first) = seen.insert((document.kind(), &document.name), n) {
-            faults.push(about(document, Some(n), Fault::new("name", format_args!("stands twice; the first is document {first}"))));
+            faults.push(about(
+                document,
+                Some(n),
+                Fault::new("name", format_args!("stands twice; the first is document {first}")),
+            ));
         }
     }
     faults

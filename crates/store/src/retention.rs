@@ -98,8 +98,9 @@ fn delete_jobs(db: &Connection, before: i64, failed_before: i64) -> Result<usize
         "SELECT seq FROM jobs WHERE seq <= (SELECT ifnull(max(seq), 0) FROM (SELECT seq FROM jobs ORDER BY seq LIMIT ?3))
          AND ((status IN ('succeeded', 'canceled') AND finished_at < ?1) OR (status = 'failed' AND finished_at < ?2))",
     )?;
-    let seqs: Vec<i64> =
-        old.query_map(params![before, failed_before, ROUND * 20], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let seqs: Vec<i64> = old
+        .query_map(params![before, failed_before, ROUND * 20], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     let seqs = &seqs[..seqs.len().min(ROUND as usize)];
     for seq in seqs {
         db.prepare_cached("DELETE FROM steps WHERE job = ?1")?.execute([seq])?;

@@ -153,14 +153,7 @@ impl Store {
                  VALUES (?1, ?2, ?3, ?4, ?5, 'begun')",
             )?
             .execute(params![sync, number, after.cast_signed(), last.cast_signed(), object])?;
-            Ok(Batch {
-                number: number.cast_unsigned(),
-                after,
-                last,
-                object,
-                sha256: None,
-                state: BatchState::Begun,
-            })
+            Ok(Batch { number: number.cast_unsigned(), after, last, object, sha256: None, state: BatchState::Begun })
         })
         .await
     }

@@ -24,7 +24,8 @@ impl Commands {
             self.show(&plan, show_changes);
             return Ok(());
         }
-        let deletes = plan["data"]["changes"].as_array().into_iter().flatten().any(|change| change["action"] == "delete");
+        let deletes =
+            plan["data"]["changes"].as_array().into_iter().flatten().any(|change| change["action"] == "delete");
         if deletes && !args.yes {
             show_changes(&plan["data"]);
             confirm()?;

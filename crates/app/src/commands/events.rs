@@ -25,7 +25,8 @@ impl Commands {
                 let body = recipe.map(|recipe| json!({"recipe": recipe}));
                 let answer = self.client.post(&format!("/api/v1/events/{}/replay", encoded(&id)), body)?;
                 self.show(&answer, |data| {
-                    let jobs: Vec<&str> = data["jobs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                    let jobs: Vec<&str> =
+                        data["jobs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                     if jobs.is_empty() {
                         output::note("no recipe starts on this event");
                     }
@@ -144,7 +145,13 @@ impl Commands {
         }
         let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
         let name = event["event_name"].as_str().map(|name| format!(" {name}")).unwrap_or_default();
-        output::line(&format!("{} {} {}{name} {} bytes", text("received_at"), text("id"), text("endpoint"), event["size"]));
+        output::line(&format!(
+            "{} {} {}{name} {} bytes",
+            text("received_at"),
+            text("id"),
+            text("endpoint"),
+            event["size"]
+        ));
         let body: String = text("body").chars().take(400).collect();
         if !body.is_empty() {
             output::line(&format!("  {}", output::plain(&body.replace('\n', " "))));
@@ -157,7 +164,12 @@ fn show_event(event: &Value) {
     output::line(&format!("{}  {}  {}", text("/id"), text("/endpoint"), text("/received_at")));
     let name = event["event_name"].as_str().map(|name| format!("  name {name}")).unwrap_or_default();
     let query = event["query"].as_str().map(|query| format!("  query {query}")).unwrap_or_default();
-    output::line(&format!("{}{name}{query}  from {}  verified by {}", text("/method"), text("/remote"), text("/verified/by")));
+    output::line(&format!(
+        "{}{name}{query}  from {}  verified by {}",
+        text("/method"),
+        text("/remote"),
+        text("/verified/by")
+    ));
     for header in event["headers"].as_array().into_iter().flatten() {
         output::line(&output::plain(&format!("  {}: {}", output::cell(&header[0]), output::cell(&header[1]))));
     }

@@ -52,12 +52,21 @@ impl Commands {
 fn show_job(job: &Value) {
     let text = |value: &Value| output::cell(value);
     output::line(&format!("{}  {}  {}", text(&job["id"]), text(&job["recipe"]), text(&job["status"])));
-    output::line(&format!("event {}  created {}  finished {}", text(&job["event"]), text(&job["created_at"]), text(&job["finished_at"])));
+    output::line(&format!(
+        "event {}  created {}  finished {}",
+        text(&job["event"]),
+        text(&job["created_at"]),
+        text(&job["finished_at"])
+    ));
     if let Some(original) = job["rerun_of"].as_str() {
         output::line(&format!("a rerun of {original}"));
     }
     if job["error"].is_object() {
-        output::line(&format!("error {}: {}", text(&job["error"]["code"]), job["error"]["description"].as_str().unwrap_or_default()));
+        output::line(&format!(
+            "error {}: {}",
+            text(&job["error"]["code"]),
+            job["error"]["description"].as_str().unwrap_or_default()
+        ));
     }
     for step in job["steps"].as_array().into_iter().flatten() {
         show_step(step);
@@ -67,7 +76,11 @@ fn show_job(job: &Value) {
 fn show_step(step: &Value) {
     output::line("");
     let attempts = &step["attempts"];
-    output::line(&format!("step {}  {}  attempts {attempts}", output::cell(&step["id"]), output::cell(&step["status"])));
+    output::line(&format!(
+        "step {}  {}  attempts {attempts}",
+        output::cell(&step["id"]),
+        output::cell(&step["status"])
+    ));
     if step["resumed"] == true {
         output::line("  an earlier attempt may have been sent before the server stopped");
     }
@@ -76,7 +89,11 @@ fn show_step(step: &Value) {
     }
     if step["error"].is_object() {
         let field = step["error"]["field"].as_str().map(|field| format!(" in {field}")).unwrap_or_default();
-        output::line(&format!("  error {}{field}: {}", output::cell(&step["error"]["code"]), step["error"]["description"].as_str().unwrap_or_default()));
+        output::line(&format!(
+            "  error {}{field}: {}",
+            output::cell(&step["error"]["code"]),
+            step["error"]["description"].as_str().unwrap_or_default()
+        ));
     }
     let input = &step["input"];
     if input.is_object() {
@@ -100,7 +117,11 @@ fn show_step(step: &Value) {
 /// Headers and body, indented, without what could move the cursor.
 fn show_message(message: &Value, body: Option<String>) {
     for header in message["headers"].as_array().into_iter().flatten() {
-        output::line(&output::plain(&format!("    {}: {}", output::cell(&header[0]), header[1].as_str().unwrap_or_default())));
+        output::line(&output::plain(&format!(
+            "    {}: {}",
+            output::cell(&header[0]),
+            header[1].as_str().unwrap_or_default()
+        )));
     }
     for text in body.unwrap_or_default().lines() {
         output::line(&output::plain(&format!("    {text}")));

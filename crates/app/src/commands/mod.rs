@@ -66,7 +66,13 @@ impl Commands {
     }
 
     /// Lists a collection as a table with these columns, each a JSON pointer into an item.
-    fn list(&self, path: &str, parameters: &[(&str, Option<String>)], page: &Page, columns: &[(&str, &str)]) -> Result<()> {
+    fn list(
+        &self,
+        path: &str,
+        parameters: &[(&str, Option<String>)],
+        page: &Page,
+        columns: &[(&str, &str)],
+    ) -> Result<()> {
         let mut all = parameters.to_vec();
         all.push(("limit", Some(page.limit.to_string())));
         all.push(("cursor", page.cursor.clone()));

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::Commands;
 use crate::cli::{
-    EndpointsArgs, EndpointsCommand, Output, Page, RecipesArgs, RecipesCommand, ResourceCommand, SecretsArgs, SecretsCommand,
+    EndpointsArgs, EndpointsCommand, Output, Page, RecipesArgs, RecipesCommand, ResourceCommand, SecretsArgs,
+    SecretsCommand,
 };
 use crate::client::encoded;
 use crate::{documents, output};

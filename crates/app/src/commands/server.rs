@@ -18,7 +18,12 @@ impl Commands {
             let columns = [("level", "/level"), ("subject", "/subject")];
             let findings = data["findings"].as_array().cloned().unwrap_or_default();
             for (row, finding) in super::rows(&data["findings"], &columns).into_iter().zip(findings) {
-                output::line(&format!("{:<8} {:<24} {}", row[0], row[1], finding["message"].as_str().unwrap_or_default()));
+                output::line(&format!(
+                    "{:<8} {:<24} {}",
+                    row[0],
+                    row[1],
+                    finding["message"].as_str().unwrap_or_default()
+                ));
             }
         });
         if answer["data"]["ok"] == true { Ok(()) } else { bail!("the check found errors") }
@@ -30,7 +35,10 @@ impl Commands {
         bar.finish_and_clear();
         self.show(&answer?, |data| {
             output::line(data["path"].as_str().unwrap_or_default());
-            output::note(&format!("{} events, {} jobs; the master key is not in it: keep that elsewhere", data["events"], data["jobs"]));
+            output::note(&format!(
+                "{} events, {} jobs; the master key is not in it: keep that elsewhere",
+                data["events"], data["jobs"]
+            ));
         });
         Ok(())
     }
@@ -51,10 +59,14 @@ pub(super) fn restore(from: &Path, data: &Path, output: Output) -> Result<()> {
     let report = linkspan_store::restore(from, folder.path())?;
     match output {
         Output::Json => output::json(&json!({"data": report})),
-        Output::Table => output::line(&format!("restored {} events and {} jobs into {}", report.events, report.jobs, data.display())),
+        Output::Table => {
+            output::line(&format!("restored {} events and {} jobs into {}", report.events, report.jobs, data.display()))
+        }
     }
     if !data.join("key").exists() {
-        output::note("put the master key of the backed-up server into this folder as `key`, or name it with --key-file");
+        output::note(
+            "put the master key of the backed-up server into this folder as `key`, or name it with --key-file",
+        );
     }
     Ok(())
 }

@@ -20,7 +20,8 @@ impl Commands {
     fn run_sync(&self, name: &str, wait: bool) -> Result<()> {
         let bar = output::progress(&format!("running sync {name}"));
         let seconds = wait.then(|| "600".to_owned());
-        let answer = self.client.post(&with_query(&format!("/api/v1/syncs/{}/run", encoded(name)), &[("wait", seconds)]), None);
+        let answer =
+            self.client.post(&with_query(&format!("/api/v1/syncs/{}/run", encoded(name)), &[("wait", seconds)]), None);
         bar.finish_and_clear();
         let answer = answer?;
         let data = &answer["data"];

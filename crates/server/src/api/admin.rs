@@ -92,7 +92,8 @@ pub(super) fn routes() -> Vec<Route> {
         route
     };
     vec![
-        text(Route::new(Method::GET, "/livez", "livez", run!(livez)).about("probes", "Whether the process answers.")).open(),
+        text(Route::new(Method::GET, "/livez", "livez", run!(livez)).about("probes", "Whether the process answers."))
+            .open(),
         text(
             Route::new(Method::GET, "/readyz", "readyz", run!(readyz))
                 .about("probes", "Whether events can be stored now."),
@@ -149,10 +150,7 @@ async fn openapi(_: Api, _: Call) -> Result<Answer, Problem> {
 }
 
 async fn version(api: Api, _: Call) -> Result<Answer, Problem> {
-    data(Version {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        public_url: api.exposure.public_url.clone(),
-    })
+    data(Version { version: env!("CARGO_PKG_VERSION").to_owned(), public_url: api.exposure.public_url.clone() })
 }
 
 async fn check(api: Api, _: Call) -> Result<Answer, Problem> {
@@ -175,9 +173,11 @@ async fn check_disk(api: &Api) -> Finding {
             "disk",
             format!("{} MiB are free; events are refused until there is more room", disk.free >> 20),
         ),
-        Ok(disk) if disk.warn => {
-            finding(Level::Warning, "disk", format!("{} MiB are free; make room before events are refused", disk.free >> 20))
-        }
+        Ok(disk) if disk.warn => finding(
+            Level::Warning,
+            "disk",
+            format!("{} MiB are free; make room before events are refused", disk.free >> 20),
+        ),
         Ok(disk) => finding(Level::Ok, "disk", format!("{} MiB are free", disk.free >> 20)),
         Err(error) => finding(Level::Error, "disk", format!("the file system does not answer: {error}")),
     }
@@ -231,7 +231,9 @@ fn check_documents(api: &Api) -> Vec<Finding> {
     for endpoint in snapshot.endpoints() {
         let subject = format!("endpoint/{}", endpoint.name);
         match (&endpoint.verifier, &endpoint.spec.verify) {
-            (Err(reason), _) => findings.push(finding(Level::Error, subject, format!("it refuses every request: {reason}"))),
+            (Err(reason), _) => {
+                findings.push(finding(Level::Error, subject, format!("it refuses every request: {reason}")))
+            }
             (Ok(_), Verify::None) => {
                 findings.push(finding(Level::Warning, subject, "whoever knows its URL can send; add a verification"));
             }

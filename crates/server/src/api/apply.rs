@@ -75,7 +75,8 @@ pub(super) fn routes() -> Vec<Route> {
 async fn apply(api: Api, call: Call) -> Result<Answer, Problem> {
     let body: ApplyBody = call.typed()?;
     if body.documents.len() > limits::APPLY_DOCUMENTS {
-        let reason = format!("{} documents at once are too many; at most {}", body.documents.len(), limits::APPLY_DOCUMENTS);
+        let reason =
+            format!("{} documents at once are too many; at most {}", body.documents.len(), limits::APPLY_DOCUMENTS);
         return Err(Problem::invalid(vec![Fault::new("documents", reason)]));
     }
     let mut documents = Vec::with_capacity(body.documents.len());

@@ -116,7 +116,11 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/api/v1/events", "list_events", run!(list))
             .about("events", "Lists events, newest first; with `after`, oldest first.")
             .query("endpoint", "Only of this endpoint.", ParameterKind::Text)
-            .query("after", "Only newer than this event, oldest first; `first` begins with the oldest.", ParameterKind::Text)
+            .query(
+                "after",
+                "Only newer than this event, oldest first; `first` begins with the oldest.",
+                ParameterKind::Text,
+            )
             .query(
                 "wait",
                 "With `after`: how many seconds to wait for an event when there is none.",
@@ -227,7 +231,7 @@ async fn replay(api: Api, call: Call) -> Result<Answer, Problem> {
     let event = api.store.event(call.id()?).await?;
     let snapshot = api.store.snapshot().clone();
     let format = snapshot.endpoint(&event.endpoint).and_then(|endpoint| endpoint.spec.format);
-    let scope = linkspan_model::trigger::scope(&event, format);
+    let scope = linkspan_model::template::Scope::of_event(&event, format);
     let mut jobs = Vec::new();
     let recipes = match &body.recipe {
         Some(name) => {

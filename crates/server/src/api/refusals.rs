@@ -88,6 +88,7 @@ async fn list(api: Api, call: Call) -> Result<Answer, Problem> {
     let filter = RefusalFilter { endpoint: call.parsed("endpoint")?, before: call.parsed("cursor")?, limit };
     let found = api.store.refusals(filter).await?;
     let next = if found.len() < limit as usize { None } else { found.last().map(|refusal| refusal.seq.to_string()) };
-    let items: Result<Vec<Value>, _> = found.into_iter().map(|refusal| serde_json::to_value(RefusalBody::from(refusal))).collect();
+    let items: Result<Vec<Value>, _> =
+        found.into_iter().map(|refusal| serde_json::to_value(RefusalBody::from(refusal))).collect();
     Ok(page(items.map_err(|error| internal(&error))?, next))
 }
