@@ -281,9 +281,13 @@ class Httpbin:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "gunicorn.log"
+        self.access = folder / "access.log"
+        command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}", "--threads", "16"]
+        # The request line as it came: httpbin itself shows URLs decoded.
+        command += ["--access-logfile", str(self.access), "--access-logformat", "%(r)s", "httpbin:app"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}", "--threads", "16", "httpbin:app"],
+                command,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -301,6 +305,11 @@ class Httpbin:
             return caller.call("GET", "/status/200")[0] == 200
         except OSError:
             return False
+
+    def requests(self, marker):
+        """Method and target of every request so far whose target holds the marker."""
+        lines = (line.split(" ") for line in self.access.read_text().splitlines())
+        return [(line[0], line[1]) for line in lines if marker in line[1]]
 
     def stop(self):
         self.process.terminate()
