@@ -106,18 +106,15 @@ impl Store {
         }
         let now = self.now();
         let from_seq = self.last_seq();
-        let changes = self
-            .write(move |db| {
-                let plan = plan(db, &key, documents, set.as_deref(), prune)?;
-                for write in plan.writes {
-                    perform(db, &key, write, set.as_deref(), from_seq, now)?;
-                }
-                bump_revision(db)?;
-                Ok(plan.changes)
-            })
-            .await?;
-        self.reload().await?;
-        Ok(changes)
+        self.reconfigure(move |db| {
+            let plan = plan(db, &key, documents, set.as_deref(), prune)?;
+            for write in plan.writes {
+                perform(db, &key, write, set.as_deref(), from_seq, now)?;
+            }
+            bump_revision(db)?;
+            Ok(plan.changes)
+        })
+        .await
     }
 
     /// Creates or replaces one document; gives it and whether it is new.
@@ -128,23 +125,20 @@ impl Store {
         let key = self.key().clone();
         let now = self.now();
         let from_seq = self.last_seq();
-        let done = self
-            .write(move |db| {
-                let (kind, name) = (document.kind(), document.name.clone());
-                let found = find(db, kind, &name)?;
-                check_precondition(found.as_ref(), must, kind, &name)?;
-                let plan = plan(db, &key, vec![document], None, false)?;
-                let set = found.as_ref().and_then(|found| found.applied_set.clone());
-                for write in plan.writes {
-                    perform(db, &key, write, set.as_deref(), from_seq, now)?;
-                }
-                bump_revision(db)?;
-                let stored = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
-                Ok((stored, found.is_none()))
-            })
-            .await?;
-        self.reload().await?;
-        Ok(done)
+        self.reconfigure(move |db| {
+            let (kind, name) = (document.kind(), document.name.clone());
+            let found = find(db, kind, &name)?;
+            check_precondition(found.as_ref(), must, kind, &name)?;
+            let plan = plan(db, &key, vec![document], None, false)?;
+            let set = found.as_ref().and_then(|found| found.applied_set.clone());
+            for write in plan.writes {
+                perform(db, &key, write, set.as_deref(), from_seq, now)?;
+            }
+            bump_revision(db)?;
+            let stored = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
+            Ok((stored, found.is_none()))
+        })
+        .await
     }
 
     /// Deletes one document.
@@ -154,7 +148,7 @@ impl Store {
     pub async fn delete(&self, kind: Kind, name: Name, must: Precondition) -> Result<()> {
         let now = self.now();
         let key = self.key().clone();
-        self.write(move |db| {
+        self.reconfigure(move |db| {
             let found = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
             check_precondition(Some(&found), must, kind, &name)?;
             for other in all(db, None)? {
@@ -169,8 +163,7 @@ impl Store {
             perform(db, &key, Write::Delete { row: found.row, kind }, None, 0, now)?;
             bump_revision(db)
         })
-        .await?;
-        self.reload().await
+        .await
     }
 
     /// One document.
@@ -203,16 +196,13 @@ impl Store {
     /// `NotFound`.
     pub async fn rotate_endpoint_key(&self, name: Name) -> Result<String> {
         let now = self.now();
-        let key = self
-            .write(move |db| {
-                let found = find(db, Kind::Endpoint, &name)?.ok_or_else(|| missing(Kind::Endpoint, &name))?;
-                let key = new_endpoint_key(db, found.row, now)?;
-                bump_revision(db)?;
-                Ok(key)
-            })
-            .await?;
-        self.reload().await?;
-        Ok(key)
+        self.reconfigure(move |db| {
+            let found = find(db, Kind::Endpoint, &name)?.ok_or_else(|| missing(Kind::Endpoint, &name))?;
+            let key = new_endpoint_key(db, found.row, now)?;
+            bump_revision(db)?;
+            Ok(key)
+        })
+        .await
     }
 }
 
