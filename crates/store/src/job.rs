@@ -4,6 +4,8 @@
 //! missed and none starts a recipe twice; a worker that lost its lease records nothing; a step's result is
 //! durable before the next step starts.
 
+use std::sync::Arc;
+
 use linkspan_model::id::{EventId, JobId};
 use linkspan_model::job::{Job, JobStatus, StepError, StepRun};
 use linkspan_model::{Document, Kind, Name, Timestamp, limits};
@@ -143,8 +145,7 @@ impl Store {
             if found != dispatched.after {
                 return Err(StoreError::Conflict(format!("dispatch is at {found}, not at {}", dispatched.after)));
             }
-            let mut index =
-                db.prepare_cached("INSERT OR IGNORE INTO event_index (endpoint, seq) VALUES (?1, ?2)")?;
+            let mut index = db.prepare_cached("INSERT OR IGNORE INTO event_index (endpoint, seq) VALUES (?1, ?2)")?;
             for (endpoint, seq) in &dispatched.index {
                 index.execute(params![endpoint, seq.cast_signed()])?;
             }
@@ -193,9 +194,8 @@ impl Store {
                     .query_row([recipe], |row| row.get(0))
                     .optional()?
                     .ok_or_else(|| StoreError::NotFound(format!("the recipe of job {job}")))?;
-                let kept = db
-                    .prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?
-                    .exists([event.seq().cast_signed()])?;
+                let kept =
+                    db.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq().cast_signed()])?;
                 if !kept {
                     return Err(StoreError::NotFound(format!("event {event}, which started job {job},")));
                 }
@@ -258,16 +258,40 @@ impl Store {
         let now = self.now();
         let spool = self.spool_folder().clone();
         let claimed = self.write(move |db| claim(db, most, now)).await?;
-        self.read(move |db| {
-            claimed
-                .into_iter()
-                .map(|mut claimed| {
-                    claimed.steps = finished_steps(db, &spool, claimed.lease.job)?;
-                    Ok(claimed)
-                })
-                .collect()
-        })
-        .await
+        if claimed.is_empty() {
+            return Ok(claimed);
+        }
+        let (whole, lost) = self
+            .read(move |db| {
+                let (mut whole, mut lost) = (Vec::new(), Vec::new());
+                for mut claimed in claimed {
+                    match finished_steps(db, &spool, claimed.lease.job) {
+                        Ok(steps) => {
+                            claimed.steps = steps;
+                            whole.push(claimed);
+                        }
+                        Err(error @ StoreError::Unusable(_)) => lost.push((claimed.lease, error)),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok((whole, lost))
+            })
+            .await?;
+        // Not an error of the whole claim: it would keep every other job from its worker, again and again.
+        for (lease, error) in lost {
+            tracing::error!(job = %lease.job, %error, "a job cannot go on without the output of an earlier step");
+            let error = StepError {
+                code: "store.output_lost".to_owned(),
+                description: format!("the output of an earlier step is lost ({error}); run the job again"),
+                field: None,
+                outcome_unknown: None,
+            };
+            match self.fail_job(lease, error).await {
+                Ok(()) | Err(StoreError::Fenced) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(whole)
     }
 
     /// Renews leases; gives those that are lost.
@@ -339,15 +363,23 @@ impl Store {
     pub async fn record_step(&self, lease: Lease, step: StepRecord, next: Next) -> Result<()> {
         let now = self.now();
         let spool = self.spool_folder().clone();
-        let (result, file) = self.place_result(step.result.clone(), &next).await?;
-        let files = self
+        let mut step = step;
+        let (result, file) = self.place_result(step.result.take(), &next).await?;
+        let file = file.map(Arc::new);
+        let named = file.clone();
+        let recorded = self
             .write(move |db| {
                 check_fence(db, lease)?;
-                insert_step(db, lease.job, &step, result.as_deref(), file.as_ref())?;
-                go_on(db, lease.job, &next, now)
+                let mut files = replaced_result(db, lease.job, step.position)?;
+                insert_step(db, lease.job, &step, result.as_deref(), named.as_deref())?;
+                files.extend(go_on(db, lease.job, &next, now)?);
+                Ok(files)
             })
-            .await?;
-        remove_spooled(spool, files).await
+            .await;
+        if let (Err(StoreError::DiskFull), Some(file)) = (&recorded, &file) {
+            file.discard();
+        }
+        remove_spooled(spool, recorded?).await
     }
 
     /// Ends a job that could not come to a step: its event or recipe is gone.
@@ -367,11 +399,7 @@ impl Store {
     }
 
     /// A large result goes to a spool file first; one that no later step can need is not kept.
-    async fn place_result(
-        &self,
-        result: Option<Vec<u8>>,
-        next: &Next,
-    ) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
+    async fn place_result(&self, result: Option<Vec<u8>>, next: &Next) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
         match result {
             Some(result) if *next == Next::Continue && result.len() > limits::INLINE_BODY_BYTES => {
                 Ok((None, Some(self.spool(result.into()).await?)))
@@ -431,10 +459,8 @@ impl Store {
             conditions.push(if recipe.is_some() { "j.recipe = ?2" } else { "?2 IS NULL" });
             conditions.push(if filter.status.is_some() { "j.status = ?3" } else { "?3 IS NULL" });
             conditions.push(if filter.event.is_some() { "j.event_seq = ?4" } else { "?4 IS NULL" });
-            let sql = format!(
-                "SELECT {JOB} {JOB_FROM} WHERE {} ORDER BY j.seq DESC LIMIT ?5",
-                conditions.join(" AND ")
-            );
+            let sql =
+                format!("SELECT {JOB} {JOB_FROM} WHERE {} ORDER BY j.seq DESC LIMIT ?5", conditions.join(" AND "));
             let mut statement = db.prepare_cached(&sql)?;
             let mut rows = statement.query(params![
                 filter.before.unwrap_or(i64::MAX as u64).min(i64::MAX as u64).cast_signed(),
@@ -600,15 +626,13 @@ fn end_job(
     error: Option<&StepError>,
     now: Timestamp,
 ) -> Result<Vec<String>> {
-    db.prepare_cached(
-        "UPDATE jobs SET status = ?2, finished_at = ?3, error = ?4, lease_until = NULL WHERE seq = ?1",
-    )?
-    .execute(params![
-        job.seq().cast_signed(),
-        status.as_str(),
-        now.as_micros(),
-        error.map(serde_json::to_string).transpose()?
-    ])?;
+    db.prepare_cached("UPDATE jobs SET status = ?2, finished_at = ?3, error = ?4, lease_until = NULL WHERE seq = ?1")?
+        .execute(params![
+            job.seq().cast_signed(),
+            status.as_str(),
+            now.as_micros(),
+            error.map(serde_json::to_string).transpose()?
+        ])?;
     let files = spooled_results(db, job)?;
     db.prepare_cached(
         "UPDATE steps SET result = NULL, result_spool = NULL
@@ -619,6 +643,18 @@ fn end_job(
         db.prepare_cached("DELETE FROM spool WHERE name = ?1")?.execute([file])?;
     }
     Ok(files)
+}
+
+/// The spool file of what an earlier attempt at the step left, which the next one takes the place of.
+fn replaced_result(db: &Connection, job: JobId, position: u32) -> Result<Vec<String>> {
+    let file: Option<String> = db
+        .prepare_cached("SELECT result_spool FROM steps WHERE job = ?1 AND position = ?2 AND result_spool IS NOT NULL")?
+        .query_row(params![job.seq().cast_signed(), position], |row| row.get(0))
+        .optional()?;
+    if let Some(file) = &file {
+        db.prepare_cached("DELETE FROM spool WHERE name = ?1")?.execute([file])?;
+    }
+    Ok(file.into_iter().collect())
 }
 
 fn spooled_results(db: &Connection, job: JobId) -> Result<Vec<String>> {
