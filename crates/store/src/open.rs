@@ -118,9 +118,9 @@ impl Store {
         let disk = DiskGuard::open(&database, disk_min_free)?;
         let mut db = Connection::open(&database)?;
         configure_writer(&db, durability)?;
-        embedded::migrations::runner()
-            .run(&mut db)
-            .map_err(|error| StoreError::Unusable(format!("the database's schema cannot be brought up to date: {error}")))?;
+        embedded::migrations::runner().run(&mut db).map_err(|error| {
+            StoreError::Unusable(format!("the database's schema cannot be brought up to date: {error}"))
+        })?;
         check_key(&db, &key)?;
         let spool = Spool::open(spool)?;
         spool.sweep(|name| {
@@ -177,8 +177,7 @@ impl Store {
         // One at a time: of two that overlap, the one that read first could otherwise be stored last.
         let _turn = self.0.reloading.lock().await;
         let store = self.clone();
-        let snapshot =
-            self.read(move |db| Snapshot::load(db, &store.0.key, store.0.secrets.as_ref())).await?;
+        let snapshot = self.read(move |db| Snapshot::load(db, &store.0.key, store.0.secrets.as_ref())).await?;
         let revision = snapshot.revision;
         self.0.snapshot.store(Arc::new(snapshot));
         self.0.changed.send_replace(revision);
@@ -338,7 +337,7 @@ fn open_reader(database: &Path) -> Result<Connection> {
 }
 
 /// The highest position ever given, also when its event has expired since.
-fn last_seq(db: &Connection) -> Result<u64> {
+pub(crate) fn last_seq(db: &Connection) -> Result<u64> {
     let seq: i64 = db.query_row(
         "SELECT max(ifnull((SELECT max(seq) FROM events), 0), ifnull((SELECT max(seq) FROM positions), 0))",
         [],
