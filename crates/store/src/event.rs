@@ -120,9 +120,7 @@ impl Store {
     pub async fn events_after(&self, after: u64, limit: u32) -> Result<Vec<StoredEvent>> {
         let spool = self.spool_folder().clone();
         self.read(move |db| {
-            let sql = format!(
-                "SELECT {COLUMNS}, e.endpoint {FROM} WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2"
-            );
+            let sql = format!("SELECT {COLUMNS}, e.endpoint {FROM} WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2");
             let mut statement = db.prepare_cached(&sql)?;
             let mut rows = statement.query(params![after.cast_signed(), limit])?;
             bounded(&mut rows, &spool)
@@ -149,8 +147,12 @@ impl Store {
                  WHERE i.endpoint = ?1 AND i.seq > ?2 AND i.seq <= ?3 ORDER BY i.seq LIMIT ?4"
             );
             let mut statement = db.prepare_cached(&sql)?;
-            let mut rows =
-                statement.query(params![endpoint, after.cast_signed(), up_to.min(i64::MAX as u64).cast_signed(), limit])?;
+            let mut rows = statement.query(params![
+                endpoint,
+                after.cast_signed(),
+                up_to.min(i64::MAX as u64).cast_signed(),
+                limit
+            ])?;
             bounded(&mut rows, &spool)
         })
         .await
@@ -227,8 +229,7 @@ fn list(db: &Connection, filter: &EventFilter, spool: &Spool) -> Result<Vec<Even
     let order_by = if filter.endpoint.is_some() { "i.seq" } else { "e.seq" };
     let sql = format!("SELECT {COLUMNS} {source} WHERE {by} {direction} ?2 ORDER BY {order_by} {order} LIMIT ?3");
     let mut statement = db.prepare_cached(&sql)?;
-    let mut rows =
-        statement.query(params![endpoint, bound.min(i64::MAX as u64).cast_signed(), filter.limit])?;
+    let mut rows = statement.query(params![endpoint, bound.min(i64::MAX as u64).cast_signed(), filter.limit])?;
     let mut events = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {

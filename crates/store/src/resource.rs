@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
 use linkspan_model::name::near_match;
 use linkspan_model::{Document, Fault, Kind, Name, Timestamp};
@@ -225,9 +226,8 @@ const COLUMNS: &str = "id, public_id, kind, name, document, revision, applied_se
 
 /// Every live document, in the order of kinds and names.
 pub(crate) fn all(db: &Connection, kind: Option<Kind>) -> Result<Vec<Resource>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM resources WHERE deleted_at IS NULL AND (?1 IS NULL OR kind = ?1) ORDER BY name"
-    );
+    let sql =
+        format!("SELECT {COLUMNS} FROM resources WHERE deleted_at IS NULL AND (?1 IS NULL OR kind = ?1) ORDER BY name");
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query([kind.map(Kind::as_str)])?;
     let mut found = Vec::new();
@@ -279,13 +279,7 @@ pub(crate) fn read_back(resource: &Resource) -> Result<Document> {
     })
 }
 
-fn plan(
-    db: &Connection,
-    key: &MasterKey,
-    documents: Vec<Document>,
-    set: Option<&str>,
-    prune: bool,
-) -> Result<Plan> {
+fn plan(db: &Connection, key: &MasterKey, documents: Vec<Document>, set: Option<&str>, prune: bool) -> Result<Plan> {
     let stored = all(db, None)?;
     let mut faults = duplicates(&documents);
     let by_name: HashMap<(Kind, &Name), &Resource> =
@@ -356,7 +350,11 @@ fn duplicates(documents: &[Document]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (n, document) in documents.iter().enumerate() {
         if let Some(first) = seen.insert((document.kind(), &document.name), n) {
-            faults.push(about(document, Some(n), Fault::new("name", format_args!("stands twice; the first is document {first}"))));
+            faults.push(about(
+                document,
+                Some(n),
+                Fault::new("name", format_args!("stands twice; the first is document {first}")),
+            ));
         }
     }
     faults
@@ -371,7 +369,7 @@ fn about(document: &Document, n: Option<usize>, mut fault: Fault) -> Fault {
 /// What only shows when documents stand side by side.
 fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut tables: HashMap<(&Name, String), String> = HashMap::new();
+    let mut tables: HashMap<(&str, String), String> = HashMap::new();
     for (n, document) in after.values() {
         for (path, kind, name) in document.spec.references() {
             if !after.contains_key(&(kind, name.clone())) {
@@ -384,7 +382,12 @@ fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Ve
             }
         }
         if let Spec::Sync(sync) = &document.spec {
-            let table = (&sync.to.destination, sync.to.full_name().to_lowercase());
+            // Two destinations may name one file; table names are compared as SQLite does, without case.
+            let file = match after.get(&(Kind::Destination, sync.to.destination.clone())).map(|(_, to)| &to.spec) {
+                Some(Spec::Destination(DestinationSpec::Sqlite(sqlite))) => sqlite.path.as_str(),
+                _ => sync.to.destination.as_str(),
+            };
+            let table = (file, sync.to.full_name().to_lowercase());
             if let Some(other) = tables.insert(table, document.name.to_string()) {
                 let reason = format!("sync `{other}` loads {} too; a table belongs to one sync", sync.to.full_name());
                 faults.push(about(document, *n, Fault::new("spec.to.table", reason)));

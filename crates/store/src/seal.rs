@@ -62,7 +62,9 @@ impl MasterKey {
     /// Opens a value that was sealed for the row `place`.
     pub(crate) fn open(&self, place: &str, sealed: &[u8]) -> Result<SecretBytes> {
         let wrong = || {
-            StoreError::Unusable("a stored secret does not open with this master key; start with the key it was sealed with".to_owned())
+            StoreError::Unusable(
+                "a stored secret does not open with this master key; start with the key it was sealed with".to_owned(),
+            )
         };
         let (version, rest) = sealed.split_first().ok_or_else(wrong)?;
         if *version != VERSION || rest.len() < NONCE {

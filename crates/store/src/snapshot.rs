@@ -114,13 +114,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    fn add(
-        &mut self,
-        db: &Connection,
-        key: &MasterKey,
-        source: &dyn SecretSource,
-        resource: &Resource,
-    ) -> Result<()> {
+    fn add(&mut self, db: &Connection, key: &MasterKey, source: &dyn SecretSource, resource: &Resource) -> Result<()> {
         let name = resource.name.clone();
         match read_back(resource)?.spec {
             Spec::Secret(spec) => {
