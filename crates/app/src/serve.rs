@@ -46,6 +46,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     if tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         bail!("another TLS provider was installed before ours");
     }
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let stopped = runtime.block_on(serve(args));
     // Reads that block on the disk must not hold up the end.
@@ -55,6 +56,16 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
         lifecycle::Stop::Poisoned => bail!(
             "a write to the disk failed, and what it left there is unknown; start again, and the store recovers from its log"
         ),
+    }
+}
+
+/// Every connection takes a file descriptor, and the usual soft limit of 1,024 is for programs that use select.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
     }
 }
 
