@@ -135,14 +135,15 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default() };
     tasks.spawn(accept::serve(public, ingress, tasks.clone(), stop.clone()));
     tasks.spawn(accept::serve(operator, OperatorHandler::new(api), tasks.clone(), stop.clone()));
+    let mut signals = lifecycle::Signals::listen()?;
     announce(&exposure, &folder);
 
-    let why = lifecycle::wait(&store).await?;
+    let why = signals.wait(&store).await;
     if why == lifecycle::Stop::Poisoned {
         return Ok(why);
     }
     tracing::info!("draining");
-    lifecycle::drain(&draining, &stop, &tasks, args.drain_delay.get(), args.drain.get()).await;
+    lifecycle::drain(&mut signals, &draining, &stop, &tasks, args.drain_delay.get(), args.drain.get()).await;
     Ok(why)
 }
 
