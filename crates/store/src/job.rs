@@ -4,6 +4,8 @@
 //! missed and none starts a recipe twice; a worker that lost its lease records nothing; a step's result is
 //! durable before the next step starts.
 
+use std::sync::Arc;
+
 use linkspan_model::id::{EventId, JobId};
 use linkspan_model::job::{Job, JobStatus, StepError, StepRun};
 use linkspan_model::{Document, Kind, Name, Timestamp, limits};
@@ -256,16 +258,40 @@ impl Store {
         let now = self.now();
         let spool = self.spool_folder().clone();
         let claimed = self.write(move |db| claim(db, most, now)).await?;
-        self.read(move |db| {
-            claimed
-                .into_iter()
-                .map(|mut claimed| {
-                    claimed.steps = finished_steps(db, &spool, claimed.lease.job)?;
-                    Ok(claimed)
-                })
-                .collect()
-        })
-        .await
+        if claimed.is_empty() {
+            return Ok(claimed);
+        }
+        let (whole, lost) = self
+            .read(move |db| {
+                let (mut whole, mut lost) = (Vec::new(), Vec::new());
+                for mut claimed in claimed {
+                    match finished_steps(db, &spool, claimed.lease.job) {
+                        Ok(steps) => {
+                            claimed.steps = steps;
+                            whole.push(claimed);
+                        }
+                        Err(error @ StoreError::Unusable(_)) => lost.push((claimed.lease, error)),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok((whole, lost))
+            })
+            .await?;
+        // Not an error of the whole claim: it would keep every other job from its worker, again and again.
+        for (lease, error) in lost {
+            tracing::error!(job = %lease.job, %error, "a job cannot go on without the output of an earlier step");
+            let error = StepError {
+                code: "store.output_lost".to_owned(),
+                description: format!("the output of an earlier step is lost ({error}); run the job again"),
+                field: None,
+                outcome_unknown: None,
+            };
+            match self.fail_job(lease, error).await {
+                Ok(()) | Err(StoreError::Fenced) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(whole)
     }
 
     /// Renews leases; gives those that are lost.
@@ -337,15 +363,23 @@ impl Store {
     pub async fn record_step(&self, lease: Lease, step: StepRecord, next: Next) -> Result<()> {
         let now = self.now();
         let spool = self.spool_folder().clone();
-        let (result, file) = self.place_result(step.result.clone(), &next).await?;
-        let files = self
+        let mut step = step;
+        let (result, file) = self.place_result(step.result.take(), &next).await?;
+        let file = file.map(Arc::new);
+        let named = file.clone();
+        let recorded = self
             .write(move |db| {
                 check_fence(db, lease)?;
-                insert_step(db, lease.job, &step, result.as_deref(), file.as_ref())?;
-                go_on(db, lease.job, &next, now)
+                let mut files = replaced_result(db, lease.job, step.position)?;
+                insert_step(db, lease.job, &step, result.as_deref(), named.as_deref())?;
+                files.extend(go_on(db, lease.job, &next, now)?);
+                Ok(files)
             })
-            .await?;
-        remove_spooled(spool, files).await
+            .await;
+        if let (Err(StoreError::DiskFull), Some(file)) = (&recorded, &file) {
+            file.discard();
+        }
+        remove_spooled(spool, recorded?).await
     }
 
     /// Ends a job that could not come to a step: its event or recipe is gone.
@@ -610,6 +644,18 @@ fn end_job(
         db.prepare_cached("DELETE FROM spool WHERE name = ?1")?.execute([file])?;
     }
     Ok(files)
+}
+
+/// The spool file of what an earlier attempt at the step left, which the next one takes the place of.
+fn replaced_result(db: &Connection, job: JobId, position: u32) -> Result<Vec<String>> {
+    let file: Option<String> = db
+        .prepare_cached("SELECT result_spool FROM steps WHERE job = ?1 AND position = ?2 AND result_spool IS NOT NULL")?
+        .query_row(params![job.seq().cast_signed(), position], |row| row.get(0))
+        .optional()?;
+    if let Some(file) = &file {
+        db.prepare_cached("DELETE FROM spool WHERE name = ?1")?.execute([file])?;
+    }
+    Ok(file.into_iter().collect())
 }
 
 fn spooled_results(db: &Connection, job: JobId) -> Result<Vec<String>> {
