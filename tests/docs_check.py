@@ -32,7 +32,7 @@ FUNCTIONS = re.compile(r"\bfn code\(&self\)[^{]*\{(?P<body>.*?)\n    \}", re.S)
 QUOTED = re.compile(rf'"({SLUG})"')
 
 # What looks like a code and is none: paths of fields in documents and roots of pills.
-PATHS = re.compile(r"^(?:spec|to|from|limits|basic|sqlite|dedupe|trigger|steps|job|order|timeouts)\.")
+PATHS = re.compile(r"^(?:spec|to|from|limits|basic|sqlite|dedupe|trigger|steps|order|timeouts)\.")
 # Given by the model, and turned into response.unreadable before anyone sees them.
 INSIDE = {"response.not_json", "response.not_text"}
 
