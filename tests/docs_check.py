@@ -9,11 +9,13 @@ Fails when
 - a page does not say what happened and what to do;
 - a relative link in a .md file leads nowhere, or to a heading that is not there;
 - a `linkspan` command in a .md file is none of the command line's, or the reverse: a command has no line in docs/cli.md;
-- a crate is missing from ARCHITECTURE.md.
+- a crate or a dependency is missing from ARCHITECTURE.md;
+- a filter, a metric, or a variable of the environment is missing from its page.
 """
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +37,8 @@ QUOTED = re.compile(rf'"({SLUG})"')
 PATHS = re.compile(r"^(?:spec|to|from|limits|basic|sqlite|dedupe|trigger|steps|order|timeouts)\.")
 # Given by the model, and turned into response.unreadable before anyone sees them.
 INSIDE = {"response.not_json", "response.not_text"}
+# Variables that are no setting: the client's own stand in docs/cli.md, and one exists for a test.
+UNDOCUMENTED = {"LINKSPAN_URL", "LINKSPAN_UNSAFE_DURABILITY"}
 
 
 def without_tests(text: str) -> str:
@@ -158,11 +162,40 @@ def check_commands() -> list[str]:
 def check_crates() -> list[str]:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     names = sorted(path.parent.name for path in ROOT.glob("crates/*/Cargo.toml"))
-    return [f"ARCHITECTURE.md says nothing about crates/{name}" for name in names if f"`{name}`" not in text]
+    faults = [f"ARCHITECTURE.md says nothing about crates/{name}" for name in names if f"`{name}`" not in text]
+    dependencies = set()
+    for manifest in ROOT.glob("crates/*/Cargo.toml"):
+        with manifest.open("rb") as file:
+            tables = tomllib.load(file)
+        dependencies |= tables.get("dependencies", {}).keys() | tables.get("dev-dependencies", {}).keys()
+    table = text.split("## Dependencies", 1)[1]
+    for name in sorted(dependencies):
+        if not name.startswith("linkspan-") and not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", table):
+            faults.append(f"ARCHITECTURE.md gives no reason for the dependency {name}")
+    return faults
+
+
+def check_names() -> list[str]:
+    """Filters, metrics and variables, each on its page."""
+    code = {path: without_tests(path.read_text(encoding="utf-8")) for path in sources()}
+    everything = "\n".join(code.values())
+    filters = code[ROOT / "crates/model/src/template/filters.rs"]
+    listed = filters.split("static FILTERS", 1)[1].split("};", 1)[0]
+    aliases = filters.split("const ALIASES", 1)[1].split("];", 1)[0]
+    wanted = {
+        "docs/recipes.md": set(re.findall(r'^    "(\w+)" \d', listed, flags=re.M)) | set(re.findall(r'\("(\w+)",', aliases)),
+        "docs/operate.md": set(re.findall(r'!\(\s*"(linkspan_\w+)"', everything))
+        | set(re.findall(r'"(LINKSPAN_\w+)"', everything)) - UNDOCUMENTED,
+    }
+    faults = []
+    for page, names in wanted.items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        faults += [f"{page} says nothing about {name}" for name in sorted(names) if not re.search(rf"\b{name}(?![A-Za-z0-9_])", text)]
+    return faults
 
 
 def main() -> int:
-    faults = check_errors() + check_links() + check_commands() + check_crates()
+    faults = check_errors() + check_links() + check_commands() + check_crates() + check_names()
     for fault in faults:
         print(fault, file=sys.stderr)
     if not faults:
