@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -28,6 +29,9 @@ pub struct BackupReport {
 const DATABASE: &str = "linkspan.db";
 const SPOOL: &str = "spool";
 const MANIFEST: &str = "manifest.json";
+/// How far positions jump over those that were given after the backup was made: what a bucket, a table or somebody
+/// else's records hold under such a position must never mean another event. A year at 30,000 events a second.
+const POSITIONS_SKIPPED: i64 = 1 << 40;
 
 impl Store {
     /// Writes a backup into `folder`, which must not exist. Everything acknowledged before the call is in it.
@@ -38,12 +42,14 @@ impl Store {
         let database = self.database().to_owned();
         let spool = self.spool_folder().clone();
         crate::event::blocking(move || {
-            fs::create_dir(&folder).map_err(|error| {
+            fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| {
                 StoreError::Conflict(format!(
                     "backup folder {}: {error}; name one that does not exist",
                     folder.display()
                 ))
             })?;
+            // Before the copy is made: every file that it names stays until it is copied too.
+            let hold = spool.hold();
             let source = Connection::open(&database)?;
             let copy = folder.join(DATABASE);
             source.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
@@ -51,12 +57,11 @@ impl Store {
             let copied = Connection::open(&copy)?;
             let names = spooled(&copied)?;
             for name in &names {
-                // Expired meanwhile: the restored server will say so when somebody asks for it.
-                let from = spool.folder().join(name);
-                if from.exists() {
-                    fs::copy(from, folder.join(SPOOL).join(name))?;
-                }
+                fs::copy(spool.folder().join(name), folder.join(SPOOL).join(name)).map_err(|error| {
+                    StoreError::Unusable(format!("the large body in spool file {name} cannot be copied: {error}"))
+                })?;
             }
+            drop(hold);
             let report = BackupReport {
                 events: count(&copied, "events")?,
                 jobs: count(&copied, "jobs")?,
@@ -75,37 +80,67 @@ impl Store {
 /// Restores the backup in `from` into the data folder `to`, which holds no database yet.
 ///
 /// # Errors
-/// When the backup is incomplete or damaged, or `to` holds a database.
+/// When the backup is incomplete or damaged, or `to` holds a database or the log of one.
 pub fn restore(from: &Path, to: &Path) -> Result<BackupReport> {
     let manifest = fs::read(from.join(MANIFEST)).map_err(|error| {
         StoreError::Unusable(format!("{} holds no whole backup: {MANIFEST}: {error}", from.display()))
     })?;
     let report: BackupReport = serde_json::from_slice(&manifest)?;
     for (name, wanted) in &report.files {
+        if !is_ours(name) {
+            return Err(StoreError::Unusable(format!("the backup is damaged: its manifest names {name}")));
+        }
         if hash(&from.join(name))? != *wanted {
             return Err(StoreError::Unusable(format!("the backup is damaged: {name} is not what its manifest says")));
         }
     }
-    if to.join(DATABASE).exists() {
-        return Err(StoreError::Conflict(format!(
-            "{} holds a database already; restore into an empty folder",
-            to.display()
-        )));
+    // The log of an earlier database would be taken for this one's.
+    if let Some(left) = ["", "-wal", "-shm", "-journal"]
+        .map(|end| to.join(format!("{DATABASE}{end}")))
+        .iter()
+        .find(|path| path.exists())
+    {
+        return Err(StoreError::Conflict(format!("{} is there already; restore into an empty folder", left.display())));
     }
-    let integrity: String = Connection::open_with_flags(
-        from.join(DATABASE),
-        rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
-    )?
-    .query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    let whole = Connection::open_with_flags(from.join(DATABASE), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let integrity: String = whole.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     if integrity != "ok" {
         return Err(StoreError::Unusable(format!("the backup's database is damaged: {integrity}")));
     }
+    for name in spooled(&whole)? {
+        if !report.files.contains_key(&format!("{SPOOL}/{name}")) {
+            return Err(StoreError::Unusable(format!("the backup is incomplete: large body {name} is not in it")));
+        }
+    }
+    drop(whole);
     fs::create_dir_all(to.join(SPOOL))?;
-    for name in report.files.keys() {
+    for name in report.files.keys().filter(|name| *name != DATABASE) {
         fs::copy(from.join(name), to.join(name))?;
     }
+    // The database last, in one piece: an interrupted restore leaves a folder without one.
+    let partial = to.join(format!("{DATABASE}.part"));
+    fs::copy(from.join(DATABASE), &partial)?;
+    skip_positions(&partial)?;
     sync_all(to)?;
+    fs::rename(&partial, to.join(DATABASE))?;
+    File::open(to)?.sync_all()?;
     Ok(report)
+}
+
+/// Whether a manifest may name this file: nothing outside the backup's folder.
+fn is_ours(name: &str) -> bool {
+    let is_plain = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    name == DATABASE || name.strip_prefix("spool/").is_some_and(is_plain)
+}
+
+fn skip_positions(database: &Path) -> Result<()> {
+    let db = Connection::open(database)?;
+    let last = crate::open::last_seq(&db)?.cast_signed();
+    db.execute(
+        "INSERT OR REPLACE INTO positions (consumer, seq) VALUES ('restore', ?1)",
+        [last.saturating_add(POSITIONS_SKIPPED)],
+    )?;
+    Ok(())
 }
 
 fn count(db: &Connection, table: &str) -> Result<u64> {
@@ -120,10 +155,7 @@ fn spooled(db: &Connection) -> Result<Vec<String>> {
 
 fn hashes(folder: &Path, spooled: &[String]) -> Result<BTreeMap<String, String>> {
     let names = std::iter::once(DATABASE.to_owned()).chain(spooled.iter().map(|name| format!("{SPOOL}/{name}")));
-    names
-        .filter(|name| folder.join(name).exists())
-        .map(|name| hash(&folder.join(&name)).map(|hash| (name, hash)))
-        .collect()
+    names.map(|name| hash(&folder.join(&name)).map(|hash| (name, hash))).collect()
 }
 
 fn hash(path: &Path) -> Result<String> {

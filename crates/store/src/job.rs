@@ -4,14 +4,17 @@
 //! missed and none starts a recipe twice; a worker that lost its lease records nothing; a step's result is
 //! durable before the next step starts.
 
+use std::sync::Arc;
+
 use linkspan_model::id::{EventId, JobId};
 use linkspan_model::job::{Job, JobStatus, StepError, StepRun};
-use linkspan_model::{Document, Kind, Name, Timestamp, limits};
+use linkspan_model::{Document, Kind, Name, SecretBytes, Timestamp, limits};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 
 use crate::Store;
 use crate::error::{Result, StoreError};
+use crate::seal::MasterKey;
 use crate::spool::{Spool, SpoolFile};
 
 /// The consumer whose position tells how far events have been turned into jobs.
@@ -255,17 +258,42 @@ impl Store {
     pub async fn claim(&self, most: u32) -> Result<Vec<Claimed>> {
         let now = self.now();
         let spool = self.spool_folder().clone();
+        let key = self.key().clone();
         let claimed = self.write(move |db| claim(db, most, now)).await?;
-        self.read(move |db| {
-            claimed
-                .into_iter()
-                .map(|mut claimed| {
-                    claimed.steps = finished_steps(db, &spool, claimed.lease.job)?;
-                    Ok(claimed)
-                })
-                .collect()
-        })
-        .await
+        if claimed.is_empty() {
+            return Ok(claimed);
+        }
+        let (whole, lost) = self
+            .read(move |db| {
+                let (mut whole, mut lost) = (Vec::new(), Vec::new());
+                for mut claimed in claimed {
+                    match finished_steps(db, &spool, &key, claimed.lease.job) {
+                        Ok(steps) => {
+                            claimed.steps = steps;
+                            whole.push(claimed);
+                        }
+                        Err(error @ StoreError::Unusable(_)) => lost.push((claimed.lease, error)),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok((whole, lost))
+            })
+            .await?;
+        // Not an error of the whole claim: it would keep every other job from its worker, again and again.
+        for (lease, error) in lost {
+            tracing::error!(job = %lease.job, %error, "a job cannot go on without the output of an earlier step");
+            let error = StepError {
+                code: "store.output_lost".to_owned(),
+                description: format!("the output of an earlier step is lost ({error}); run the job again"),
+                field: None,
+                outcome_unknown: None,
+            };
+            match self.fail_job(lease, error).await {
+                Ok(()) | Err(StoreError::Fenced) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(whole)
     }
 
     /// Renews leases; gives those that are lost.
@@ -337,15 +365,23 @@ impl Store {
     pub async fn record_step(&self, lease: Lease, step: StepRecord, next: Next) -> Result<()> {
         let now = self.now();
         let spool = self.spool_folder().clone();
-        let (result, file) = self.place_result(step.result.clone(), &next).await?;
-        let files = self
+        let mut step = step;
+        let (result, file) = self.place_result(&result_place(lease.job, step.position), step.result.take(), &next).await?;
+        let file = file.map(Arc::new);
+        let named = file.clone();
+        let recorded = self
             .write(move |db| {
                 check_fence(db, lease)?;
-                insert_step(db, lease.job, &step, result.as_deref(), file.as_ref())?;
-                go_on(db, lease.job, &next, now)
+                let mut files = replaced_result(db, lease.job, step.position)?;
+                insert_step(db, lease.job, &step, result.as_deref(), named.as_deref())?;
+                files.extend(go_on(db, lease.job, &next, now)?);
+                Ok(files)
             })
-            .await?;
-        remove_spooled(spool, files).await
+            .await;
+        if let (Err(StoreError::DiskFull), Some(file)) = (&recorded, &file) {
+            file.discard();
+        }
+        remove_spooled(spool, recorded?).await
     }
 
     /// Ends a job that could not come to a step: its event or recipe is gone.
@@ -365,14 +401,19 @@ impl Store {
     }
 
     /// A large result goes to a spool file first; one that no later step can need is not kept.
-    async fn place_result(&self, result: Option<Vec<u8>>, next: &Next) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
-        match result {
-            Some(result) if *next == Next::Continue && result.len() > limits::INLINE_BODY_BYTES => {
-                Ok((None, Some(self.spool(result.into()).await?)))
-            }
-            Some(result) if *next == Next::Continue => Ok((Some(result), None)),
-            _ => Ok((None, None)),
+    async fn place_result(
+        &self,
+        place: &str,
+        result: Option<Vec<u8>>,
+        next: &Next,
+    ) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
+        let Some(result) = result.filter(|_| *next == Next::Continue) else { return Ok((None, None)) };
+        // Unlike what is shown, it is not masked: an API may have echoed the credentials that it was sent.
+        let sealed = self.key().seal(place, &SecretBytes::new(result))?;
+        if sealed.len() > limits::INLINE_BODY_BYTES {
+            return Ok((None, Some(self.spool(sealed.into()).await?)));
         }
+        Ok((Some(sealed), None))
     }
 
     /// What a revision of a recipe said.
@@ -612,6 +653,18 @@ fn end_job(
     Ok(files)
 }
 
+/// The spool file of what an earlier attempt at the step left, which the next one takes the place of.
+fn replaced_result(db: &Connection, job: JobId, position: u32) -> Result<Vec<String>> {
+    let file: Option<String> = db
+        .prepare_cached("SELECT result_spool FROM steps WHERE job = ?1 AND position = ?2 AND result_spool IS NOT NULL")?
+        .query_row(params![job.seq().cast_signed(), position], |row| row.get(0))
+        .optional()?;
+    if let Some(file) = &file {
+        db.prepare_cached("DELETE FROM spool WHERE name = ?1")?.execute([file])?;
+    }
+    Ok(file.into_iter().collect())
+}
+
 fn spooled_results(db: &Connection, job: JobId) -> Result<Vec<String>> {
     let mut statement =
         db.prepare_cached("SELECT result_spool FROM steps WHERE job = ?1 AND result_spool IS NOT NULL")?;
@@ -662,18 +715,29 @@ fn steps(db: &Connection, job: JobId) -> Result<Vec<StepRun>> {
     Ok(steps)
 }
 
-fn finished_steps(db: &Connection, spool: &Spool, job: JobId) -> Result<Vec<FinishedStep>> {
-    let sql = format!("SELECT {STEP}, result, result_spool FROM steps WHERE job = ?1 ORDER BY position");
+/// Where a step's sealed result belongs: it cannot be moved to another step or job.
+fn result_place(job: JobId, position: u32) -> String {
+    format!("steps/{job}/{position}")
+}
+
+fn finished_steps(db: &Connection, spool: &Spool, key: &MasterKey, job: JobId) -> Result<Vec<FinishedStep>> {
+    let sql = format!("SELECT {STEP}, result, result_spool, position FROM steps WHERE job = ?1 ORDER BY position");
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query([job.seq().cast_signed()])?;
     let mut steps = Vec::new();
     while let Some(row) = rows.next()? {
-        let result = match (row.get::<_, Option<Vec<u8>>>(10)?, row.get::<_, Option<String>>(11)?) {
+        let sealed = match (row.get::<_, Option<Vec<u8>>>(10)?, row.get::<_, Option<String>>(11)?) {
             (Some(inline), _) => Some(inline),
             (None, Some(file)) => Some(spool.read(&file)?),
             (None, None) => None,
         };
-        let result = result.map(|json| serde_json::from_slice(&json)).transpose()?;
+        let result = match sealed {
+            Some(sealed) => {
+                let result = key.open(&result_place(job, row.get(12)?), &sealed)?;
+                Some(serde_json::from_slice(result.expose())?)
+            }
+            None => None,
+        };
         steps.push(FinishedStep { run: step_of(row)?, result });
     }
     Ok(steps)

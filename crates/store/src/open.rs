@@ -81,14 +81,16 @@ pub struct Settings {
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    writer: Writer,
+    // Before the writer: the connection that closes last folds the log into the database, and only the writer's may.
     readers: Readers,
+    writer: Writer,
     spool: Spool,
     database: PathBuf,
     key: MasterKey,
     secrets: Arc<dyn SecretSource>,
     clock: Arc<dyn Clock>,
     snapshot: ArcSwap<Snapshot>,
+    reloading: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
     jobs: Wakeup,
     syncs: Wakeup,
@@ -134,14 +136,15 @@ impl Store {
         let readers = Readers::open(|| open_reader(&database))?;
         let writer = Writer::start(db, last_seq)?;
         Ok(Self(Arc::new(Inner {
-            writer,
             readers,
+            writer,
             spool,
             database,
             key,
             secrets,
             clock,
             snapshot: ArcSwap::from_pointee(snapshot),
+            reloading: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(revision),
             jobs: Wakeup::default(),
             syncs: Wakeup::default(),
@@ -173,6 +176,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read or a secret does not open.
     pub async fn reload(&self) -> Result<()> {
+        // One at a time: of two that overlap, the one that read first could otherwise be stored last.
+        let _turn = self.0.reloading.lock().await;
         let store = self.clone();
         let snapshot = self.read(move |db| Snapshot::load(db, &store.0.key, store.0.secrets.as_ref())).await?;
         let revision = snapshot.revision;
@@ -261,15 +266,34 @@ impl Store {
         self.0.writer.run(run).await
     }
 
+    /// Runs an operation that changes the configuration, and reads that again. A caller that goes away in
+    /// between does not keep the change from the data plane.
+    pub(crate) async fn reconfigure<T, F>(&self, run: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let store = self.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let both = move || {
+            runtime.block_on(async {
+                let done = store.write(run).await?;
+                store.reload().await?;
+                Ok(done)
+            })
+        };
+        crate::event::blocking(both).await
+    }
+
     /// Runs a read beside the writer.
     pub(crate) async fn read<T, F>(&self, read: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let _permit = self.0.readers.permit().await?;
+        let permit = self.0.readers.permit().await?;
         let store = self.clone();
-        crate::event::blocking(move || store.0.readers.with(read)).await
+        crate::event::blocking(move || store.0.readers.with(permit, read)).await
     }
 }
 
@@ -319,7 +343,7 @@ fn open_reader(database: &Path) -> Result<Connection> {
 }
 
 /// The highest position ever given, also when its event has expired since.
-fn last_seq(db: &Connection) -> Result<u64> {
+pub(crate) fn last_seq(db: &Connection) -> Result<u64> {
     let seq: i64 = db.query_row(
         "SELECT max(ifnull((SELECT max(seq) FROM events), 0), ifnull((SELECT max(seq) FROM positions), 0))",
         [],

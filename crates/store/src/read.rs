@@ -1,9 +1,9 @@
 //! Reading: a few connections beside the writer's, each used by one read at a time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Result, StoreError};
 
@@ -14,26 +14,32 @@ const READERS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Readers {
     idle: Mutex<Vec<Connection>>,
-    free: Semaphore,
+    free: Arc<Semaphore>,
 }
 
 impl Readers {
     /// Opens the connections with `open`.
     pub(crate) fn open(open: impl Fn() -> Result<Connection>) -> Result<Self> {
         let idle = (0..READERS).map(|_| open()).collect::<Result<Vec<_>>>()?;
-        Ok(Self { idle: Mutex::new(idle), free: Semaphore::new(READERS) })
+        Ok(Self { idle: Mutex::new(idle), free: Arc::new(Semaphore::new(READERS)) })
     }
 
-    /// Waits for a free connection.
-    pub(crate) async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
-        self.free.acquire().await.map_err(|_| StoreError::Poisoned)
+    /// Waits for a free connection. The permit goes with the read, not with its caller: a caller that goes
+    /// away does not free the connection that its read still uses.
+    pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).acquire_owned().await.map_err(|_| StoreError::Poisoned)
     }
 
-    /// Runs a read on a free connection; the caller holds a permit.
-    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    /// Runs a read on a free connection.
+    pub(crate) fn with<T>(
+        &self,
+        permit: OwnedSemaphorePermit,
+        read: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
         let connection = self.lock().pop().ok_or(StoreError::Poisoned)?;
         let outcome = read(&connection);
         self.lock().push(connection);
+        drop(permit);
         outcome
     }
 

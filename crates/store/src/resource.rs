@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
 use linkspan_model::name::near_match;
 use linkspan_model::{Document, Fault, Kind, Name, Timestamp};
@@ -106,18 +107,15 @@ impl Store {
         }
         let now = self.now();
         let from_seq = self.last_seq();
-        let changes = self
-            .write(move |db| {
-                let plan = plan(db, &key, documents, set.as_deref(), prune)?;
-                for write in plan.writes {
-                    perform(db, &key, write, set.as_deref(), from_seq, now)?;
-                }
-                bump_revision(db)?;
-                Ok(plan.changes)
-            })
-            .await?;
-        self.reload().await?;
-        Ok(changes)
+        self.reconfigure(move |db| {
+            let plan = plan(db, &key, documents, set.as_deref(), prune)?;
+            for write in plan.writes {
+                perform(db, &key, write, set.as_deref(), from_seq, now)?;
+            }
+            bump_revision(db)?;
+            Ok(plan.changes)
+        })
+        .await
     }
 
     /// Creates or replaces one document; gives it and whether it is new.
@@ -128,23 +126,20 @@ impl Store {
         let key = self.key().clone();
         let now = self.now();
         let from_seq = self.last_seq();
-        let done = self
-            .write(move |db| {
-                let (kind, name) = (document.kind(), document.name.clone());
-                let found = find(db, kind, &name)?;
-                check_precondition(found.as_ref(), must, kind, &name)?;
-                let plan = plan(db, &key, vec![document], None, false)?;
-                let set = found.as_ref().and_then(|found| found.applied_set.clone());
-                for write in plan.writes {
-                    perform(db, &key, write, set.as_deref(), from_seq, now)?;
-                }
-                bump_revision(db)?;
-                let stored = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
-                Ok((stored, found.is_none()))
-            })
-            .await?;
-        self.reload().await?;
-        Ok(done)
+        self.reconfigure(move |db| {
+            let (kind, name) = (document.kind(), document.name.clone());
+            let found = find(db, kind, &name)?;
+            check_precondition(found.as_ref(), must, kind, &name)?;
+            let plan = plan(db, &key, vec![document], None, false)?;
+            let set = found.as_ref().and_then(|found| found.applied_set.clone());
+            for write in plan.writes {
+                perform(db, &key, write, set.as_deref(), from_seq, now)?;
+            }
+            bump_revision(db)?;
+            let stored = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
+            Ok((stored, found.is_none()))
+        })
+        .await
     }
 
     /// Deletes one document.
@@ -154,7 +149,7 @@ impl Store {
     pub async fn delete(&self, kind: Kind, name: Name, must: Precondition) -> Result<()> {
         let now = self.now();
         let key = self.key().clone();
-        self.write(move |db| {
+        self.reconfigure(move |db| {
             let found = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
             check_precondition(Some(&found), must, kind, &name)?;
             for other in all(db, None)? {
@@ -169,8 +164,7 @@ impl Store {
             perform(db, &key, Write::Delete { row: found.row, kind }, None, 0, now)?;
             bump_revision(db)
         })
-        .await?;
-        self.reload().await
+        .await
     }
 
     /// One document.
@@ -203,16 +197,13 @@ impl Store {
     /// `NotFound`.
     pub async fn rotate_endpoint_key(&self, name: Name) -> Result<String> {
         let now = self.now();
-        let key = self
-            .write(move |db| {
-                let found = find(db, Kind::Endpoint, &name)?.ok_or_else(|| missing(Kind::Endpoint, &name))?;
-                let key = new_endpoint_key(db, found.row, now)?;
-                bump_revision(db)?;
-                Ok(key)
-            })
-            .await?;
-        self.reload().await?;
-        Ok(key)
+        self.reconfigure(move |db| {
+            let found = find(db, Kind::Endpoint, &name)?.ok_or_else(|| missing(Kind::Endpoint, &name))?;
+            let key = new_endpoint_key(db, found.row, now)?;
+            bump_revision(db)?;
+            Ok(key)
+        })
+        .await
     }
 }
 
@@ -378,7 +369,7 @@ fn about(document: &Document, n: Option<usize>, mut fault: Fault) -> Fault {
 /// What only shows when documents stand side by side.
 fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut tables: HashMap<(&Name, String), String> = HashMap::new();
+    let mut tables: HashMap<(&str, String), String> = HashMap::new();
     for (n, document) in after.values() {
         for (path, kind, name) in document.spec.references() {
             if !after.contains_key(&(kind, name.clone())) {
@@ -391,7 +382,12 @@ fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Ve
             }
         }
         if let Spec::Sync(sync) = &document.spec {
-            let table = (&sync.to.destination, sync.to.full_name().to_lowercase());
+            // Two destinations may name one file; table names are compared as SQLite does, without case.
+            let file = match after.get(&(Kind::Destination, sync.to.destination.clone())).map(|(_, to)| &to.spec) {
+                Some(Spec::Destination(DestinationSpec::Sqlite(sqlite))) => sqlite.path.as_str(),
+                _ => sync.to.destination.as_str(),
+            };
+            let table = (file, sync.to.full_name().to_lowercase());
             if let Some(other) = tables.insert(table, document.name.to_string()) {
                 let reason = format!("sync `{other}` loads {} too; a table belongs to one sync", sync.to.full_name());
                 faults.push(about(document, *n, Fault::new("spec.to.table", reason)));

@@ -50,7 +50,13 @@ impl Expired {
 }
 
 /// Most rows of a kind that go in one round, so that ingest never waits long behind it.
-const ROUND: i64 = 500;
+const ROUND: usize = 500;
+
+/// What a reader found to be old, so that the writer needs to search nothing.
+struct Old {
+    jobs: Vec<i64>,
+    dedupe: Vec<(i64, [u8; 16])>,
+}
 
 impl Store {
     /// Removes a small batch of what is too old.
@@ -60,7 +66,13 @@ impl Store {
     pub async fn expire(&self, keep: Retention) -> Result<Expired> {
         let now = self.now();
         let spool = self.spool_folder().clone();
-        let (expired, files) = self.write(move |db| expire(db, keep, now)).await?;
+        let old = self
+            .read(move |db| {
+                let jobs = old_jobs(db, now.before(keep.jobs), now.before(keep.failed_jobs))?;
+                Ok(Old { jobs, dedupe: old_dedupe(db, now)? })
+            })
+            .await?;
+        let (expired, files) = self.write(move |db| expire(db, &old, keep, now)).await?;
         crate::event::blocking(move || {
             files.iter().for_each(|file| spool.remove(file));
             Ok(())
@@ -70,43 +82,66 @@ impl Store {
     }
 }
 
-fn expire(db: &Connection, keep: Retention, now: Timestamp) -> Result<(Expired, Vec<String>)> {
-    let before = |age: Duration| now.before(age).as_micros();
-    let jobs = delete_jobs(db, before(keep.jobs), before(keep.failed_jobs))?;
+/// Jobs are read in the order they were made, up to the first that is too young to have ended long ago.
+fn old_jobs(db: &Connection, before: Timestamp, failed_before: Timestamp) -> Result<Vec<i64>> {
+    let mut statement = db.prepare_cached("SELECT seq, created_at, status, finished_at FROM jobs ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    let mut old = Vec::new();
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(1)? >= before.max(failed_before).as_micros() || old.len() >= ROUND {
+            break;
+        }
+        let ended_before = match row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)? {
+            "succeeded" | "canceled" => before,
+            "failed" => failed_before,
+            _ => continue,
+        };
+        if row.get::<_, Option<i64>>(3)?.is_some_and(|at| at < ended_before.as_micros()) {
+            old.push(row.get(0)?);
+        }
+    }
+    Ok(old)
+}
+
+fn old_dedupe(db: &Connection, now: Timestamp) -> Result<Vec<(i64, [u8; 16])>> {
+    let mut statement = db.prepare_cached("SELECT endpoint, key FROM dedupe WHERE expires_at <= ?1 LIMIT ?2")?;
+    let found = statement
+        .query_map(params![now.as_micros(), ROUND as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(found)
+}
+
+fn expire(db: &Connection, old: &Old, keep: Retention, now: Timestamp) -> Result<(Expired, Vec<String>)> {
+    for seq in &old.jobs {
+        db.prepare_cached("DELETE FROM steps WHERE job = ?1")?.execute([seq])?;
+        db.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;
+    }
+    let mut dedupe = 0;
+    for (endpoint, key) in &old.dedupe {
+        // Checked again: the sender may have used the id once more meanwhile.
+        dedupe += db
+            .prepare_cached("DELETE FROM dedupe WHERE endpoint = ?1 AND key = ?2 AND expires_at <= ?3")?
+            .execute(params![endpoint, key, now.as_micros()])?;
+    }
     let refusals = db
         .prepare_cached(
             "DELETE FROM refusals WHERE seq IN (SELECT seq FROM refusals WHERE at < ?1 ORDER BY seq LIMIT ?2)",
         )?
-        .execute(params![before(keep.refusals), ROUND])?;
-    let dedupe = db
-        .prepare_cached(
-            "DELETE FROM dedupe WHERE (endpoint, key) IN
-                 (SELECT endpoint, key FROM dedupe WHERE expires_at <= ?1 LIMIT ?2)",
-        )?
-        .execute(params![now.as_micros(), ROUND])?;
-    let (events, files) = delete_events(db, before(keep.events))?;
+        .execute(params![now.before(keep.refusals).as_micros(), ROUND as i64])?;
+    let (events, files) = delete_events(db, now.before(keep.events).as_micros())?;
     if events > 0 {
-        db.execute_batch("PRAGMA incremental_vacuum(256)")?;
+        // Each step of this statement frees one page.
+        let mut vacuum = db.prepare_cached("PRAGMA incremental_vacuum(256)")?;
+        let mut freed = vacuum.query([])?;
+        while freed.next()?.is_some() {}
     }
-    let expired =
-        Expired { events: events as u64, jobs: jobs as u64, refusals: refusals as u64, dedupe: dedupe as u64 };
+    let expired = Expired {
+        events: events as u64,
+        jobs: old.jobs.len() as u64,
+        refusals: refusals as u64,
+        dedupe: dedupe as u64,
+    };
     Ok((expired, files))
-}
-
-fn delete_jobs(db: &Connection, before: i64, failed_before: i64) -> Result<usize> {
-    let mut old = db.prepare_cached(
-        "SELECT seq FROM jobs WHERE seq <= (SELECT ifnull(max(seq), 0) FROM (SELECT seq FROM jobs ORDER BY seq LIMIT ?3))
-         AND ((status IN ('succeeded', 'canceled') AND finished_at < ?1) OR (status = 'failed' AND finished_at < ?2))",
-    )?;
-    let seqs: Vec<i64> = old
-        .query_map(params![before, failed_before, ROUND * 20], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let seqs = &seqs[..seqs.len().min(ROUND as usize)];
-    for seq in seqs {
-        db.prepare_cached("DELETE FROM steps WHERE job = ?1")?.execute([seq])?;
-        db.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;
-    }
-    Ok(seqs.len())
 }
 
 /// The events that dispatch, every sync and every open job have done with.
@@ -120,11 +155,13 @@ fn delete_events(db: &Connection, before: i64) -> Result<(usize, Vec<String>)> {
                         ifnull((SELECT min(event_seq) - 1 FROM jobs WHERE status = 'running'), 9223372036854775807))",
         )?
         .query_row([], |row| row.get(0))?;
+    // Only the beginning of the log is looked at: the rest is younger, and the writer cannot read it all.
     let mut old = db.prepare_cached(
-        "SELECT seq, endpoint, spool FROM events WHERE seq <= ?1 AND received_at < ?2 ORDER BY seq LIMIT ?3",
+        "SELECT seq, endpoint, spool FROM (SELECT seq, endpoint, spool, received_at FROM events WHERE seq <= ?1 ORDER BY seq LIMIT ?3)
+         WHERE received_at < ?2",
     )?;
     let found: Vec<(i64, i64, Option<String>)> = old
-        .query_map(params![floor, before, ROUND], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map(params![floor, before, ROUND as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let mut files = Vec::new();
     for (seq, endpoint, file) in &found {

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Result, StoreError};
 
@@ -14,6 +15,28 @@ use crate::error::{Result, StoreError};
 #[derive(Debug, Clone)]
 pub(crate) struct Spool {
     folder: PathBuf,
+    held: Arc<Mutex<Held>>,
+}
+
+/// Files whose rows are gone while a backup that still knows the rows is being made.
+#[derive(Debug, Default)]
+struct Held {
+    holders: usize,
+    files: Vec<String>,
+}
+
+/// Holds removals back while it lives.
+#[derive(Debug)]
+pub(crate) struct SpoolHold(Spool);
+
+impl Drop for SpoolHold {
+    fn drop(&mut self) {
+        let mut held = self.0.held();
+        held.holders -= 1;
+        let files = if held.holders == 0 { std::mem::take(&mut held.files) } else { Vec::new() };
+        drop(held);
+        files.iter().for_each(|name| self.0.remove(name));
+    }
 }
 
 /// A synced file that waits for its row; removed when dropped before that.
@@ -38,6 +61,11 @@ impl SpoolFile {
     pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
     }
+
+    /// The row that names the file was not kept after all.
+    pub(crate) fn discard(&self) {
+        self.kept.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Drop for SpoolFile {
@@ -54,7 +82,17 @@ impl Spool {
     /// Opens the folder, making it when it is not there.
     pub(crate) fn open(folder: PathBuf) -> Result<Self> {
         crate::folder::make_durably(&folder)?;
-        Ok(Self { folder })
+        Ok(Self { folder, held: Arc::default() })
+    }
+
+    /// Holds removals back until the hold is dropped.
+    pub(crate) fn hold(&self) -> SpoolHold {
+        self.held().holders += 1;
+        SpoolHold(self.clone())
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a body durably. Blocks on the disk.
@@ -79,8 +117,14 @@ impl Spool {
             .map_err(|error| StoreError::Unusable(format!("the body in spool file {name} cannot be read: {error}")))
     }
 
-    /// Removes a body whose row is gone.
+    /// Removes a body whose row is gone, or has it removed when nothing holds it back any more.
     pub(crate) fn remove(&self, name: &str) {
+        let mut held = self.held();
+        if held.holders > 0 {
+            held.files.push(name.to_owned());
+            return;
+        }
+        drop(held);
         if let Err(error) = fs::remove_file(self.folder.join(name)) {
             tracing::warn!(name, %error, "a spool file could not be removed");
         }

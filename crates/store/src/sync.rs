@@ -174,11 +174,17 @@ impl Store {
     /// Notes that a batch is in the table, and moves the position over it.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// `Conflict` when that was noted before, or the sync is gone.
     pub async fn batch_loaded(&self, sync: i64, batch: Batch, events: u64, rows: u64, unparsed: u64) -> Result<()> {
         self.write(move |db| {
-            db.prepare_cached("UPDATE sync_batches SET state = 'loaded' WHERE sync = ?1 AND batch = ?2")?
+            let changed = db
+                .prepare_cached(
+                    "UPDATE sync_batches SET state = 'loaded' WHERE sync = ?1 AND batch = ?2 AND state <> 'loaded'",
+                )?
                 .execute(params![sync, batch.number.cast_signed()])?;
+            if changed == 0 {
+                return Err(StoreError::Conflict("the batch is loaded already".to_owned()));
+            }
             db.prepare_cached(
                 "UPDATE sync_states SET position = ?2, batch = ?3, events = events + ?4, rows = rows + ?5,
                         unparsed = unparsed + ?6 WHERE sync = ?1",

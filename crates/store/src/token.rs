@@ -16,6 +16,10 @@ fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
+fn new_token() -> Result<String> {
+    Ok(format!("{PREFIX}{}", hex::encode(random::<32>()?)))
+}
+
 impl Store {
     /// At the first run, makes an operator token and writes it to the data folder's `operator-token`
     /// (mode 0600). Does nothing when there is a token already.
@@ -27,8 +31,10 @@ impl Store {
         if exists {
             return Ok(());
         }
-        let token = self.new_operator_token().await?;
-        crate::folder::write_private(&folder.operator_token(), token.as_bytes())
+        // The file first: a token that is stored and in nobody's hands would lock the operator out.
+        let token = new_token()?;
+        crate::folder::write_private(&folder.operator_token(), token.as_bytes())?;
+        self.store_operator_token(&token).await
     }
 
     /// Replaces every operator token by a new one, which is given only here.
@@ -36,12 +42,13 @@ impl Store {
     /// # Errors
     /// When the token cannot be stored.
     pub async fn rotate_operator_token(&self) -> Result<String> {
-        self.new_operator_token().await
+        let token = new_token()?;
+        self.store_operator_token(&token).await?;
+        Ok(token)
     }
 
-    async fn new_operator_token(&self) -> Result<String> {
-        let token = format!("{PREFIX}{}", hex::encode(random::<32>()?));
-        let (hash, now) = (hash(&token), self.now());
+    async fn store_operator_token(&self, token: &str) -> Result<()> {
+        let (hash, now) = (hash(token), self.now());
         self.write(move |db| {
             db.execute("DELETE FROM tokens", [])?;
             db.execute(
@@ -50,8 +57,7 @@ impl Store {
             )?;
             Ok(())
         })
-        .await?;
-        Ok(token)
+        .await
     }
 
     /// Whether `token` is an operator token. The look-up is by hash, so its time tells nothing of the token.

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{Result, StoreError};
 use crate::event::{Appended, NewEvent};
+use crate::spool::SpoolFile;
 use crate::wakeup::Wakeup;
 
 /// Most operations that wait for the writer.
@@ -67,7 +68,7 @@ struct Append {
 
 /// An operation other than an append: runs inside a savepoint of the batch's transaction.
 trait Operation: Send {
-    fn run(&mut self, db: &Connection) -> bool;
+    fn run(&mut self, db: &Connection) -> Result<()>;
     fn finish(self: Box<Self>, commit: Result<()>);
 }
 
@@ -82,11 +83,11 @@ where
     F: FnOnce(&Connection) -> Result<T> + Send,
     T: Send,
 {
-    fn run(&mut self, db: &Connection) -> bool {
-        let outcome = self.run.take().map(|run| run(db));
-        let kept = matches!(outcome, Some(Ok(_)));
-        self.outcome = outcome;
-        kept
+    fn run(&mut self, db: &Connection) -> Result<()> {
+        let outcome = self.run.take().map_or(Err(StoreError::Poisoned), |run| run(db));
+        let failed = outcome.as_ref().err().cloned();
+        self.outcome = Some(outcome);
+        failed.map_or(Ok(()), Err)
     }
 
     fn finish(self: Box<Self>, commit: Result<()>) {
@@ -159,6 +160,15 @@ impl Writer {
         shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let queue = self.queue.as_ref().ok_or(StoreError::Poisoned)?;
         queue.send(work).map_err(|_| StoreError::Poisoned)
+    }
+
+    /// Whether an event would be taken now.
+    pub(crate) fn admits(&self) -> Result<()> {
+        if self.is_poisoned() {
+            return Err(StoreError::Poisoned);
+        }
+        let (queued, bytes) = self.depth();
+        if queued >= QUEUE_MAX || bytes > QUEUE_BYTES { Err(StoreError::Overloaded) } else { Ok(()) }
     }
 
     /// Operations that wait, and their bytes.
@@ -235,7 +245,7 @@ impl Work {
 fn commit(db: &Connection, batch: &mut Vec<Work>, shared: &Shared, first_seq: u64) -> u64 {
     let began = std::time::Instant::now();
     let mut seq = first_seq;
-    let mut appended = Vec::with_capacity(batch.len());
+    let mut appended: Vec<WrittenEvent> = Vec::with_capacity(batch.len());
     let mut finished: Vec<Box<dyn Operation>> = Vec::new();
     let mut outcome = execute(db, "BEGIN IMMEDIATE");
     for work in batch.drain(..) {
@@ -252,7 +262,7 @@ fn commit(db: &Connection, batch: &mut Vec<Work>, shared: &Shared, first_seq: u6
                 if let (Ok(()), Err(error)) = (&outcome, &written) {
                     outcome = Err(error.clone());
                 }
-                appended.push((written, reply));
+                appended.push(WrittenEvent { written, spool: event.spool, reply });
             }
             Work::Run(mut operation) => {
                 if outcome.is_ok() {
@@ -286,16 +296,24 @@ fn commit(db: &Connection, batch: &mut Vec<Work>, shared: &Shared, first_seq: u6
     if outcome.is_ok() { seq } else { first_seq }
 }
 
-fn answer(
-    appended: Vec<(Result<Appended>, oneshot::Sender<Result<Appended>>)>,
-    finished: Vec<Box<dyn Operation>>,
-    outcome: &Result<()>,
-) {
-    for (written, reply) in appended {
+/// An event in the transaction. Its spool file goes when the transaction was rolled back for certain; where the
+/// outcome is unknown it stays, and the next start removes it or finds its row.
+struct WrittenEvent {
+    written: Result<Appended>,
+    spool: Option<SpoolFile>,
+    reply: oneshot::Sender<Result<Appended>>,
+}
+
+fn answer(appended: Vec<WrittenEvent>, finished: Vec<Box<dyn Operation>>, outcome: &Result<()>) {
+    for WrittenEvent { written, spool, reply } in appended {
         let answer = match outcome {
             Ok(()) => written,
             Err(error) => Err(error.clone()),
         };
+        let is_gone = matches!(&answer, Ok(Appended { duplicate: true, .. }) | Err(StoreError::DiskFull));
+        if let (Some(file), false) = (&spool, is_gone) {
+            file.keep();
+        }
         // The caller may have gone away; the event stands all the same.
         drop(reply.send(answer));
     }
@@ -313,9 +331,10 @@ fn execute(db: &Connection, sql: &str) -> Result<()> {
 /// transaction itself can no longer be trusted.
 fn run_in_savepoint(db: &Connection, operation: &mut dyn Operation) -> Result<()> {
     execute(db, "SAVEPOINT operation")?;
-    if !operation.run(db) {
+    if let Err(error) = operation.run(db) {
+        // SQLite itself has rolled the transaction back: the disk is full or broken.
         if db.is_autocommit() {
-            return Err(StoreError::DiskFull);
+            return Err(error);
         }
         execute(db, "ROLLBACK TO operation")?;
     }
@@ -346,7 +365,6 @@ fn write_event(db: &Connection, event: &NewEvent, seq: &mut u64) -> Result<Appen
     if let Some(file) = &event.spool {
         db.prepare_cached("INSERT INTO spool (name, size) VALUES (?1, ?2)")?
             .execute(params![file.name(), file.size().cast_signed()])?;
-        file.keep();
     }
     *seq += 1;
     Ok(Appended { id, duplicate: false })

@@ -1,0 +1,117 @@
+//! What a store promises, tested over its public interface.
+//!
+//! The functions of `suite` take an opened store and know nothing of SQLite; they run on every backend. What only
+//! the files of SQLite can show stands in `sqlite`.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail the test")]
+
+mod harness;
+mod sqlite;
+mod suite;
+
+/// Makes a test of each behaviour on each backend. A behaviour that is not listed here is dead code, which the
+/// compiler reports.
+macro_rules! on_every_backend {
+    ($($module:ident: [$($name:ident),* $(,)?],)*) => {
+        mod on_sqlite {
+            $(mod $module {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $name() {
+                        crate::suite::$module::$name(crate::harness::World::on_sqlite().await).await;
+                    }
+                )*
+            })*
+        }
+    };
+}
+
+on_every_backend! {
+    events: [
+        gives_back_every_byte,
+        finds_an_event_by_its_whole_id_only,
+        pages_both_ways,
+        pages_one_endpoint_as_far_as_dispatch_has_come,
+        reads_on_from_a_position_in_order,
+        bounds_a_read_by_bytes,
+        never_gives_a_position_twice,
+        keeps_two_thousand_concurrent_appends,
+        refuses_events_when_the_disk_is_short,
+        wakes_who_waits_for_events,
+        survives_reads_that_are_abandoned,
+    ],
+    dedupe: [
+        stores_a_repeated_id_once_within_its_window,
+        keeps_ids_of_endpoints_apart,
+        gives_concurrent_duplicates_the_same_event,
+        forgets_ids_with_retention,
+    ],
+    overload: [
+        turns_events_away_when_too_many_bytes_wait,
+        withdraws_an_event_that_missed_its_deadline,
+    ],
+    jobs: [
+        makes_jobs_and_moves_the_position_together,
+        refuses_a_dispatch_from_another_position,
+        claims_oldest_first_and_each_job_once,
+        shuts_out_a_worker_whose_lease_was_taken_over,
+        renews_a_lease_before_it_runs_out,
+        waits_until_the_time_of_the_next_attempt,
+        gives_later_steps_the_whole_output_of_earlier_ones,
+        replaces_what_an_attempt_left,
+        removes_outputs_when_the_job_ends,
+        cancels_a_running_job_under_its_worker,
+        reruns_a_job_with_the_recipe_as_it_is_now,
+        gives_a_job_back_as_if_it_was_not_taken,
+        takes_up_running_jobs_after_a_restart,
+        lists_jobs_by_recipe_status_and_event,
+        fails_a_job_that_comes_to_no_step,
+    ],
+    documents: [
+        applies_all_documents_or_none,
+        names_the_fields_that_change,
+        plans_without_changing_anything,
+        prunes_only_what_the_same_set_made,
+        refuses_a_dangling_reference_with_a_near_match,
+        lists_every_fault_of_every_document,
+        refuses_two_syncs_into_one_table,
+        keeps_what_is_referred_to,
+        checks_preconditions,
+        treats_another_name_as_another_document,
+        pages_the_documents_of_a_kind,
+        keeps_what_each_revision_of_a_recipe_said,
+        starts_a_recipe_at_the_end_of_the_log,
+        rotates_the_key_of_an_endpoint,
+        shows_every_change_in_the_snapshot,
+        shows_a_change_whose_caller_went_away,
+        ends_with_the_newest_snapshot_after_concurrent_changes,
+    ],
+    secrets: [
+        keeps_a_value_that_a_later_apply_leaves_out,
+        reads_values_that_stand_elsewhere,
+        replaces_and_forgets_values,
+        seals_values_under_the_master_key,
+        turns_requests_away_without_a_secret,
+        keeps_only_the_newest_operator_token,
+    ],
+    refusals: [
+        keeps_the_newest_thousand_of_each_endpoint,
+        gives_a_refusal_back_cut,
+    ],
+    retention: [
+        removes_what_is_old,
+        keeps_events_that_dispatch_has_not_seen,
+        keeps_events_that_a_sync_has_not_loaded,
+        keeps_events_of_open_jobs,
+        keeps_failed_jobs_longer,
+        goes_in_small_rounds,
+    ],
+    syncs: [
+        takes_up_the_batch_that_was_begun,
+        refuses_a_second_open_batch,
+        counts_a_loaded_batch_once,
+        remembers_how_runs_ended,
+    ],
+    model: [
+        agrees_with_a_small_model_under_any_interleaving,
+    ],
+}

@@ -1,0 +1,302 @@
+//! What only the files of SQLite can show: what stands in them, who may open them, and what a backup holds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use linkspan_model::job::{JobStatus, StepRun};
+use linkspan_model::{EventId, limits};
+use linkspan_store::{DataFolder, Next, Retention, StepRecord, StoreError, restore};
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::harness::World;
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+fn holds(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
+    let mut found = files(folder);
+    // The reserve holds room and nothing else, and 64 MiB of it are slow to search.
+    found.retain(|path| {
+        path.file_name().unwrap() != "reserve"
+            && fs::read(path).unwrap().windows(needle.len()).any(|window| window == needle)
+    });
+    found
+}
+
+fn pragma(world: &World, name: &str) -> String {
+    let db = Connection::open(world.folder().join("linkspan.db")).unwrap();
+    db.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+        .map(|value| format!("{value:?}"))
+        .unwrap()
+}
+
+/// Stores an event with a body in a spool file.
+async fn append_large(world: &World, fill: u8) -> EventId {
+    let body = Bytes::from(vec![fill; limits::INLINE_BODY_BYTES + 1]);
+    let mut event = world.event(body.clone());
+    event.spool = Some(world.store().spool(body).await.unwrap());
+    world.store().append(event, limits::COMMIT_DEADLINE).await.unwrap().id
+}
+
+#[tokio::test]
+async fn keeps_a_durable_log_of_large_pages() {
+    let world = World::on_sqlite().await;
+    assert_eq!(pragma(&world, "journal_mode"), r#"Text("wal")"#);
+    assert_eq!(pragma(&world, "page_size"), "Integer(8192)");
+    assert_eq!(pragma(&world, "auto_vacuum"), "Integer(2)");
+}
+
+#[tokio::test]
+async fn folds_the_log_into_the_database_when_it_closes() {
+    let mut world = World::on_sqlite().await;
+    world.append("{}").await;
+    assert!(world.store().wal_bytes() > 0);
+    world.close();
+    assert!(!world.folder().join("linkspan.db-wal").exists());
+}
+
+#[tokio::test]
+async fn gives_freed_pages_back() {
+    let world = World::on_sqlite().await;
+    for _ in 0..100 {
+        world.append(vec![b'x'; limits::INLINE_BODY_BYTES]).await;
+    }
+    let up_to = world.store().last_seq();
+    world.store().dispatch(linkspan_store::Dispatched { up_to, ..Default::default() }).await.unwrap();
+    let before: i64 = pages(&world);
+    world.clock.advance(Duration::from_secs(31 * 86_400));
+    assert_eq!(world.store().expire(Retention::default()).await.unwrap().events, 100);
+    assert!(before - pages(&world) >= 200, "{before} pages before, {} after", pages(&world));
+}
+
+fn pages(world: &World) -> i64 {
+    let db = Connection::open(world.folder().join("linkspan.db")).unwrap();
+    db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn never_writes_a_secret_in_clear() {
+    let mut world = World::on_sqlite().await;
+    let value = "correct horse battery staple";
+    world.apply(json!([{"kind": "secret", "name": "s", "spec": {"value": value}}])).await;
+    let token = world.store().rotate_operator_token().await.unwrap();
+    for needle in [value.as_bytes(), token.as_bytes(), &token.as_bytes()[4..]] {
+        assert_eq!(holds(world.folder(), needle), Vec::<PathBuf>::new());
+    }
+    assert!(!holds(world.folder(), b"\"kind\":\"secret\"").is_empty(), "the search finds what is there");
+    world.close();
+    for needle in [value.as_bytes(), token.as_bytes()] {
+        assert_eq!(holds(world.folder(), needle), Vec::<PathBuf>::new());
+    }
+}
+
+#[tokio::test]
+async fn removes_bodies_without_an_event_when_it_opens() {
+    let mut world = World::on_sqlite().await;
+    let kept = append_large(&world, b'a').await;
+    world.close();
+    fs::write(world.folder().join("spool/left-over"), "x").unwrap();
+    fs::write(world.folder().join("spool/left-over.part"), "x").unwrap();
+    world.reopen();
+    assert_eq!(world.spooled().len(), 1);
+    world.store().event(kept).await.unwrap();
+}
+
+#[tokio::test]
+async fn removes_a_body_whose_caller_went_away() {
+    let world = World::on_sqlite().await;
+    let body = Bytes::from(vec![b'x'; limits::INLINE_BODY_BYTES + 1]);
+    drop(world.store().spool(body).await.unwrap());
+    assert!(world.spooled().is_empty());
+}
+
+/// A step's output that cannot be read any more must not keep other jobs from their workers.
+#[tokio::test]
+async fn fails_a_job_whose_output_is_lost_and_claims_the_others() {
+    let world = World::on_sqlite().await;
+    let damaged = world.claimed().await;
+    let run = StepRun {
+        id: "tell".to_owned(),
+        status: JobStatus::Succeeded,
+        attempts: 1,
+        input: None,
+        output: None,
+        error: None,
+        retry_at: None,
+        started_at: None,
+        finished_at: None,
+    };
+    let result = Some(serde_json::to_vec(&json!("x".repeat(limits::INLINE_BODY_BYTES))).unwrap());
+    let step = StepRecord { position: 0, run, result };
+    world.store().record_step(damaged.lease, step, Next::Continue).await.unwrap();
+    world.store().release(damaged.lease).await.unwrap();
+    for file in world.spooled() {
+        fs::remove_file(world.folder().join("spool").join(file)).unwrap();
+    }
+    world.append("whole").await;
+    world.dispatch_all().await;
+    let claimed = world.store().claim(10).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_ne!(claimed[0].lease.job, damaged.lease.job);
+    let job = world.store().job(damaged.lease.job).await.unwrap();
+    assert_eq!(job.status, JobStatus::Failed);
+    assert_eq!(job.error.unwrap().code, "store.output_lost");
+}
+
+#[tokio::test]
+async fn restores_a_backup_that_was_made_while_writing() {
+    let world = World::on_sqlite().await;
+    let mut acknowledged = Vec::new();
+    for n in 0..20 {
+        acknowledged.push(world.append(format!("{n}")).await);
+        acknowledged.push(append_large(&world, n).await);
+    }
+    world.dispatch_all().await;
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("backup");
+    let writes = async {
+        for n in 20..60 {
+            append_large(&world, n).await;
+        }
+    };
+    let (report, ()) = tokio::join!(world.store().backup(folder.clone()), writes);
+    let report = report.unwrap();
+    assert!(report.events >= 40 && report.jobs == 40, "{report:?}");
+    assert!(report.files.len() > 20);
+    assert!(matches!(world.store().backup(folder.clone()).await, Err(StoreError::Conflict(_))));
+
+    let mut other = World::empty();
+    other.close();
+    for file in files(other.folder()) {
+        fs::remove_file(file).unwrap();
+    }
+    assert_eq!(restore(&folder, other.folder()).unwrap().events, report.events);
+    assert!(matches!(restore(&folder, other.folder()), Err(StoreError::Conflict(_))));
+    other.reopen();
+    for id in acknowledged {
+        assert_eq!(other.store().event(id).await.unwrap().body, world.store().event(id).await.unwrap().body);
+    }
+    assert_eq!(other.jobs().await.len(), 40);
+    assert_eq!(other.store().events_after(0, 1_000).await.unwrap().len() as u64, report.events);
+    // What was accepted after the backup is lost, but its ids and positions are not given again.
+    let new = other.append("new").await;
+    assert!(new.seq() > world.store().last_seq() + 1_000_000);
+    other.dispatch_all().await;
+    assert_eq!(other.jobs().await.len() as u64, 41 + report.events - 40);
+}
+
+#[tokio::test]
+async fn holds_bodies_back_until_the_backup_has_them() {
+    let world = World::on_sqlite().await;
+    for n in 0..40 {
+        append_large(&world, n).await;
+    }
+    let up_to = world.store().last_seq();
+    world.store().dispatch(linkspan_store::Dispatched { up_to, ..Default::default() }).await.unwrap();
+    world.clock.advance(Duration::from_secs(31 * 86_400));
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("backup");
+    let (report, expired) = tokio::join!(world.store().backup(folder), world.store().expire(Retention::default()));
+    let report = report.unwrap();
+    assert_eq!(expired.unwrap().events, 40);
+    assert!(report.files.len() as u64 == 1 + report.events, "{report:?}");
+    assert!(world.spooled().is_empty());
+}
+
+#[tokio::test]
+async fn refuses_a_damaged_backup() {
+    let world = World::on_sqlite().await;
+    append_large(&world, b'a').await;
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("backup");
+    let report = world.store().backup(folder.clone()).await.unwrap();
+    let restored = target.path().join("restored");
+    let refused = || match restore(&folder, &restored) {
+        Err(StoreError::Unusable(reason)) => {
+            assert!(!restored.join("linkspan.db").exists());
+            reason
+        }
+        other => panic!("{other:?}"),
+    };
+    for name in report.files.keys() {
+        let path = folder.join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        fs::write(&path, &flipped).unwrap();
+        assert!(refused().contains(name));
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(refused().contains(name));
+        fs::remove_file(&path).unwrap();
+        assert!(refused().contains("incomplete"));
+        fs::write(&path, &whole).unwrap();
+    }
+    let manifest = fs::read_to_string(folder.join("manifest.json")).unwrap();
+    fs::write(folder.join("manifest.json"), manifest.replace("spool/", "../")).unwrap();
+    refused();
+    fs::remove_file(folder.join("manifest.json")).unwrap();
+    assert!(refused().contains("no whole backup"));
+    fs::write(folder.join("manifest.json"), manifest).unwrap();
+    // The log of another database must not be taken for this one's.
+    fs::create_dir_all(&restored).unwrap();
+    fs::write(restored.join("linkspan.db-wal"), "x").unwrap();
+    assert!(matches!(restore(&folder, &restored), Err(StoreError::Conflict(_))));
+    fs::remove_file(restored.join("linkspan.db-wal")).unwrap();
+    restore(&folder, &restored).unwrap();
+}
+
+#[test]
+fn lets_one_server_at_a_time_into_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    let first = DataFolder::lock(&path).unwrap();
+    match DataFolder::lock(&path) {
+        Err(StoreError::Unusable(reason)) => assert!(reason.contains("in use by another linkspan"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    drop(first);
+    DataFolder::lock(&path).unwrap();
+}
+
+#[test]
+fn makes_a_master_key_at_the_first_run_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataFolder::lock(&folder.path().join("data")).unwrap();
+    data.master_key(None).unwrap();
+    let written = fs::read_to_string(data.path().join("key")).unwrap();
+    assert_eq!(fs::metadata(data.path().join("key")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(data.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    data.master_key(None).unwrap();
+    assert_eq!(fs::read_to_string(data.path().join("key")).unwrap(), written);
+    // A database without its key is not given another one.
+    fs::write(data.database(), "").unwrap();
+    fs::rename(data.path().join("key"), folder.path().join("elsewhere")).unwrap();
+    assert!(matches!(data.master_key(None), Err(StoreError::Unusable(_))));
+    data.master_key(Some(&folder.path().join("elsewhere"))).unwrap();
+    fs::write(folder.path().join("elsewhere"), "no key").unwrap();
+    assert!(matches!(data.master_key(Some(&folder.path().join("elsewhere"))), Err(StoreError::Unusable(_))));
+}
+
+#[tokio::test]
+async fn writes_the_first_operator_token_once() {
+    let world = World::empty();
+    let data = DataFolder::lock(&world.folder().join("data")).unwrap();
+    world.store().ensure_operator_token(&data).await.unwrap();
+    let token = fs::read_to_string(data.operator_token()).unwrap();
+    assert!(world.store().is_operator_token(&token).await.unwrap());
+    fs::remove_file(data.operator_token()).unwrap();
+    world.store().ensure_operator_token(&data).await.unwrap();
+    assert!(!data.operator_token().exists());
+    assert!(world.store().is_operator_token(&token).await.unwrap());
+}

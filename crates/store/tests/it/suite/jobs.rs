@@ -1,0 +1,281 @@
+//! Jobs: made once, worked on by one worker at a time, recorded step by step.
+
+use std::time::Duration;
+
+use linkspan_model::job::{JobStatus, StepError, StepRun};
+use linkspan_model::{Clock as _, limits};
+use linkspan_store::{Claimed, Dispatched, JobFilter, Next, StepRecord, StoreError};
+use serde_json::{Value, json};
+
+use crate::harness::{World, name, recipe};
+
+/// The step at `position` with an output of its own, as it succeeded.
+fn succeeded(position: u32, result: &Value) -> StepRecord {
+    StepRecord {
+        position,
+        run: StepRun {
+            id: format!("step{position}"),
+            status: JobStatus::Succeeded,
+            attempts: 1,
+            input: Some(json!({"method": "POST", "price": 1.10})),
+            output: Some(json!({"status": 200})),
+            error: None,
+            retry_at: None,
+            started_at: None,
+            finished_at: None,
+        },
+        result: Some(serde_json::to_vec(result).unwrap()),
+    }
+}
+
+/// The same step while it waits for its next attempt.
+fn waiting(position: u32, at: linkspan_model::Timestamp) -> StepRecord {
+    let mut record = succeeded(position, &Value::Null);
+    record.run.status = JobStatus::Waiting;
+    record.run.retry_at = Some(at);
+    record.run.error = Some(error());
+    record.result = None;
+    record
+}
+
+fn error() -> StepError {
+    StepError {
+        code: "outbound.timeout".to_owned(),
+        description: "no answer within 30,000 ms".to_owned(),
+        field: None,
+        outcome_unknown: Some(true),
+    }
+}
+
+async fn status(world: &World, claimed: &Claimed) -> JobStatus {
+    world.store().job(claimed.lease.job).await.unwrap().status
+}
+
+pub async fn makes_jobs_and_moves_the_position_together(mut world: World) {
+    let (first, second) = (world.append("1").await, world.append("2").await);
+    world.dispatch_all().await;
+    world.reopen();
+    assert_eq!(world.store().dispatch_position().await.unwrap(), second.seq());
+    let jobs = world.jobs().await;
+    assert_eq!(jobs.len(), 2);
+    let job = world.store().job(jobs[0]).await.unwrap();
+    assert_eq!((job.event, job.status, job.recipe.as_str()), (first, JobStatus::Queued, "act"));
+    assert_eq!(job.created_at, world.clock.now());
+    assert_eq!(job.steps, Some(Vec::new()));
+}
+
+pub async fn refuses_a_dispatch_from_another_position(world: World) {
+    let event = world.append("1").await;
+    let twice = || Dispatched {
+        after: 0,
+        up_to: event.seq(),
+        index: vec![(world.endpoint("in"), event.seq())],
+        jobs: vec![world.job_for(event)],
+    };
+    let (one, other) = tokio::join!(world.store().dispatch(twice()), world.store().dispatch(twice()));
+    let conflict = |outcome: &linkspan_store::Result<()>| matches!(outcome, Err(StoreError::Conflict(_)));
+    assert!(one.is_ok() && conflict(&other) || conflict(&one) && other.is_ok());
+    assert_eq!(world.jobs().await.len(), 1);
+}
+
+pub async fn claims_oldest_first_and_each_job_once(world: World) {
+    for n in 0..30 {
+        world.append(format!("{n}")).await;
+    }
+    world.dispatch_all().await;
+    let (one, other) = tokio::join!(world.store().claim(20), world.store().claim(20));
+    let mut claimed: Vec<_> = one.unwrap();
+    assert!(claimed.is_sorted_by_key(|claimed| claimed.lease.job.seq()));
+    claimed.extend(other.unwrap());
+    claimed.sort_by_key(|claimed| claimed.lease.job.seq());
+    claimed.dedup_by_key(|claimed| claimed.lease.job);
+    assert_eq!(claimed.iter().map(|claimed| claimed.lease.job).collect::<Vec<_>>(), world.jobs().await);
+    assert!(claimed.iter().all(|claimed| claimed.claims == 1 && claimed.steps.is_empty()));
+    assert!(world.store().claim(20).await.unwrap().is_empty());
+    assert_eq!(world.store().open_jobs().await.unwrap(), [(JobStatus::Running, 30)]);
+}
+
+pub async fn shuts_out_a_worker_whose_lease_was_taken_over(world: World) {
+    let slow = world.claimed().await;
+    world.clock.advance(limits::LEASE);
+    assert_eq!(world.store().reclaim_expired().await.unwrap(), 0);
+    world.clock.advance(Duration::from_micros(1));
+    assert_eq!(world.store().reclaim_expired().await.unwrap(), 1);
+    let quick = world.store().claim(1).await.unwrap().remove(0);
+    assert_eq!((quick.lease.job, quick.claims), (slow.lease.job, 2));
+    let large = json!("x".repeat(limits::INLINE_BODY_BYTES));
+    let late = world.store().record_step(slow.lease, succeeded(0, &large), Next::Continue).await;
+    assert!(matches!(late, Err(StoreError::Fenced)));
+    assert!(world.spooled().is_empty());
+    assert!(matches!(world.store().fail_job(slow.lease, error()).await, Err(StoreError::Fenced)));
+    assert!(matches!(world.store().release(slow.lease).await, Err(StoreError::Fenced)));
+    assert_eq!(world.store().renew(vec![slow.lease, quick.lease]).await.unwrap(), [slow.lease]);
+    assert_eq!(world.store().job(quick.lease.job).await.unwrap().steps.unwrap(), []);
+    world.store().record_step(quick.lease, succeeded(0, &json!(1)), Next::Succeed).await.unwrap();
+    assert_eq!(status(&world, &quick).await, JobStatus::Succeeded);
+}
+
+pub async fn renews_a_lease_before_it_runs_out(world: World) {
+    let claimed = world.claimed().await;
+    for _ in 0..3 {
+        world.clock.advance(limits::LEASE);
+        assert!(world.store().renew(vec![claimed.lease]).await.unwrap().is_empty());
+        assert_eq!(world.store().reclaim_expired().await.unwrap(), 0);
+    }
+}
+
+pub async fn waits_until_the_time_of_the_next_attempt(world: World) {
+    let claimed = world.claimed().await;
+    let at = world.clock.now().after(Duration::from_secs(5));
+    world.store().record_step(claimed.lease, waiting(0, at), Next::RetryAt(at)).await.unwrap();
+    let job = world.store().job(claimed.lease.job).await.unwrap();
+    assert_eq!(job.status, JobStatus::Waiting);
+    assert_eq!(job.steps.unwrap()[0].retry_at, Some(at));
+    assert_eq!(world.store().next_job_at().await.unwrap(), Some(at));
+    assert!(world.store().claim(1).await.unwrap().is_empty());
+    world.clock.advance(Duration::from_secs(5));
+    let again = world.store().claim(1).await.unwrap().remove(0);
+    assert_eq!(again.claims, 1, "a wait is not a worker that went away");
+    assert_eq!(again.steps[0].run, waiting(0, at).run);
+    assert_eq!(again.steps[0].result, None);
+    let late = world.store().record_step(claimed.lease, succeeded(0, &json!(1)), Next::Succeed).await;
+    assert!(matches!(late, Err(StoreError::Fenced)));
+}
+
+pub async fn gives_later_steps_the_whole_output_of_earlier_ones(mut world: World) {
+    let claimed = world.claimed().await;
+    let exact: Value = serde_json::from_str(r#"{"n": 12345678901234567890.10, "b": true}"#).unwrap();
+    let large = json!("x".repeat(limits::INLINE_BODY_BYTES));
+    for (position, result) in [(0, &exact), (1, &large)] {
+        world.store().record_step(claimed.lease, succeeded(position, result), Next::Continue).await.unwrap();
+    }
+    assert_eq!(world.spooled().len(), 1);
+    world.reopen();
+    let again = world.store().claim(1).await.unwrap().remove(0);
+    assert_eq!(again.steps.iter().map(|step| step.result.clone().unwrap()).collect::<Vec<_>>(), [exact, large]);
+}
+
+pub async fn replaces_what_an_attempt_left(world: World) {
+    let claimed = world.claimed().await;
+    for fill in ["x", "y", "z"] {
+        let large = json!(fill.repeat(limits::INLINE_BODY_BYTES));
+        world.store().record_step(claimed.lease, succeeded(0, &large), Next::Continue).await.unwrap();
+        assert_eq!(world.spooled().len(), 1, "an output that was replaced is gone");
+    }
+    assert_eq!(world.store().job(claimed.lease.job).await.unwrap().steps.unwrap().len(), 1);
+}
+
+pub async fn removes_outputs_when_the_job_ends(world: World) {
+    let large = json!("x".repeat(limits::INLINE_BODY_BYTES));
+    for next in [Next::Succeed, Next::Fail(error())] {
+        let claimed = world.claimed().await;
+        world.store().record_step(claimed.lease, succeeded(0, &large), Next::Continue).await.unwrap();
+        assert_eq!(world.spooled().len(), 1);
+        world.store().record_step(claimed.lease, succeeded(1, &large), next.clone()).await.unwrap();
+        assert!(world.spooled().is_empty());
+        let job = world.store().job(claimed.lease.job).await.unwrap();
+        assert!(job.status.is_final());
+        assert_eq!(job.finished_at, Some(world.clock.now()));
+        assert_eq!(job.error, matches!(next, Next::Fail(_)).then(error));
+        assert_eq!(job.steps.unwrap()[0], succeeded(0, &large).run);
+    }
+}
+
+pub async fn cancels_a_running_job_under_its_worker(world: World) {
+    let claimed = world.claimed().await;
+    let large = json!("x".repeat(limits::INLINE_BODY_BYTES));
+    world.store().record_step(claimed.lease, succeeded(0, &large), Next::Continue).await.unwrap();
+    world.store().cancel(claimed.lease.job).await.unwrap();
+    assert_eq!(status(&world, &claimed).await, JobStatus::Canceled);
+    assert!(world.spooled().is_empty());
+    let late = world.store().record_step(claimed.lease, succeeded(1, &json!(1)), Next::Succeed).await;
+    assert!(matches!(late, Err(StoreError::Fenced)));
+    assert!(matches!(world.store().cancel(claimed.lease.job).await, Err(StoreError::Conflict(_))));
+    let unknown = linkspan_model::JobId::new(world.clock.now(), 99, 0);
+    assert!(matches!(world.store().cancel(unknown).await, Err(StoreError::NotFound(_))));
+}
+
+pub async fn reruns_a_job_with_the_recipe_as_it_is_now(world: World) {
+    let first = world.claimed().await;
+    world.store().record_step(first.lease, succeeded(0, &json!(1)), Next::Fail(error())).await.unwrap();
+    let mut changed = recipe("act", "in");
+    changed["spec"]["steps"][0]["id"] = json!("tell_again");
+    world.apply(json!([changed])).await;
+    let rerun = world.store().rerun(first.lease.job, 1).await.unwrap();
+    assert_ne!(rerun, first.lease.job);
+    let again = world.store().claim(1).await.unwrap().remove(0);
+    assert_eq!((again.lease.job, again.rerun_of), (rerun, Some(first.lease.job)));
+    assert_eq!((again.event, again.recipe_revision), (first.event, 2));
+    assert!(again.steps.is_empty());
+    let said = world.store().recipe_revision(again.recipe, again.recipe_revision).await.unwrap();
+    assert_eq!(said.to_value(), changed);
+    assert_eq!(status(&world, &first).await, JobStatus::Failed);
+    world.store().delete(linkspan_model::Kind::Recipe, name("act"), linkspan_store::Precondition::None).await.unwrap();
+    assert!(matches!(world.store().rerun(rerun, 2).await, Err(StoreError::NotFound(_))));
+}
+
+pub async fn gives_a_job_back_as_if_it_was_not_taken(world: World) {
+    let mut claimed = world.claimed().await;
+    for _ in 0..3 {
+        world.store().release(claimed.lease).await.unwrap();
+        assert_eq!(status(&world, &claimed).await, JobStatus::Queued);
+        assert!(matches!(world.store().release(claimed.lease).await, Err(StoreError::Fenced)));
+        claimed = world.store().claim(1).await.unwrap().remove(0);
+        assert_eq!(claimed.claims, 1);
+    }
+    // After a wait too.
+    let at = world.clock.now();
+    world.store().record_step(claimed.lease, waiting(0, at), Next::RetryAt(at)).await.unwrap();
+    for _ in 0..2 {
+        let again = world.store().claim(1).await.unwrap().remove(0);
+        assert_eq!(again.claims, 1);
+        world.store().release(again.lease).await.unwrap();
+    }
+}
+
+pub async fn takes_up_running_jobs_after_a_restart(mut world: World) {
+    let before = world.claimed().await;
+    world.store().record_step(before.lease, succeeded(0, &json!({"a": 1})), Next::Continue).await.unwrap();
+    world.reopen();
+    assert_eq!(status(&world, &before).await, JobStatus::Queued);
+    let after = world.store().claim(1).await.unwrap().remove(0);
+    assert_eq!((after.lease.job, after.claims), (before.lease.job, 2));
+    assert_eq!(after.steps[0].result, Some(json!({"a": 1})));
+    let late = world.store().record_step(before.lease, succeeded(1, &json!(1)), Next::Succeed).await;
+    assert!(matches!(late, Err(StoreError::Fenced)));
+}
+
+pub async fn lists_jobs_by_recipe_status_and_event(world: World) {
+    world.apply(json!([recipe("other", "in")])).await;
+    let first = world.claimed().await;
+    world.store().record_step(first.lease, succeeded(0, &json!(1)), Next::Succeed).await.unwrap();
+    let event = world.append("2").await;
+    world.dispatch_all().await;
+    let (row, revision) = world.recipe("other");
+    let mut other = world.job_for(event);
+    (other.recipe, other.recipe_revision) = (row, revision);
+    let other = world.store().queue_jobs(vec![other]).await.unwrap()[0];
+    let of = async |filter: JobFilter| {
+        let jobs = world.store().jobs(JobFilter { limit: 10, ..filter }).await.unwrap();
+        assert!(jobs.iter().all(|job| job.steps.is_none()));
+        jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    let all = of(JobFilter::default()).await;
+    assert_eq!((all.len(), all[0], all[2]), (3, other, first.lease.job));
+    assert_eq!(of(JobFilter { recipe: Some(name("other")), ..JobFilter::default() }).await, [other]);
+    assert_eq!(of(JobFilter { event: Some(event), ..JobFilter::default() }).await, [other, all[1]]);
+    let done = JobFilter { status: Some(JobStatus::Succeeded), ..JobFilter::default() };
+    assert_eq!(of(done).await, [first.lease.job]);
+    assert_eq!(of(JobFilter { before: Some(all[1].seq()), ..JobFilter::default() }).await, [first.lease.job]);
+    let unknown = world.store().jobs(JobFilter { recipe: Some(name("nobody")), ..JobFilter::default() }).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))));
+    assert_eq!(world.store().open_jobs().await.unwrap(), [(JobStatus::Queued, 2)]);
+}
+
+pub async fn fails_a_job_that_comes_to_no_step(world: World) {
+    let claimed = world.claimed().await;
+    world.store().fail_job(claimed.lease, error()).await.unwrap();
+    let job = world.store().job(claimed.lease.job).await.unwrap();
+    assert_eq!((job.status, job.error), (JobStatus::Failed, Some(error())));
+    assert!(matches!(world.store().fail_job(claimed.lease, error()).await, Err(StoreError::Fenced)));
+}

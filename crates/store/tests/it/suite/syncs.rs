@@ -1,0 +1,74 @@
+//! Syncs: a batch's bounds are fixed before its object is put, and one batch is open at a time.
+
+use std::time::Duration;
+
+use linkspan_model::Clock as _;
+use linkspan_store::{BatchState, StoreError};
+
+use crate::harness::{World, sync};
+
+async fn started(world: &World) -> i64 {
+    world.apply(sync("s")).await;
+    let row = world.sync("s");
+    world.store().sync_started(row).await.unwrap();
+    row
+}
+
+pub async fn takes_up_the_batch_that_was_begun(mut world: World) {
+    let row = started(&world).await;
+    assert_eq!(world.store().sync_state(row).await.unwrap().1, None);
+    let begun = world.store().begin_batch(row, 0, 7, "a/0-7".to_owned()).await.unwrap();
+    assert_eq!((begun.number, begun.state), (1, BatchState::Begun));
+    world.reopen();
+    assert_eq!(world.store().sync_state(row).await.unwrap().1, Some(begun.clone()));
+    world.store().batch_packed(row, begun.number, vec![1; 32]).await.unwrap();
+    world.reopen();
+    let packed = world.store().sync_state(row).await.unwrap().1.unwrap();
+    assert_eq!((packed.state, packed.sha256.as_deref()), (BatchState::Packed, Some(&[1; 32][..])));
+    world.store().batch_loaded(row, packed, 3, 5, 1).await.unwrap();
+    let (state, open) = world.store().sync_state(row).await.unwrap();
+    assert_eq!((state.position, state.events, state.rows, state.unparsed), (7, 3, 5, 1));
+    assert_eq!(open, None);
+    let done = world.store().sync_batches(row, 0, 10).await.unwrap();
+    assert_eq!(done.iter().map(|batch| batch.object.as_str()).collect::<Vec<_>>(), ["a/0-7"]);
+    let next = world.store().begin_batch(row, 7, 9, "a/7-9".to_owned()).await.unwrap();
+    assert_eq!(next.number, 2);
+}
+
+pub async fn refuses_a_second_open_batch(world: World) {
+    let row = started(&world).await;
+    world.store().begin_batch(row, 0, 7, "a".to_owned()).await.unwrap();
+    for (after, last) in [(0, 7), (0, 8), (7, 9)] {
+        let second = world.store().begin_batch(row, after, last, "b".to_owned()).await;
+        assert!(matches!(second, Err(StoreError::Conflict(_))), "{second:?}");
+    }
+}
+
+pub async fn counts_a_loaded_batch_once(world: World) {
+    let row = started(&world).await;
+    let batch = world.store().begin_batch(row, 0, 7, "a".to_owned()).await.unwrap();
+    world.store().batch_packed(row, batch.number, vec![1; 32]).await.unwrap();
+    world.store().batch_loaded(row, batch.clone(), 3, 5, 0).await.unwrap();
+    drop(world.store().batch_loaded(row, batch, 3, 5, 0).await);
+    let (state, _) = world.store().sync_state(row).await.unwrap();
+    assert_eq!((state.events, state.rows), (3, 5));
+}
+
+pub async fn remembers_how_runs_ended(mut world: World) {
+    world.apply(sync("s")).await;
+    let row = world.sync("s");
+    assert_eq!(world.store().sync_state(row).await.unwrap().0, linkspan_store::SyncState::default());
+    world.store().sync_started(row).await.unwrap();
+    let begun = world.clock.now();
+    world.clock.advance(Duration::from_secs(1));
+    world.store().sync_finished(row, Some("the disk is full".to_owned())).await.unwrap();
+    world.reopen();
+    let (state, _) = world.store().sync_state(row).await.unwrap();
+    assert_eq!((state.started_at, state.failed_at), (Some(begun), Some(world.clock.now())));
+    assert_eq!((state.succeeded_at, state.error.as_deref()), (None, Some("the disk is full")));
+    world.store().sync_started(row).await.unwrap();
+    world.store().sync_finished(row, None).await.unwrap();
+    let (state, _) = world.store().sync_state(row).await.unwrap();
+    assert_eq!((state.succeeded_at, state.error), (Some(world.clock.now()), None));
+    assert!(state.failed_at.is_some());
+}
