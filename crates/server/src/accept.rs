@@ -216,8 +216,7 @@ fn http_builder() -> auto::Builder<TokioExecutor> {
         .http1()
         .max_buf_size(2 * limits::HEAD_MAX_BYTES)
         .max_headers(2 * limits::HEADERS_MAX)
-        .half_close(false)
-        .pipeline_flush(true);
+        .half_close(false);
     builder
         .http2()
         .max_header_list_size(2 * limits::HEAD_MAX_BYTES as u32)
