@@ -1,2 +1,35 @@
-//! The executable.
-fn main() {}
+//! The executable: one binary for the server and for its operator.
+
+mod cli;
+mod client;
+mod commands;
+mod documents;
+mod lifecycle;
+mod output;
+mod secrets;
+mod serve;
+mod tables;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::run(*args),
+        command => commands::run(command, cli.connect, cli.output),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            client::exit_code(&error)
+        }
+    }
+}

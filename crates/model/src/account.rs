@@ -1,6 +1,7 @@
 //! Accounts: stored credentials of one auth type, used by one or more connections.
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -9,7 +10,7 @@ use crate::name::Name;
 use crate::secret::SecretRef;
 
 /// The `spec` of an account document: one key that names the auth type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum AccountSpec {
     /// No credentials.
@@ -21,7 +22,7 @@ pub enum AccountSpec {
 }
 
 /// User and password; both may be empty, and the password may hold colons.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BasicSpec {
     /// The user; without colons.
@@ -32,7 +33,7 @@ pub struct BasicSpec {
 }
 
 /// A part of credentials: plain text, or `{secret: NAME}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Credential {
     /// Stands in the document as it is.

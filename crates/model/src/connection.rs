@@ -1,5 +1,6 @@
 //! Connections: configured ways to one outside API.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -9,13 +10,16 @@ use crate::name::Name;
 use crate::units::{ByteSize, Duration};
 
 /// The `spec` of a connection document.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionSpec {
     /// What request paths are appended to. With one, requests to other origins are refused; without one,
     /// requests name whole URLs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
+    /// An endpoint of this server, in place of a base URL: requests go to its URL, whatever its key is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Name>,
     /// The credentials that requests carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Name>,
@@ -37,7 +41,7 @@ pub struct ConnectionSpec {
 }
 
 /// Longest times of the stages of an exchange.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageTimeouts {
     /// Until the TCP connection stands. Default 5s.
@@ -52,7 +56,7 @@ pub struct StageTimeouts {
 }
 
 /// Limits that a connection may set for itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionLimits {
     /// Longest answer. Default 10MiB, at most 64MiB.
@@ -85,6 +89,9 @@ impl ConnectionSpec {
         let mut faults = Vec::new();
         if let Some(text) = &self.base_url {
             faults.extend(base_url_fault(text));
+        }
+        if self.base_url.is_some() && self.endpoint.is_some() {
+            faults.push(Fault::new("endpoint", "give base_url or endpoint, not both"));
         }
         let total = self.total_timeout();
         if total.is_zero() || total > limits::TOTAL_TIMEOUT_MAX {

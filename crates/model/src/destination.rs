@@ -1,11 +1,12 @@
 //! Destinations: databases with tables that syncs load.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 
 /// The `spec` of a destination document: one key that names the kind of database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum DestinationSpec {
     /// A SQLite file.
@@ -13,7 +14,7 @@ pub enum DestinationSpec {
 }
 
 /// A SQLite file below the data folder's `destinations/`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteSpec {
     /// Relative path, without `..`.

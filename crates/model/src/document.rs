@@ -1,22 +1,24 @@
 //! Documents: everything that a person configures, as `kind`, `name` and `spec`.
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::account::AccountSpec;
 use crate::connection::ConnectionSpec;
 use crate::destination::DestinationSpec;
 use crate::endpoint::EndpointSpec;
 use crate::fault::Fault;
+use crate::limits;
 use crate::name::{Name, near_match};
 use crate::recipe::RecipeSpec;
 use crate::secret::SecretSpec;
 use crate::sync::SyncSpec;
 
 /// The kinds of documents, in the order in which they depend on each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A secret value, by reference.
@@ -220,6 +222,14 @@ impl Document {
         self.spec.kind()
     }
 
+    /// The document with the defaults of its kind written out.
+    #[must_use]
+    pub fn with_defaults(&self) -> Value {
+        let mut document = self.to_value();
+        fill(&mut document["spec"], &defaults(self.kind()));
+        document
+    }
+
     /// The document as its author would write it: `kind`, `name`, what describes it, `spec`.
     #[must_use]
     pub fn to_value(&self) -> Value {
@@ -231,6 +241,83 @@ impl Document {
             spec: self.written.clone(),
         };
         serde_json::to_value(envelope).unwrap_or_default()
+    }
+}
+
+/// The JSON Schema of documents, for editors: one of the kinds.
+#[must_use]
+pub fn schema() -> Value {
+    let mut generator = schemars::SchemaGenerator::default();
+    let kinds: Vec<Value> = Kind::ALL
+        .into_iter()
+        .map(|kind| {
+            let spec = match kind {
+                Kind::Secret => generator.subschema_for::<SecretSpec>(),
+                Kind::Account => generator.subschema_for::<AccountSpec>(),
+                Kind::Connection => generator.subschema_for::<ConnectionSpec>(),
+                Kind::Endpoint => generator.subschema_for::<EndpointSpec>(),
+                Kind::Recipe => generator.subschema_for::<RecipeSpec>(),
+                Kind::Destination => generator.subschema_for::<DestinationSpec>(),
+                Kind::Sync => generator.subschema_for::<SyncSpec>(),
+            };
+            json!({
+                "title": kind.as_str(),
+                "type": "object",
+                "required": ["kind", "name", "spec"],
+                "additionalProperties": false,
+                "properties": {
+                    "kind": {"const": kind.as_str()},
+                    "name": generator.subschema_for::<Name>(),
+                    "description": {"type": "string"},
+                    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "spec": spec,
+                },
+            })
+        })
+        .collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Linkspan document",
+        "oneOf": kinds,
+        "$defs": generator.take_definitions(true),
+    })
+}
+
+/// What a document of this kind says where it says nothing.
+fn defaults(kind: Kind) -> Value {
+    use crate::units::{ByteSize, Duration};
+    let time = |duration: std::time::Duration| {
+        Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).to_string()
+    };
+    let size = |bytes: u64| ByteSize::from_bytes(bytes).to_string();
+    match kind {
+        Kind::Secret | Kind::Account | Kind::Destination => json!({}),
+        Kind::Connection => json!({
+            "timeout": time(limits::TOTAL_TIMEOUT),
+            "timeouts": {
+                "connect": time(limits::CONNECT_TIMEOUT),
+                "tls": time(limits::CONNECT_TIMEOUT),
+                "first_byte": time(limits::FIRST_BYTE_TIMEOUT),
+            },
+            "redirects": 0,
+            "limits": {"response": size(limits::RESPONSE_DEFAULT_BYTES)},
+        }),
+        Kind::Endpoint => json!({"limits": {"body": size(limits::BODY_DEFAULT_BYTES)}, "enabled": true}),
+        Kind::Recipe => json!({"enabled": true}),
+        Kind::Sync => json!({"bucket": "own", "format": "unpacked", "enabled": true}),
+    }
+}
+
+/// Puts `defaults` where `value` says nothing.
+fn fill(value: &mut Value, defaults: &Value) {
+    let (Value::Object(value), Value::Object(defaults)) = (value, defaults) else { return };
+    for (key, default) in defaults {
+        match value.get_mut(key) {
+            Some(said) => fill(said, default),
+            None => {
+                value.insert(key.clone(), default.clone());
+            }
+        }
     }
 }
 
@@ -284,7 +371,6 @@ fn shape_fault(path: String, message: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn faults(value: &Value) -> Vec<String> {
         Document::read(value).unwrap_err().iter().map(ToString::to_string).collect()

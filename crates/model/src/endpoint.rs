@@ -1,5 +1,6 @@
 //! Endpoints: the URLs that we serve, and what a request there must be to become an event.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -8,7 +9,7 @@ use crate::units::{ByteSize, Duration};
 use crate::verify::Verify;
 
 /// The `spec` of an endpoint document.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSpec {
     /// What the body must parse as; left out: anything is accepted, unparsed.
@@ -28,7 +29,7 @@ pub struct EndpointSpec {
 }
 
 /// What a body is declared to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// RFC 8259; a body that does not parse is refused with 400 and kept among the refusals.
@@ -44,7 +45,7 @@ pub enum Format {
 }
 
 /// Requests with an equal value at `by` within the window are answered 2xx and stored once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dedupe {
     /// Where the sender's id of an event stands.
@@ -55,7 +56,7 @@ pub struct Dedupe {
 }
 
 /// Limits that an endpoint may set for itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointLimits {
     /// Longest body. Default 5 MiB, at most 64 MiB.

@@ -1,6 +1,7 @@
 //! Events: accepted requests, raw and immutable.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::EventId;
@@ -80,7 +81,7 @@ impl<'de> Deserialize<'de> for HeaderText {
 }
 
 /// How a request proved itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifiedBy {
     /// `none`, `token` or `hmac`.
     pub by: String,
@@ -89,7 +90,7 @@ pub struct VerifiedBy {
 }
 
 /// Everything of an accepted request but its body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventHead {
     /// The method.
     pub method: String,

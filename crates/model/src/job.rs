@@ -1,5 +1,6 @@
 //! Jobs: runs of recipes, with the input and output of every step.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EventId, JobId};
@@ -7,7 +8,7 @@ use crate::name::Name;
 use crate::time::Timestamp;
 
 /// Where a job or a step stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
     /// Waits for a worker.
@@ -60,7 +61,7 @@ impl std::str::FromStr for JobStatus {
 }
 
 /// Why a step or a job failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepError {
     /// Dotted slug: `template.unknown_pill`, `outbound.timeout`, `response.status`.
     pub code: String,
@@ -75,7 +76,7 @@ pub struct StepError {
 }
 
 /// A step of a job, as far as it has come.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepRun {
     /// The step's id in its recipe.
     pub id: String,
@@ -90,6 +91,9 @@ pub struct StepRun {
     /// Why it failed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<StepError>,
+    /// Whether an earlier attempt may have been sent by a worker that went away before it could record it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// When it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
@@ -102,7 +106,7 @@ pub struct StepRun {
 }
 
 /// One run of a recipe on one event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
     /// Its id.
     pub id: JobId,

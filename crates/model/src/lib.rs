@@ -14,11 +14,18 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod name;
+pub mod naming;
 pub mod recipe;
 pub mod request;
+pub mod response;
+pub mod retry;
+pub mod rows;
+mod schema;
 pub mod secret;
 pub mod sync;
+pub mod template;
 pub mod time;
+pub mod tree;
 pub mod units;
 pub mod verify;
 

@@ -1,6 +1,7 @@
 //! Requests that are ready to send, and what came of them.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -18,7 +19,7 @@ pub struct RequestSpec {
 }
 
 /// A request as it was sent, secrets masked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SentRequest {
     /// The method.
     pub method: String,
@@ -32,7 +33,7 @@ pub struct SentRequest {
 }
 
 /// A response as it was received, secrets masked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReceivedResponse {
     /// The status code.
     pub status: u16,
@@ -44,7 +45,7 @@ pub struct ReceivedResponse {
 }
 
 /// A body for people: text where it is text, base64 where not, with its whole size beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShownBody {
     /// The body as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,7 +62,7 @@ pub struct ShownBody {
 
 /// How long the stages of an exchange took, in microseconds. A stage that did not happen (a reused
 /// connection, a literal address) is absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Timings {
     /// Looking the name up.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -42,7 +43,7 @@ impl fmt::Debug for SecretBytes {
 pub const MASK: &str = "••••••";
 
 /// A reference to a secret document: `{secret: NAME}`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretRef {
     /// The name of the secret document.
@@ -51,7 +52,7 @@ pub struct SecretRef {
 
 /// What a secret document says: where its value comes from. Exactly one of the three is given, except
 /// that a document without any keeps the value that an earlier apply stored.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretSpec {
     /// An environment variable of the server; its name starts with `LINKSPAN_SECRET_`, so that a document
@@ -90,7 +91,7 @@ impl SecretSpec {
 }
 
 /// A secret given as text in a document.
-#[derive(Clone, PartialEq, Eq, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema, Zeroize, ZeroizeOnDrop)]
 #[serde(transparent)]
 pub struct SecretText(String);
 

@@ -1,5 +1,6 @@
 //! Syncs: events of one endpoint, archived in a bucket and loaded into one table.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -7,7 +8,7 @@ use crate::name::Name;
 use crate::units::Duration;
 
 /// The `spec` of a sync document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyncSpec {
     /// Where the events come from.
@@ -29,7 +30,7 @@ pub struct SyncSpec {
 }
 
 /// Where the events of a sync come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The endpoint.
@@ -37,7 +38,7 @@ pub struct Source {
 }
 
 /// Where raw events are archived.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Bucket {
     /// The folder `bucket/` in the data folder.
@@ -46,7 +47,7 @@ pub enum Bucket {
 }
 
 /// The table that a sync loads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// The destination document.
@@ -58,7 +59,7 @@ pub struct Target {
 }
 
 /// How an event becomes rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncFormat {
     /// The whole body in the column `payload`, one row per event.

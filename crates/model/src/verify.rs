@@ -11,6 +11,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use subtle::{Choice, ConstantTimeEq as _};
@@ -22,7 +23,7 @@ use crate::time::Timestamp;
 use crate::units::Duration;
 
 /// How a caller proves itself: `none`, or one key that names the way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Verify {
     /// Not at all; whoever knows the URL may send.
@@ -34,7 +35,7 @@ pub enum Verify {
 }
 
 /// A shared token in a header.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenSpec {
     /// The header that holds the token.
@@ -47,7 +48,7 @@ pub struct TokenSpec {
 }
 
 /// A keyed hash over the raw body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HmacSpec {
     /// The header that holds the signature.
@@ -84,7 +85,7 @@ pub struct HmacSpec {
 }
 
 /// Hash of a keyed signature.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the names of the hashes say it")]
 #[expect(non_camel_case_types, reason = "the document's own words")]
 pub enum Algorithm {
@@ -100,7 +101,7 @@ pub enum Algorithm {
 }
 
 /// How a signature is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[expect(non_camel_case_types, reason = "the document's own words")]
 pub enum Encoding {
     /// RFC 4648, section 4, padding optional.
@@ -113,7 +114,7 @@ pub enum Encoding {
 }
 
 /// Where the time of signing stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TimestampSpec {
     /// `header:Name`, or `field:t` for a pair of the signature header.
@@ -127,7 +128,7 @@ pub struct TimestampSpec {
 }
 
 /// Unit of a time stamp.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TimestampUnit {
     /// Seconds since the Unix epoch.
@@ -140,7 +141,7 @@ pub enum TimestampUnit {
 }
 
 /// How a secret's text becomes the key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeySpec {
     /// Removed from the beginning: `whsec_`.
@@ -152,7 +153,7 @@ pub struct KeySpec {
 }
 
 /// How a key is written in a secret.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyEncoding {
     /// Its bytes as they are.
@@ -560,6 +561,15 @@ impl Verifier {
                 check.verify(headers, body, now)?;
                 Ok(Proof { by: self.by(), ok: true, credential_header: None })
             }
+        }
+    }
+
+    /// The header whose value is a credential and must not be kept, when there is one.
+    #[must_use]
+    pub fn credential_header(&self) -> Option<&HeaderName> {
+        match &self.0 {
+            Scheme::Token(check) => Some(&check.header),
+            Scheme::None | Scheme::Hmac(_) => None,
         }
     }
 

@@ -42,11 +42,7 @@ pub struct AcceptLimits {
 impl Default for AcceptLimits {
     fn default() -> Self {
         Self {
-            stages: StageLimits {
-                head: limits::HEAD_TIMEOUT,
-                idle: limits::IDLE_TIMEOUT,
-                write: limits::BODY_TIMEOUT,
-            },
+            stages: StageLimits { head: limits::HEAD_TIMEOUT, idle: limits::IDLE_TIMEOUT, write: limits::BODY_TIMEOUT },
             handshake: limits::HEAD_TIMEOUT,
             connections: limits::CONNECTIONS_MAX,
         }
@@ -59,11 +55,8 @@ pub trait Handler: Clone + Send + Sync + 'static {
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
 
     /// Answers one request from `peer`.
-    fn handle(
-        &self,
-        request: Request<Incoming>,
-        peer: SocketAddr,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+    fn handle(&self, request: Request<Incoming>, peer: SocketAddr)
+    -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// A listening socket and how it treats its connections.
@@ -151,7 +144,8 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
             }
         };
         let Some(place) = connections.place() else { continue };
-        let connection = Connection { place, peer, limits: listener.limits, handler: handler.clone(), stop: stop.clone() };
+        let connection =
+            Connection { place, peer, limits: listener.limits, handler: handler.clone(), stop: stop.clone() };
         tasks.spawn(connection.run(stream, listener.tls.clone()));
     }
 }
@@ -183,11 +177,11 @@ impl<H: Handler> Connection<H> {
         let Self { place, peer, limits, handler, stop } = self;
         let activity = Arc::clone(&place.activity);
         let io = TokioIo::new(Staged::new(stream, Arc::clone(&activity), limits.stages));
-        let service = service_fn(|request| {
+        let service = service_fn(move |request| {
             let busy = activity.request();
-            let answer = handler.handle(request, peer);
+            let handler = handler.clone();
             async move {
-                let answer = answer.await;
+                let answer = handler.handle(request, peer).await;
                 drop(busy);
                 Ok::<_, Infallible>(answer)
             }

@@ -1,1 +1,11 @@
 //! What others call: ingress, the operator API, probes, OpenAPI.
+
+pub mod accept;
+mod api;
+pub mod ingress;
+mod metrics;
+mod problem;
+pub mod staged;
+
+pub use api::{Api, Exposure, OperatorHandler, Parts, TablePage, TableSummary, Tables, TablesFuture, openapi_document};
+pub use problem::Problem;

@@ -24,39 +24,22 @@ pub struct Problem {
 }
 
 /// The body of an error.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ErrorBody {
     /// What is wrong.
     pub error: ErrorDetail,
 }
 
 /// What is wrong.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ErrorDetail {
     /// Dotted slug.
-    #[schema(example = "document.invalid")]
     pub code: String,
     /// What happened and what to do.
     pub description: String,
     /// Every fault of the documents that were sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<FaultBody>)]
     pub faults: Vec<Fault>,
-}
-
-/// One mistake in one document.
-#[derive(utoipa::ToSchema, Serialize)]
-pub struct FaultBody {
-    /// Position of the document in what was sent, from 0.
-    pub document: Option<u64>,
-    /// `kind/name` of the document.
-    pub subject: Option<String>,
-    /// Where in the document: `spec.verify.hmac.header`.
-    pub path: String,
-    /// What is wrong.
-    pub reason: String,
-    /// What to do about it.
-    pub hint: Option<String>,
 }
 
 impl Problem {

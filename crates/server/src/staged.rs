@@ -182,7 +182,11 @@ impl<S: AsyncWrite + Unpin> Staged<S> {
             return written;
         }
         let deadline = *self.write_deadline.get_or_insert_with(|| Instant::now() + self.limits.write);
-        if self.is_late(deadline, cx) { Poll::Ready(Err(late("the answer was not read in time"))) } else { Poll::Pending }
+        if self.is_late(deadline, cx) {
+            Poll::Ready(Err(late("the answer was not read in time")))
+        } else {
+            Poll::Pending
+        }
     }
 }
 

@@ -579,8 +579,8 @@ fn insert_step(
     let run = &step.run;
     db.prepare_cached(
         "INSERT OR REPLACE INTO steps (job, position, id, status, attempts, started_at, finished_at, retry_at, error,
-                                       input, output, result, result_spool)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                                       input, output, result, result_spool, resumed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?
     .execute(params![
         job.seq().cast_signed(),
@@ -595,7 +595,8 @@ fn insert_step(
         run.input.as_ref().map(Value::to_string),
         run.output.as_ref().map(Value::to_string),
         result,
-        file.map(SpoolFile::name)
+        file.map(SpoolFile::name),
+        run.resumed
     ])?;
     if let Some(file) = file {
         db.prepare_cached("INSERT INTO spool (name, size) VALUES (?1, ?2)")?
@@ -675,7 +676,7 @@ async fn remove_spooled(spool: Spool, files: Vec<String>) -> Result<()> {
     .await
 }
 
-const STEP: &str = "id, status, attempts, started_at, finished_at, retry_at, error, input, output";
+const STEP: &str = "id, status, attempts, started_at, finished_at, retry_at, error, input, output, resumed";
 
 fn step_of(row: &Row<'_>) -> Result<StepRun> {
     let json = |text: Option<String>| text.map(|text| serde_json::from_str(&text)).transpose();
@@ -692,6 +693,7 @@ fn step_of(row: &Row<'_>) -> Result<StepRun> {
         error: error.map(|text| serde_json::from_str(&text)).transpose()?,
         input: json(row.get(7)?)?,
         output: json(row.get(8)?)?,
+        resumed: row.get(9)?,
     })
 }
 
@@ -712,7 +714,7 @@ fn finished_steps(db: &Connection, spool: &Spool, job: JobId) -> Result<Vec<Fini
     let mut rows = statement.query([job.seq().cast_signed()])?;
     let mut steps = Vec::new();
     while let Some(row) = rows.next()? {
-        let result = match (row.get::<_, Option<Vec<u8>>>(9)?, row.get::<_, Option<String>>(10)?) {
+        let result = match (row.get::<_, Option<Vec<u8>>>(10)?, row.get::<_, Option<String>>(11)?) {
             (Some(inline), _) => Some(inline),
             (None, Some(file)) => Some(spool.read(&file)?),
             (None, None) => None,

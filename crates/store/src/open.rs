@@ -93,6 +93,7 @@ struct Inner {
     reloading: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
     jobs: Wakeup,
+    syncs: Wakeup,
     disk: DiskGuard,
 }
 
@@ -146,6 +147,7 @@ impl Store {
             reloading: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(revision),
             jobs: Wakeup::default(),
+            syncs: Wakeup::default(),
             disk,
         })))
     }
@@ -245,6 +247,10 @@ impl Store {
 
     pub(crate) fn jobs_wakeup(&self) -> &Wakeup {
         &self.0.jobs
+    }
+
+    pub(crate) fn syncs_wakeup(&self) -> &Wakeup {
+        &self.0.syncs
     }
 
     pub(crate) fn now(&self) -> linkspan_model::Timestamp {

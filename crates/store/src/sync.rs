@@ -17,6 +17,8 @@ pub struct SyncState {
     pub rows: u64,
     /// Events whose body could not be unpacked and stands whole in `payload`.
     pub unparsed: u64,
+    /// When a run was last asked for.
+    pub requested_at: Option<Timestamp>,
     /// When the last run began.
     pub started_at: Option<Timestamp>,
     /// When the last run ended.
@@ -81,6 +83,39 @@ impl Store {
             Ok(found)
         })
         .await
+    }
+
+    /// Asks for a run now; gives when, for [`Store::sync_is_done`].
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn request_sync(&self, sync: i64) -> Result<Timestamp> {
+        let now = self.now();
+        self.write(move |db| {
+            db.prepare_cached(
+                "INSERT INTO sync_states (sync, position, requested_at) VALUES (?1, 0, ?2)
+                 ON CONFLICT (sync) DO UPDATE SET requested_at = excluded.requested_at",
+            )?
+            .execute(params![sync, now.as_micros()])?;
+            Ok(())
+        })
+        .await?;
+        self.syncs_wakeup().notify();
+        Ok(now)
+    }
+
+    /// Whether a run that began at `requested` or later has ended.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn sync_is_done(&self, sync: i64, requested: Timestamp) -> Result<bool> {
+        let (state, _) = self.sync_state(sync).await?;
+        Ok(state.started_at >= Some(requested) && state.finished_at >= state.started_at)
+    }
+
+    /// Waits until a run may have been asked for, at most `poll` long.
+    pub async fn wait_for_sync_requests(&self, poll: std::time::Duration) {
+        self.syncs_wakeup().wait(poll).await;
     }
 
     /// Notes that a run begins.
@@ -208,7 +243,7 @@ fn state(db: &Connection, sync: i64) -> Result<SyncState> {
     let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     let found = db
         .prepare_cached(
-            "SELECT position, events, rows, unparsed, started_at, finished_at, succeeded_at, failed_at, error
+            "SELECT position, events, rows, unparsed, started_at, finished_at, succeeded_at, failed_at, error, requested_at
              FROM sync_states WHERE sync = ?1",
         )?
         .query_row([sync], |row| {
@@ -222,6 +257,7 @@ fn state(db: &Connection, sync: i64) -> Result<SyncState> {
                 succeeded_at: time(row.get(6)?),
                 failed_at: time(row.get(7)?),
                 error: row.get(8)?,
+                requested_at: time(row.get(9)?),
             })
         })
         .optional()?;

@@ -123,7 +123,10 @@ impl Call {
     }
 
     /// A text of the query as something else.
-    pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
+    pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Problem> {
         let parse = |text: &str| text.parse().map_err(|error| bad_request("query.invalid", format!("{name}: {error}")));
         self.text(name).map(parse).transpose()
     }
@@ -147,11 +150,7 @@ impl Call {
     pub(super) fn typed<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         serde_path_to_error::deserialize(&self.body).map_err(|error| {
             let path = error.path().to_string();
-            Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "request.invalid",
-                format!("{path}: {}", error.inner()),
-            )
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "request.invalid", format!("{path}: {}", error.inner()))
         })
     }
 
@@ -288,5 +287,6 @@ async fn read_body(headers: &HeaderMap, mut body: Body, required: bool) -> Resul
             "send JSON, and say so: Content-Type: application/json",
         ));
     }
-    serde_json::from_slice(&read).map_err(|error| bad_request("body.malformed", format!("the body is not JSON: {error}")))
+    serde_json::from_slice(&read)
+        .map_err(|error| bad_request("body.malformed", format!("the body is not JSON: {error}")))
 }

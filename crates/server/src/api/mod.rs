@@ -39,8 +39,14 @@ pub trait Tables: Send + Sync + 'static {
     /// The tables of a destination.
     fn list(&self, destination: Name) -> TablesFuture<'_, Vec<TableSummary>>;
     /// A page of a table: `limit` rows after `offset`.
-    fn page(&self, destination: Name, schema: String, table: String, offset: u64, limit: u32)
-    -> TablesFuture<'_, TablePage>;
+    fn page(
+        &self,
+        destination: Name,
+        schema: String,
+        table: String,
+        offset: u64,
+        limit: u32,
+    ) -> TablesFuture<'_, TablePage>;
 }
 
 /// What a reader of tables gives: `None` when there is no such table.
@@ -137,9 +143,5 @@ impl Handler for OperatorHandler {
 /// An unexpected fault of ours: the caller learns that it is ours, the log learns what.
 fn internal(reason: &dyn std::fmt::Display) -> Problem {
     tracing::error!(%reason, "an operator request failed");
-    Problem::new(
-        http::StatusCode::INTERNAL_SERVER_ERROR,
-        "server.internal",
-        "the server failed; its log says why",
-    )
+    Problem::new(http::StatusCode::INTERNAL_SERVER_ERROR, "server.internal", "the server failed; its log says why")
 }

@@ -231,12 +231,7 @@ pub(super) struct Declared {
     pub(super) kind: Option<linkspan_model::Kind>,
 }
 
-async fn answer(
-    api: Api,
-    declared: &Declared,
-    path: Vec<(String, String)>,
-    request: Request<Body>,
-) -> Response<Body> {
+async fn answer(api: Api, declared: &Declared, path: Vec<(String, String)>, request: Request<Body>) -> Response<Body> {
     let outcome = match Call::read(&api, declared, path, request).await {
         Ok(call) => (declared.run)(api, call).await,
         Err(problem) => Err(problem),

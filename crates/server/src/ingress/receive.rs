@@ -315,7 +315,8 @@ impl Ingress {
     ) -> Problem {
         let Refused { problem, cause, body, .. } = refused;
         self.0.metrics.refused(problem.status.as_u16(), problem.code);
-        let credential = endpoint.and_then(|endpoint| endpoint.verifier.as_ref().ok()).and_then(|v| v.credential_header());
+        let credential =
+            endpoint.and_then(|endpoint| endpoint.verifier.as_ref().ok()).and_then(|v| v.credential_header());
         self.0.refusals.record(NewRefusal {
             endpoint: endpoint.map(|endpoint| endpoint.row),
             at: now,
@@ -368,7 +369,8 @@ fn split_path(path: &str) -> Option<(&str, Option<&str>)> {
 /// Headers as received; the value of one that carried a credential is a marker.
 fn kept_headers(headers: &HeaderMap, credential: Option<&HeaderName>) -> Headers {
     let is_credential = |name: &HeaderName| {
-        Some(name) == credential || matches!(*name, header::AUTHORIZATION | header::PROXY_AUTHORIZATION | header::COOKIE)
+        Some(name) == credential
+            || matches!(*name, header::AUTHORIZATION | header::PROXY_AUTHORIZATION | header::COOKIE)
     };
     headers
         .iter()
@@ -402,8 +404,7 @@ fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refus
     let fields = head.headers.len();
     let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if fields > limits::HEADERS_MAX || bytes > limits::HEAD_MAX_BYTES {
-        let text =
-            format!("the head has more than {} fields or {} bytes", limits::HEADERS_MAX, limits::HEAD_MAX_BYTES);
+        let text = format!("the head has more than {} fields or {} bytes", limits::HEADERS_MAX, limits::HEAD_MAX_BYTES);
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head.too_large", &text, text.clone()));
     }
     check_content_type(endpoint.spec.format, head.headers)
@@ -436,9 +437,13 @@ fn verify(endpoint: &EndpointView, headers: &HeaderMap, body: &Bytes, now: Times
         Refused { cause: reason.clone(), ..Refused::from(problem) }
     })?;
     verifier.verify(headers, body, now).map_err(|error| {
-        let mut refused =
-            Refused::new(StatusCode::UNAUTHORIZED, "verify.failed", "the request did not prove itself", error.to_string())
-                .with_body(body);
+        let mut refused = Refused::new(
+            StatusCode::UNAUTHORIZED,
+            "verify.failed",
+            "the request did not prove itself",
+            error.to_string(),
+        )
+        .with_body(body);
         refused.cause = format!("{}: {error}", error.code());
         refused
     })
@@ -455,9 +460,9 @@ fn check_format(format: Option<Format>, body: &Bytes) -> Result<(), Refused> {
         Some(Format::Json) => serde_json::from_slice::<serde::de::IgnoredAny>(body)
             .map(|_| ())
             .map_err(|error| malformed("JSON", error.to_string())),
-        Some(Format::Text | Format::Form) => std::str::from_utf8(body)
-            .map(|_| ())
-            .map_err(|error| malformed("text in UTF-8", error.to_string())),
+        Some(Format::Text | Format::Form) => {
+            std::str::from_utf8(body).map(|_| ()).map_err(|error| malformed("text in UTF-8", error.to_string()))
+        }
         Some(Format::Bytes | Format::Query) | None => Ok(()),
     }
 }
@@ -521,7 +526,10 @@ mod tests {
 
     #[test]
     fn finds_the_senders_id_where_the_endpoint_says() {
-        assert_eq!(json_scalar(br#"{"a":{"id":12345678901234567890123}}"#, "/a/id").unwrap(), b"12345678901234567890123");
+        assert_eq!(
+            json_scalar(br#"{"a":{"id":12345678901234567890123}}"#, "/a/id").unwrap(),
+            b"12345678901234567890123"
+        );
         assert_eq!(json_scalar(br#"{"a":[1]}"#, "/a"), None);
         assert_eq!(form_value(b"x=1&id=a%20b&id=c", "id").unwrap(), b"a b");
     }

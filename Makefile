@@ -1,0 +1,48 @@
+# Each line also works typed by hand.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+.PHONY: help run dev build test test-fast test-crash test-crash-long check fmt bench dist setup-build setup-test openapi clean-test
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+run: setup-build build ## Build and start the server with the first-hour example
+	@exec examples/first-hour/start
+
+dev: setup-build ## Start a debug build with the first-hour example
+	cargo build
+	@LINKSPAN_BIN=target/debug/linkspan exec examples/first-hour/start
+
+build: ## Build the release binary
+	cargo build --release --bin linkspan
+
+test: setup-test ## Install what the tests need and run all of them
+	@exec tests/run all
+
+test-fast: setup-build ## The tests that need no service
+	@exec tests/run fast
+
+test-crash-long: setup-test ## The crash loops for an hour
+	@CRASH_SECONDS=3600 exec tests/run crash
+
+check: ## Format, lints, bans, dependencies
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences and bans are not checked"; fi
+
+bench: setup-test ## Measure against a bare hyper server, as ratios within one run
+	@exec bench/run
+
+openapi: ## Write openapi.json from the code
+	UPDATE_OPENAPI=1 cargo test -p linkspan-server --test it openapi
+
+dist: ## A release archive with binary, unit file and notes
+	@exec deploy/dist
+
+setup-build: ## What a bare machine lacks to build
+	@exec tests/setup build
+
+setup-test: ## What a bare machine lacks to test
+	@exec tests/setup test

@@ -1,0 +1,129 @@
+//! Jobs.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::Commands;
+use crate::cli::{JobsArgs, JobsCommand, ListJobs};
+use crate::client::encoded;
+use crate::output;
+
+impl Commands {
+    pub(super) fn jobs(&self, args: JobsArgs) -> Result<()> {
+        match args.command {
+            None => self.list_jobs(&args.list),
+            Some(JobsCommand::List(list)) => self.list_jobs(&list),
+            Some(JobsCommand::Show { id }) => {
+                let answer = self.client.get(&format!("/api/v1/jobs/{}", encoded(&id)))?;
+                self.show(&answer, show_job);
+                Ok(())
+            }
+            Some(JobsCommand::Rerun { id }) => {
+                let answer = self.client.post(&format!("/api/v1/jobs/{}/rerun", encoded(&id)), None)?;
+                self.show(&answer, |data| output::line(data["id"].as_str().unwrap_or_default()));
+                Ok(())
+            }
+            Some(JobsCommand::Cancel { id }) => {
+                let answer = self.client.post(&format!("/api/v1/jobs/{}/cancel", encoded(&id)), None)?;
+                self.show(&answer, show_job);
+                Ok(())
+            }
+        }
+    }
+
+    fn list_jobs(&self, list: &ListJobs) -> Result<()> {
+        self.list(
+            "/api/v1/jobs",
+            &[("recipe", list.recipe.clone()), ("status", list.status.clone()), ("event", list.event.clone())],
+            &list.page,
+            &[
+                ("id", "/id"),
+                ("recipe", "/recipe"),
+                ("status", "/status"),
+                ("event", "/event"),
+                ("created at", "/created_at"),
+                ("finished at", "/finished_at"),
+                ("error", "/error/description"),
+            ],
+        )
+    }
+}
+
+fn show_job(job: &Value) {
+    let text = |value: &Value| output::cell(value);
+    output::line(&format!("{}  {}  {}", text(&job["id"]), text(&job["recipe"]), text(&job["status"])));
+    output::line(&format!(
+        "event {}  created {}  finished {}",
+        text(&job["event"]),
+        text(&job["created_at"]),
+        text(&job["finished_at"])
+    ));
+    if let Some(original) = job["rerun_of"].as_str() {
+        output::line(&format!("a rerun of {original}"));
+    }
+    if job["error"].is_object() {
+        output::line(&format!(
+            "error {}: {}",
+            text(&job["error"]["code"]),
+            job["error"]["description"].as_str().unwrap_or_default()
+        ));
+    }
+    for step in job["steps"].as_array().into_iter().flatten() {
+        show_step(step);
+    }
+}
+
+fn show_step(step: &Value) {
+    output::line("");
+    let attempts = &step["attempts"];
+    output::line(&format!(
+        "step {}  {}  attempts {attempts}",
+        output::cell(&step["id"]),
+        output::cell(&step["status"])
+    ));
+    if step["resumed"] == true {
+        output::line("  an earlier attempt may have been sent before the server stopped");
+    }
+    if let Some(at) = step["retry_at"].as_str() {
+        output::line(&format!("  tried again at {at}"));
+    }
+    if step["error"].is_object() {
+        let field = step["error"]["field"].as_str().map(|field| format!(" in {field}")).unwrap_or_default();
+        output::line(&format!(
+            "  error {}{field}: {}",
+            output::cell(&step["error"]["code"]),
+            step["error"]["description"].as_str().unwrap_or_default()
+        ));
+    }
+    let input = &step["input"];
+    if input.is_object() {
+        output::line("  input");
+        output::line(&format!("    {} {}", output::cell(&input["method"]), input["url"].as_str().unwrap_or_default()));
+        show_message(input, input["body"]["text"].as_str().or(input["body"]["base64"].as_str()).map(str::to_owned));
+    }
+    let sent = &step["output"];
+    if sent.is_object() {
+        output::line("  output");
+        output::line(&format!("    {}", sent["status"]));
+        let body = match &sent["body"] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => serde_json::to_string_pretty(other).ok(),
+        };
+        show_message(sent, body);
+    }
+}
+
+/// Headers and body, indented, without what could move the cursor.
+fn show_message(message: &Value, body: Option<String>) {
+    for header in message["headers"].as_array().into_iter().flatten() {
+        output::line(&output::plain(&format!(
+            "    {}: {}",
+            output::cell(&header[0]),
+            header[1].as_str().unwrap_or_default()
+        )));
+    }
+    for text in body.unwrap_or_default().lines() {
+        output::line(&output::plain(&format!("    {text}")));
+    }
+}

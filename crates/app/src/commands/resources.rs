@@ -1,0 +1,106 @@
+//! Documents one at a time.
+
+use std::io::Read as _;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::Commands;
+use crate::cli::{
+    EndpointsArgs, EndpointsCommand, Output, Page, RecipesArgs, RecipesCommand, ResourceCommand, SecretsArgs,
+    SecretsCommand,
+};
+use crate::client::encoded;
+use crate::{documents, output};
+
+impl Commands {
+    pub(super) fn resources(&self, plural: &str, command: Option<ResourceCommand>, page: &Page) -> Result<()> {
+        match command {
+            None => self.list_resources(plural, page),
+            Some(ResourceCommand::List(page)) => self.list_resources(plural, &page),
+            Some(ResourceCommand::Show { name }) => {
+                let answer = self.client.get(&format!("/api/v1/{plural}/{}", encoded(&name)))?;
+                match self.output {
+                    Output::Json => output::json(&answer),
+                    Output::Table => output::line(documents::to_yaml(&[answer["data"].clone()])?.trim_end()),
+                }
+                Ok(())
+            }
+            Some(ResourceCommand::Delete { name }) => {
+                self.client.delete(&format!("/api/v1/{plural}/{}", encoded(&name)))?;
+                output::note(&format!("deleted {name}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn list_resources(&self, plural: &str, page: &Page) -> Result<()> {
+        let mut columns = vec![("name", "/name"), ("revision", "/revision")];
+        columns.extend_from_slice(match plural {
+            "endpoints" => &[("url", "/status/url"), ("ready", "/status/ready"), ("unverified", "/status/unverified")],
+            "recipes" => &[("endpoint", "/spec/trigger/webhook/endpoint"), ("running", "/status/running")],
+            "secrets" => &[("has value", "/status/has_value")],
+            "connections" => &[("base url", "/spec/base_url"), ("account", "/spec/account")],
+            "syncs" => &[
+                ("from", "/spec/from/endpoint"),
+                ("schema", "/spec/to/schema"),
+                ("table", "/spec/to/table"),
+                ("rows", "/status/rows"),
+                ("succeeded at", "/status/succeeded_at"),
+                ("error", "/status/error"),
+            ],
+            _ => &[] as &[(&str, &str)],
+        });
+        columns.push(("updated at", "/updated_at"));
+        self.list(&format!("/api/v1/{plural}"), &[], page, &columns)
+    }
+
+    pub(super) fn secrets(&self, args: SecretsArgs) -> Result<()> {
+        match args.command {
+            None => self.resources("secrets", None, &args.page),
+            Some(SecretsCommand::Any(command)) => self.resources("secrets", Some(command), &args.page),
+            Some(SecretsCommand::Set { name }) => {
+                let mut value = String::new();
+                std::io::stdin().read_to_string(&mut value).context("standard input")?;
+                let value = value.strip_suffix('\n').unwrap_or(&value);
+                let body = json!({"spec": {"value": value}});
+                let answer = self.client.put(&format!("/api/v1/secrets/{}", encoded(&name)), body)?;
+                self.show(&answer, |_| output::note(&format!("set {name}")));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn endpoints(&self, args: EndpointsArgs) -> Result<()> {
+        match args.command {
+            None => self.resources("endpoints", None, &args.page),
+            Some(EndpointsCommand::Any(command)) => self.resources("endpoints", Some(command), &args.page),
+            Some(EndpointsCommand::Url { name }) => {
+                let answer = self.client.get(&format!("/api/v1/endpoints/{}", encoded(&name)))?;
+                self.show(&answer, |data| output::line(data["status"]["url"].as_str().unwrap_or_default()));
+                Ok(())
+            }
+            Some(EndpointsCommand::Rotate { name }) => {
+                let answer = self.client.post(&format!("/api/v1/endpoints/{}/rotate", encoded(&name)), None)?;
+                self.show(&answer, |data| output::line(data["url"].as_str().unwrap_or_default()));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn recipes(&self, args: RecipesArgs) -> Result<()> {
+        let set = |name: &str, verb: &str| -> Result<()> {
+            let answer = self.client.post(&format!("/api/v1/recipes/{}/{verb}", encoded(name)), None)?;
+            self.show(&answer, |data: &Value| {
+                output::line(if data["running"] == true { "running" } else { "stopped" });
+            });
+            Ok(())
+        };
+        match args.command {
+            None => self.resources("recipes", None, &args.page),
+            Some(RecipesCommand::Any(command)) => self.resources("recipes", Some(command), &args.page),
+            Some(RecipesCommand::Start { name }) => set(&name, "start"),
+            Some(RecipesCommand::Stop { name }) => set(&name, "stop"),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The server as a whole: check, backup, restore, token, version.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use clap::CommandFactory as _;
+use serde_json::{Value, json};
+
+use super::Commands;
+use crate::cli::{Cli, Connect, Output, TokenCommand};
+use crate::client::Client;
+use crate::output;
+
+impl Commands {
+    pub(super) fn check(&self) -> Result<()> {
+        let answer = self.client.get("/api/v1/check")?;
+        self.show(&answer, |data| {
+            let columns = [("level", "/level"), ("subject", "/subject")];
+            let findings = data["findings"].as_array().cloned().unwrap_or_default();
+            for (row, finding) in super::rows(&data["findings"], &columns).into_iter().zip(findings) {
+                output::line(&format!(
+                    "{:<8} {:<24} {}",
+                    row[0],
+                    row[1],
+                    finding["message"].as_str().unwrap_or_default()
+                ));
+            }
+        });
+        if answer["data"]["ok"] == true { Ok(()) } else { bail!("the check found errors") }
+    }
+
+    pub(super) fn backup(&self) -> Result<()> {
+        let bar = output::progress("writing a backup");
+        let answer = self.client.post("/api/v1/backup", None);
+        bar.finish_and_clear();
+        self.show(&answer?, |data| {
+            output::line(data["path"].as_str().unwrap_or_default());
+            output::note(&format!(
+                "{} events, {} jobs; the master key is not in it: keep that elsewhere",
+                data["events"], data["jobs"]
+            ));
+        });
+        Ok(())
+    }
+
+    pub(super) fn token(&self, command: &TokenCommand) -> Result<()> {
+        let TokenCommand::Rotate = command;
+        let answer = self.client.post("/api/v1/token/rotate", None)?;
+        self.show(&answer, |data| {
+            output::line(data["token"].as_str().unwrap_or_default());
+            output::note("the old token is dead; set LINKSPAN_TOKEN to this one, it is not shown again");
+        });
+        Ok(())
+    }
+}
+
+pub(super) fn restore(from: &Path, data: &Path, output: Output) -> Result<()> {
+    let folder = linkspan_store::DataFolder::lock(data)?;
+    let report = linkspan_store::restore(from, folder.path())?;
+    match output {
+        Output::Json => output::json(&json!({"data": report})),
+        Output::Table => {
+            output::line(&format!("restored {} events and {} jobs into {}", report.events, report.jobs, data.display()))
+        }
+    }
+    if !data.join("key").exists() {
+        output::note(
+            "put the master key of the backed-up server into this folder as `key`, or name it with --key-file",
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn version(connect: &Connect, output: Output) -> Result<()> {
+    let own = env!("CARGO_PKG_VERSION");
+    let server = Client::new(connect).and_then(|client| client.get("/api/v1/version")).ok();
+    let server = server.map_or(Value::Null, |answer| answer["data"]["version"].clone());
+    match output {
+        Output::Json => output::json(&json!({"data": {"client": own, "server": server}})),
+        Output::Table => {
+            output::line(&format!("client {own}"));
+            output::line(&format!("server {}", server.as_str().unwrap_or("not reached")));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn completions(shell: clap_complete::Shell) {
+    let mut command = Cli::command();
+    clap_complete::generate(shell, &mut command, "linkspan", &mut std::io::stdout());
+}

@@ -1,0 +1,221 @@
+//! Documents in files: YAML and JSON in, YAML out.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use serde::ser::{SerializeMap as _, SerializeSeq as _, Serializer};
+use serde_json::Value;
+
+use crate::client::Invalid;
+
+/// A document with the place it was read from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// `FILE:LINE` of its beginning.
+    pub(crate) place: String,
+    /// What it says.
+    pub(crate) value: Value,
+}
+
+/// Reads every document of these files and folders, folders in the order of their paths.
+pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    let mut faults = Vec::new();
+    for file in files(paths)? {
+        let (name, text) = read_file(&file)?;
+        match parse(&name, &text) {
+            Ok(found) => sources.extend(found),
+            Err(found) => faults.extend(found),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Invalid(faults.join("\n")).into());
+    }
+    if sources.is_empty() {
+        bail!(
+            "there are no documents in {}",
+            paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        );
+    }
+    Ok(sources)
+}
+
+fn read_file(path: &Path) -> Result<(String, String)> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("standard input")?;
+        return Ok(("standard input".to_owned(), text));
+    }
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok((path.display().to_string(), text))
+}
+
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut seen = HashSet::new();
+    for path in paths {
+        if path.is_dir() {
+            collect(path, &mut files)?;
+        } else {
+            files.push(path.clone());
+        }
+    }
+    files.retain(|file| seen.insert(file.clone()));
+    Ok(files)
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
+        .with_context(|| folder.display().to_string())?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<_>>()?;
+    entries.sort();
+    for path in entries {
+        let is_document =
+            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if is_document && has_kind(&path) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// A folder may hold payloads beside documents: JSON without a `kind` is not one.
+fn has_kind(path: &Path) -> bool {
+    path.extension().is_none_or(|extension| extension != "json")
+        || std::fs::read(path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+            .is_some_and(|value| value.get("kind").is_some())
+}
+
+/// The documents of a file. A line that begins with `---` parts them; so says YAML, also inside texts.
+fn parse(name: &str, text: &str) -> Result<Vec<Source>, Vec<String>> {
+    let mut parts: Vec<(usize, String)> = vec![(1, String::new())];
+    for (n, line) in text.lines().enumerate() {
+        let is_marker = line == "---" || line.starts_with("--- ") || line.starts_with("---\t");
+        if is_marker {
+            parts.push((n + 2, line[3..].trim_start().to_owned()));
+        }
+        if let (false, Some((_, part))) = (is_marker, parts.last_mut()) {
+            part.push_str(line);
+            part.push('\n');
+        }
+    }
+    let mut sources = Vec::new();
+    let mut faults = Vec::new();
+    for (line, part) in parts {
+        if part.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            continue;
+        }
+        match serde_saphyr::from_str::<Value>(&part) {
+            Ok(value) => sources.push(Source { place: format!("{name}:{}", first_line(line, &part)), value }),
+            Err(error) => faults.push(fault(name, line, &error)),
+        }
+    }
+    if faults.is_empty() { Ok(sources) } else { Err(faults) }
+}
+
+/// Where a document begins, behind the comments before it.
+fn first_line(line: usize, part: &str) -> usize {
+    let before = part.lines().take_while(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+    line + before.count()
+}
+
+fn fault(name: &str, first: usize, error: &serde_saphyr::Error) -> String {
+    let mut text = name.to_owned();
+    if let Some(at) = error.location() {
+        let line = usize::try_from(at.line()).unwrap_or(1) + first - 1;
+        let _ = write!(text, ":{line}:{}", at.column());
+    }
+    let reason = error.without_snippet().to_string();
+    format!("{text}: {reason}")
+}
+
+/// Documents as YAML, parted by `---`.
+pub(crate) fn to_yaml(documents: &[Value]) -> Result<String> {
+    let mut text = String::new();
+    for (n, document) in documents.iter().enumerate() {
+        if n > 0 {
+            text.push_str("---\n");
+        }
+        text.push_str(&serde_saphyr::to_string(&Yaml(document))?);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// A JSON value as YAML's serialiser wants it: numbers as numbers, whatever JSON's own representation is.
+struct Yaml<'a>(&'a Value);
+
+impl Serialize for Yaml<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::String(text) => serializer.serialize_str(text),
+            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+                (Some(number), _, _) => serializer.serialize_i64(number),
+                (None, Some(number), _) => serializer.serialize_u64(number),
+                (None, None, Some(number)) => serializer.serialize_f64(number),
+                (None, None, None) => serializer.serialize_str(&number.to_string()),
+            },
+            Value::Array(items) => {
+                let mut sequence = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    sequence.serialize_element(&Yaml(item))?;
+                }
+                sequence.end()
+            }
+            Value::Object(fields) => {
+                let mut map = serializer.serialize_map(Some(fields.len()))?;
+                for (key, value) in fields {
+                    map.serialize_entry(key, &Yaml(value))?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn reads_several_documents_with_their_places() {
+        let text = "# first\nkind: a\nname: x\n---\n\nkind: b\n--- \n# nothing\n";
+        let sources = parse("f.yaml", text).unwrap();
+        assert_eq!(sources.len(), 2);
+        assert_eq!(sources[0].place, "f.yaml:2");
+        assert_eq!(sources[1].place, "f.yaml:6");
+        assert_eq!(sources[1].value, json!({"kind": "b"}));
+    }
+
+    #[test]
+    fn names_the_line_of_a_syntax_error() {
+        let faults = parse("f.yaml", "kind: a\n---\nkind: b\nname: [1\n").unwrap_err();
+        assert!(faults[0].starts_with("f.yaml:"), "{faults:?}");
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let documents = [
+            json!({"kind": "endpoint", "name": "a", "spec": {"verify": "none", "n": 12, "f": 1.5, "t": "true", "x": null,
+                   "pill": "{{ trigger.body.a }}", "list": [1, "two", {"three": 3}], "yes": "yes", "multi": "a\nb\n"}}),
+            json!({"kind": "secret", "name": "b", "spec": {}}),
+        ];
+        let text = to_yaml(&documents).unwrap();
+        let read: Vec<Value> = parse("x", &text).unwrap().into_iter().map(|source| source.value).collect();
+        assert_eq!(read, documents);
+    }
+}

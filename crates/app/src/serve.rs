@@ -1,0 +1,297 @@
+//! `serve`: settings, wiring, and the order in which things start and stop.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context as _, Result, bail};
+use linkspan_engine::{Engine, dispatch, upkeep, worker};
+use linkspan_model::{Clock, Document, Timestamp};
+use linkspan_outbound::{Outbound, Policy};
+use linkspan_server::accept::{self, AcceptLimits, Listener};
+use linkspan_server::ingress::{Ingress, IngressLimits, RefusalLog, TrustedProxies};
+use linkspan_server::staged::StageLimits;
+use linkspan_server::{Api, Exposure, OperatorHandler, Parts};
+use linkspan_store::{DataFolder, Durability, MasterKey, Retention, Settings, Store};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{LogFormat, ServeArgs};
+use crate::{documents, lifecycle, output, secrets, tables};
+
+/// The one real clock.
+struct WallClock;
+
+impl Clock for WallClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else asks")]
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(jiff::Timestamp::now().as_microsecond())
+    }
+}
+
+/// Starts the server and runs it until it is asked to stop.
+pub(crate) fn run(args: ServeArgs) -> Result<()> {
+    start_logs(args.log_format);
+    if tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        bail!("another TLS provider was installed before ours");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let stopped = runtime.block_on(serve(args));
+    // Reads that block on the disk must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match stopped? {
+        lifecycle::Stop::Asked => Ok(()),
+        lifecycle::Stop::Poisoned => bail!(
+            "a write to the disk failed, and what it left there is unknown; start again, and the store recovers from its log"
+        ),
+    }
+}
+
+fn start_logs(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("LINKSPAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
+    let clock: Arc<dyn Clock> = Arc::new(WallClock);
+    let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
+    let folder = DataFolder::lock(&args.data)?;
+    let (key, key_in_data_folder) = master_key(&folder, args.key_file.as_deref())?;
+    let store = open_store(&args, &folder, key, Arc::clone(&clock)).await?;
+    if let Some(path) = &args.apply {
+        apply_at_start(&store, path).await?;
+    }
+    store.ensure_operator_token(&folder).await?;
+
+    let public = bind(args.public, "public").await?;
+    let operator = bind(args.operator, "operator").await?;
+    let (public_address, operator_address) = (public.local_addr()?, operator.local_addr()?);
+    let tls = tls(args.tls_cert.as_deref(), args.tls_key.as_deref())?;
+    let exposure = exposure(&args, &folder, public_address, operator_address, tls.is_some(), key_in_data_folder);
+
+    let outbound = Outbound::new(Policy::new(args.egress_allow.clone(), vec![operator_address]));
+    let engine = Engine {
+        store: store.clone(),
+        outbound,
+        clock: Arc::clone(&clock),
+        own_url: own_url(public_address, exposure.tls).into(),
+    };
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let draining = Arc::new(AtomicBool::new(false));
+
+    let (refusals, write_refusals) = RefusalLog::new(store.clone(), stop.clone());
+    tasks.spawn(write_refusals);
+    let ingress = Ingress::new(
+        store.clone(),
+        Arc::clone(&clock),
+        refusals,
+        TrustedProxies::new(args.trusted_proxy.clone()),
+        ingress_limits(&args),
+    );
+    let api = Api::new(Parts {
+        store: store.clone(),
+        ingress: ingress.clone(),
+        clock,
+        tables: Box::new(tables::DestinationTables::new(store.clone(), folder.destinations())),
+        exposure: exposure.clone(),
+        metrics: metrics.clone(),
+        draining: Arc::clone(&draining),
+    });
+
+    start_engine(&engine, &folder, retention(&args), &tasks, &stop, args.drain.get());
+    tasks.spawn(keep_metrics(metrics, stop.clone()));
+    let accept_limits = accept_limits(&args);
+    let public = Listener { socket: public, tls, limits: accept_limits };
+    let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default() };
+    tasks.spawn(accept::serve(public, ingress, tasks.clone(), stop.clone()));
+    tasks.spawn(accept::serve(operator, OperatorHandler::new(api), tasks.clone(), stop.clone()));
+    announce(&exposure, &folder);
+
+    let why = lifecycle::wait(&store).await?;
+    if why == lifecycle::Stop::Poisoned {
+        return Ok(why);
+    }
+    tracing::info!("draining");
+    lifecycle::drain(&draining, &stop, &tasks, args.drain_delay.get(), args.drain.get()).await;
+    Ok(why)
+}
+
+/// The master key: from LINKSPAN_KEY, from the named file, or from the data folder; and whether it lies there.
+#[expect(clippy::disallowed_methods, reason = "this is the executable")]
+fn master_key(folder: &DataFolder, key_file: Option<&Path>) -> Result<(MasterKey, bool)> {
+    match (std::env::var("LINKSPAN_KEY"), key_file) {
+        (Ok(text), None) => Ok((MasterKey::from_hex(&text).context("LINKSPAN_KEY")?, false)),
+        (_, key_file) => Ok((folder.master_key(key_file)?, key_file.is_none())),
+    }
+}
+
+async fn open_store(args: &ServeArgs, folder: &DataFolder, key: MasterKey, clock: Arc<dyn Clock>) -> Result<Store> {
+    let settings = Settings {
+        database: folder.database(),
+        spool: folder.spool(),
+        key,
+        secrets: Arc::new(secrets::Outside { folder: folder.secrets() }),
+        clock,
+        durability: durability()?,
+        disk_min_free: args.limits.disk_min_free.get(),
+    };
+    let store = tokio::task::spawn_blocking(move || Store::open(settings)).await??;
+    Ok(store)
+}
+
+/// Full, unless the crash check asks for less to prove that it would notice.
+#[expect(clippy::disallowed_methods, reason = "this is the executable")]
+fn durability() -> Result<Durability> {
+    let Ok(text) = std::env::var("LINKSPAN_UNSAFE_DURABILITY") else { return Ok(Durability::Full) };
+    tracing::warn!(durability = text, "events are acknowledged before they are durable; never do this outside a test");
+    match text.as_str() {
+        "full" => Ok(Durability::Full),
+        "normal" => Ok(Durability::Normal),
+        "off" => Ok(Durability::Off),
+        _ => bail!("LINKSPAN_UNSAFE_DURABILITY is full, normal or off"),
+    }
+}
+
+async fn apply_at_start(store: &Store, path: &Path) -> Result<()> {
+    let sources = documents::read_all(&[path.to_owned()])?;
+    let mut read = Vec::with_capacity(sources.len());
+    for source in &sources {
+        match Document::read(&source.value) {
+            Ok(document) => read.push(document),
+            Err(faults) => {
+                let faults: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", source.place)).collect();
+                bail!("documents to apply at the start:\n  {}", faults.join("\n  "));
+            }
+        }
+    }
+    match store.apply(read, Some("start".to_owned()), false, false).await {
+        Ok(changes) => tracing::info!(documents = changes.len(), "applied documents"),
+        Err(linkspan_store::StoreError::Invalid(faults)) => {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            bail!("documents to apply at the start:\n  {}", faults.join("\n  "));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, which: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; give another address with --{which}"))
+}
+
+fn tls(cert: Option<&Path>, key: Option<&Path>) -> Result<Option<TlsAcceptor>> {
+    let (Some(cert), Some(key)) = (cert, key) else { return Ok(None) };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("--tls-cert {}", cert.display()))?;
+    let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("--tls-key {}", key.display()))?;
+    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).context("TLS")?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+}
+
+/// Where this server reaches its own public listener.
+fn own_url(public: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    match public {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => format!("{scheme}://127.0.0.1:{}", address.port()),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => format!("{scheme}://[::1]:{}", address.port()),
+        address => format!("{scheme}://{address}"),
+    }
+}
+
+fn exposure(
+    args: &ServeArgs,
+    folder: &DataFolder,
+    public: SocketAddr,
+    operator: SocketAddr,
+    tls: bool,
+    key_in_data_folder: bool,
+) -> Exposure {
+    let scheme = if tls { "https" } else { "http" };
+    Exposure {
+        public_url: args.public_url.clone().unwrap_or_else(|| format!("{scheme}://{public}")),
+        public,
+        operator,
+        tls,
+        egress_allow: args.egress_allow.iter().map(ToString::to_string).collect(),
+        key_in_data_folder,
+        data: folder.path().to_owned(),
+    }
+}
+
+fn ingress_limits(args: &ServeArgs) -> IngressLimits {
+    IngressLimits {
+        body_total: args.limits.body_timeout.get(),
+        body_grace: args.limits.body_grace.get(),
+        ..IngressLimits::default()
+    }
+}
+
+fn accept_limits(args: &ServeArgs) -> AcceptLimits {
+    let head = args.limits.head_timeout.get();
+    AcceptLimits {
+        stages: StageLimits { head, idle: args.limits.idle_timeout.get(), write: args.limits.body_timeout.get() },
+        handshake: head,
+        connections: args.limits.connections,
+    }
+}
+
+fn retention(args: &ServeArgs) -> Retention {
+    Retention {
+        events: args.keep.keep_events.get(),
+        jobs: args.keep.keep_jobs.get(),
+        failed_jobs: args.keep.keep_failed_jobs.get(),
+        refusals: args.keep.keep_refusals.get(),
+    }
+}
+
+fn start_engine(
+    engine: &Engine,
+    folder: &DataFolder,
+    keep: Retention,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    drain: std::time::Duration,
+) {
+    tasks.spawn(dispatch::run(engine.clone(), stop.clone()));
+    tasks.spawn(worker::run(engine.clone(), stop.clone(), drain));
+    tasks.spawn(upkeep::expire(engine.store.clone(), keep, stop.clone()));
+    tasks.spawn(upkeep::watch_disk(engine.store.clone(), stop.clone()));
+    let _ = folder;
+}
+
+/// Histograms are folded now and then, so that they do not grow between scrapes.
+async fn keep_metrics(metrics: PrometheusHandle, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => metrics.run_upkeep(),
+        }
+    }
+}
+
+fn announce(exposure: &Exposure, folder: &DataFolder) {
+    output::line(&format!("public    {}", exposure.public_url));
+    output::line(&format!("operator  http://{}", exposure.operator));
+    let token = folder.operator_token();
+    if token.exists() {
+        output::line(&format!("token     {}", token.display()));
+    }
+    tracing::info!(public = %exposure.public, operator = %exposure.operator, "linkspan is up");
+}

@@ -1,0 +1,125 @@
+//! Dispatch: follows the log from its position and turns events into jobs.
+//!
+//! Guarantees: the jobs of a stretch of the log and the position after it are one transaction, so every event
+//! is looked at exactly once; an event whose condition cannot be evaluated starts a job that fails and says
+//! why, instead of being dropped; an event that has come through recipes too often starts none, and is listed
+//! among the refusals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use linkspan_model::event::Event;
+use linkspan_model::template::Scope;
+use linkspan_store::{Dispatched, NewJob, NewRefusal, Result, Snapshot, StoreError, StoredEvent};
+use metrics::counter;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Engine, HOPS_HEADER, HOPS_MAX, salt};
+
+/// Most events of one stretch.
+const STRETCH: u32 = 256;
+
+/// Follows the log until `stop`.
+pub async fn run(engine: Engine, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match advance(&engine).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = engine.store.wait_for_events(Duration::from_secs(1)) => {}
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "events could not be dispatched; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Dispatches the next stretch; says whether there was one.
+async fn advance(engine: &Engine) -> Result<bool> {
+    let after = engine.store.dispatch_position().await?;
+    if after >= engine.store.last_seq() {
+        return Ok(false);
+    }
+    let events = engine.store.events_after(after, STRETCH).await?;
+    if events.is_empty() {
+        return Ok(false);
+    }
+    let snapshot = Arc::clone(&engine.store.snapshot());
+    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, after, events))
+        .await
+        .map_err(|error| StoreError::Database(format!("dispatch ended early: {error}")))?;
+    counter!("linkspan_jobs_queued_total").increment(dispatched.jobs.len() as u64);
+    engine.store.dispatch(dispatched).await?;
+    if !looped.is_empty() {
+        engine.store.record_refusals(looped).await?;
+    }
+    Ok(true)
+}
+
+/// The jobs that these events start, and what is refused because it goes round in a loop.
+fn plan(snapshot: &Snapshot, after: u64, events: Vec<StoredEvent>) -> (Dispatched, Vec<NewRefusal>) {
+    let mut dispatched = Dispatched { after, up_to: after, ..Dispatched::default() };
+    let mut looped = Vec::new();
+    for StoredEvent { seq, endpoint, event } in events {
+        dispatched.up_to = seq;
+        dispatched.index.push((endpoint, seq));
+        let jobs = jobs_of(snapshot, seq, &event);
+        if !jobs.is_empty() && hops(&event) >= HOPS_MAX {
+            looped.push(refusal(endpoint, &event));
+        } else {
+            dispatched.jobs.extend(jobs);
+        }
+    }
+    (dispatched, looped)
+}
+
+fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
+    let mut recipes = snapshot
+        .recipes()
+        .filter(|recipe| recipe.spec.is_enabled() && recipe.from_seq < seq && *recipe.spec.endpoint() == event.endpoint)
+        .peekable();
+    if recipes.peek().is_none() {
+        return Vec::new();
+    }
+    let format = snapshot.endpoint(&event.endpoint).and_then(|endpoint| endpoint.spec.format);
+    let scope = Scope::of_event(event, format);
+    recipes
+        // What cannot be evaluated starts a job, which fails and shows why.
+        .filter(|recipe| recipe.recipe.when(&scope).unwrap_or(true))
+        .map(|recipe| NewJob {
+            recipe: recipe.row,
+            recipe_revision: recipe.revision,
+            event: event.id,
+            salt: salt(),
+            rerun_of: None,
+        })
+        .collect()
+}
+
+/// How often an event has come through recipes.
+pub(crate) fn hops(event: &Event) -> u32 {
+    event.head.header(HOPS_HEADER).and_then(|value| value.to_text().trim().parse().ok()).unwrap_or(0)
+}
+
+fn refusal(endpoint: i64, event: &Event) -> NewRefusal {
+    counter!("linkspan_loops_total").increment(1);
+    NewRefusal {
+        endpoint: Some(endpoint),
+        at: event.received_at,
+        status: 202,
+        code: "recipe.loop".to_owned(),
+        cause: format!(
+            "event {} has come through recipes {HOPS_MAX} times and starts no more jobs; a recipe feeds its own endpoint",
+            event.id
+        ),
+        method: event.head.method.clone(),
+        remote: event.head.remote.clone(),
+        headers: event.head.headers.clone(),
+        body: Vec::new(),
+        body_size: event.body.len() as u64,
+    }
+}

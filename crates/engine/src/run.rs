@@ -1,0 +1,111 @@
+//! One job, from its claim to its end.
+//!
+//! Guarantees: a step runs after the results of all earlier steps are durable; a job that is taken again goes
+//! on after its last finished step, with the revision of the recipe that it began with.
+
+use std::sync::Arc;
+
+use linkspan_model::document::Spec;
+use linkspan_model::event::Event;
+use linkspan_model::job::{JobStatus, StepError};
+use linkspan_model::recipe::Recipe;
+use linkspan_model::template::Scope;
+use linkspan_store::{Claimed, Next, Result, Snapshot, StoreError};
+use metrics::counter;
+use serde_json::{Value, json};
+
+use crate::step::{self, Earlier, StepContext};
+use crate::{Engine, dispatch};
+
+/// Runs a job as far as it comes: to its end, or to a step that waits for another attempt.
+pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
+    let snapshot = Arc::clone(&engine.store.snapshot());
+    let (event, recipe) = match prepare(engine, &snapshot, &job).await {
+        Ok(prepared) => prepared,
+        Err(StoreError::NotFound(what)) => {
+            let description = format!("{what} does not exist any more, so the job cannot run");
+            return engine.store.fail_job(job.lease, failure("job.gone", description)).await;
+        }
+        Err(error) => return Err(error),
+    };
+    let format = snapshot.endpoint(&event.endpoint).and_then(|endpoint| endpoint.spec.format);
+    let mut scope = Scope::of_event(&event, format).with("settings", json!({})).with("job", job_value(&job));
+    if job.steps.is_empty()
+        && let Err(error) = recipe.when(&scope)
+    {
+        let description = format!("the trigger's condition cannot be evaluated: {error}");
+        return engine.store.fail_job(job.lease, failure("recipe.condition", description)).await;
+    }
+    for (position, step) in recipe.steps().iter().enumerate() {
+        let recorded = job.steps.get(position);
+        if let Some(finished) = recorded.filter(|recorded| recorded.run.status == JobStatus::Succeeded) {
+            scope = with_result(scope, &step.id, finished.result.clone().unwrap_or(Value::Null));
+            continue;
+        }
+        let earlier = Earlier {
+            attempts: recorded.map_or(0, |recorded| recorded.run.attempts),
+            started_at: recorded.and_then(|recorded| recorded.run.started_at),
+            // The first step without a record is where a worker that went away may have been.
+            resumed: job.claims > 1 && recorded.is_none_or(|recorded| recorded.run.status == JobStatus::Running),
+        };
+        let context = StepContext {
+            engine,
+            snapshot: &snapshot,
+            lease: job.lease,
+            position: u32::try_from(position).unwrap_or(u32::MAX),
+            is_last: position + 1 == recipe.steps().len(),
+            hops: dispatch::hops(&event) + 1,
+        };
+        let (record, next, result) = step::run(&context, step, &scope, earlier).await;
+        let ended = next != Next::Continue;
+        count(&next);
+        engine.store.record_step(job.lease, record, next).await?;
+        match result {
+            Some(result) if !ended => scope = with_result(scope, &step.id, result),
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+async fn prepare(engine: &Engine, snapshot: &Snapshot, job: &Claimed) -> Result<(Event, Arc<Recipe>)> {
+    let event = engine.store.event(job.event).await?;
+    let current = snapshot.recipes().find(|recipe| recipe.row == job.recipe && recipe.revision == job.recipe_revision);
+    if let Some(current) = current {
+        return Ok((event, Arc::clone(&current.recipe)));
+    }
+    let document = engine.store.recipe_revision(job.recipe, job.recipe_revision).await?;
+    match document.spec {
+        Spec::Recipe(spec) => Ok((event, Arc::new(Recipe::compile(&spec).map_err(StoreError::Invalid)?))),
+        _ => Err(StoreError::Database("a recipe's revision is not a recipe".to_owned())),
+    }
+}
+
+/// The root `job` of pills.
+fn job_value(job: &Claimed) -> Value {
+    json!({"id": job.lease.job, "attempt": job.claims, "recipe": job.recipe_revision, "test": false})
+}
+
+/// The root `steps` of pills, with one more step.
+fn with_result(scope: Scope, id: &str, result: Value) -> Scope {
+    let Value::Object(mut fields) = result else { return scope };
+    let headers = fields.shift_remove("headers").unwrap_or_default();
+    let at = |field: &str| format!("steps.{id}.{field}");
+    scope
+        .with(&at("status"), fields.shift_remove("status").unwrap_or_default())
+        .with_headers(&at("headers"), headers)
+        .with(&at("body"), fields.shift_remove("body").unwrap_or_default())
+}
+
+fn failure(code: &str, description: String) -> StepError {
+    StepError { code: code.to_owned(), description, field: None, outcome_unknown: None }
+}
+
+fn count(next: &Next) {
+    match next {
+        Next::Continue => {}
+        Next::RetryAt(_) => counter!("linkspan_step_retries_total").increment(1),
+        Next::Succeed => counter!("linkspan_jobs_total", "status" => "succeeded").increment(1),
+        Next::Fail(_) => counter!("linkspan_jobs_total", "status" => "failed").increment(1),
+    }
+}

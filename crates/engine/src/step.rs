@@ -1,0 +1,303 @@
+//! One step of a job: from its templates to its record.
+//!
+//! Guarantees: every attempt of a step carries the same idempotency key; what is not safe to repeat is not
+//! repeated, and the record says so; the record holds the request as it was sent, secrets masked.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use linkspan_model::account::{AccountSpec, Credential};
+use linkspan_model::connection::ConnectionSpec;
+use linkspan_model::job::{JobStatus, StepError, StepRun};
+use linkspan_model::recipe::{CompiledStep, Effect};
+use linkspan_model::request::{RequestSpec, SentRequest};
+use linkspan_model::response::read;
+use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision};
+use linkspan_model::template::{Scope, headers_value};
+use linkspan_model::{Name, Timestamp, limits};
+use linkspan_outbound::{Credentials, Exchange, Failed, Part, Reached, RedirectScope, SendErrorKind, SendOptions};
+use linkspan_store::{Lease, Next, Snapshot, StepRecord};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::{Engine, HOPS_HEADER, jitter};
+
+/// Where a step runs.
+pub(crate) struct StepContext<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) lease: Lease,
+    pub(crate) position: u32,
+    pub(crate) is_last: bool,
+    /// What the request says of how often it has come through recipes.
+    pub(crate) hops: u32,
+}
+
+/// What earlier work on the step has recorded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Earlier {
+    pub(crate) attempts: u32,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) resumed: bool,
+}
+
+/// What came of an attempt.
+struct Attempt {
+    input: Option<Value>,
+    output: Option<Value>,
+    /// The whole output when the step succeeded.
+    result: Result<Value, StepError>,
+    /// What a retry depends on; nothing when the step cannot be helped by one.
+    outcome: Option<Outcome>,
+}
+
+/// Runs one attempt of a step; gives its record, how the job goes on, and the output for later steps.
+pub(crate) async fn run(
+    context: &StepContext<'_>,
+    step: &CompiledStep,
+    scope: &Scope,
+    earlier: Earlier,
+) -> (StepRecord, Next, Option<Value>) {
+    let clock = &context.engine.clock;
+    let started_at = earlier.started_at.unwrap_or_else(|| clock.now());
+    let attempts = earlier.attempts + 1;
+    let attempt = attempt(context, step, scope).await;
+    let now = clock.now();
+
+    let mut error = None;
+    let mut retry_at = None;
+    let next = match &attempt.result {
+        Ok(_) if context.is_last => Next::Succeed,
+        Ok(_) => Next::Continue,
+        Err(failed) => {
+            let decision = attempt.outcome.map(|outcome| {
+                let made = Attempts { made: attempts, first_at: started_at };
+                retry::decide(step.effect, made, outcome, now, jitter())
+            });
+            let (failed, at) = settle(failed.clone(), decision, now);
+            retry_at = at;
+            error = Some(failed.clone());
+            match at {
+                Some(at) => Next::RetryAt(at),
+                None => Next::Fail(failed),
+            }
+        }
+    };
+    let status = match next {
+        Next::Continue | Next::Succeed => JobStatus::Succeeded,
+        Next::RetryAt(_) => JobStatus::Waiting,
+        Next::Fail(_) => JobStatus::Failed,
+    };
+    let run = StepRun {
+        id: step.id.clone(),
+        status,
+        attempts,
+        input: attempt.input,
+        output: attempt.output,
+        error,
+        resumed: earlier.resumed,
+        retry_at,
+        started_at: Some(started_at),
+        finished_at: (retry_at.is_none()).then_some(now),
+    };
+    let result = attempt.result.ok();
+    let bytes = result.as_ref().and_then(|result| serde_json::to_vec(result).ok());
+    (StepRecord { position: context.position, run, result: bytes }, next, result)
+}
+
+/// The error as it is recorded, and when the step is tried again.
+fn settle(mut error: StepError, decision: Option<RetryDecision>, now: Timestamp) -> (StepError, Option<Timestamp>) {
+    match decision {
+        Some(RetryDecision::After(wait)) => (error, Some(now.after(wait))),
+        Some(RetryDecision::GiveUp(reason)) => {
+            if let Some(why) = explain(reason) {
+                error.description = format!("{}; {why}", error.description);
+            }
+            (error, None)
+        }
+        None => (error, None),
+    }
+}
+
+fn explain(reason: Reason) -> Option<String> {
+    match reason {
+        Reason::Final => None,
+        other => Some(other.to_string()),
+    }
+}
+
+fn failed(code: &str, description: impl Into<String>, field: Option<String>) -> StepError {
+    StepError { code: code.to_owned(), description: description.into(), field, outcome_unknown: None }
+}
+
+fn not_begun(error: StepError) -> Attempt {
+    Attempt { input: None, output: None, result: Err(error), outcome: None }
+}
+
+async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Attempt {
+    let (connection, credentials) = match connect(context, step.connection.as_ref()) {
+        Ok(connected) => connected,
+        Err(error) => return not_begun(error),
+    };
+    let base = match base(context, &connection) {
+        Ok(base) => base,
+        Err(error) => return not_begun(error),
+    };
+    let mut request = match step.request.render(scope, base.as_ref()) {
+        Ok(request) => request,
+        Err(fault) => return not_begun(fault.into()),
+    };
+    add_own_headers(&mut request, context, step);
+    let options = send_options(&connection, step.timeout);
+    match context.engine.outbound.send(request, &credentials, &options).await {
+        Ok(exchange) => read_answer(step, &credentials, exchange, context.engine.clock.now()),
+        Err(failure) => not_answered(&connection, *failure),
+    }
+}
+
+/// The connection of a step with its credentials; a step without one calls whole URLs with none.
+fn connect(context: &StepContext<'_>, name: Option<&Name>) -> Result<(ConnectionSpec, Credentials), StepError> {
+    let Some(name) = name else { return Ok((ConnectionSpec::default(), Credentials::none())) };
+    let view = context
+        .snapshot
+        .connection(name)
+        .ok_or_else(|| failed("connection.missing", format!("connection `{name}` does not exist any more"), None))?;
+    let credentials = match view.account.as_deref() {
+        Some(account) => credentials(context.snapshot, account)
+            .map_err(|reason| failed("account.not_ready", format!("connection `{name}`: {reason}"), None))?,
+        None => Credentials::none(),
+    };
+    Ok((view.spec.clone(), credentials))
+}
+
+/// What request paths are appended to: the connection's base URL, or that of an endpoint of this server.
+fn base(context: &StepContext<'_>, connection: &ConnectionSpec) -> Result<Option<Url>, StepError> {
+    let Some(name) = &connection.endpoint else { return Ok(connection.base()) };
+    let endpoint = context
+        .snapshot
+        .endpoint(name)
+        .ok_or_else(|| failed("endpoint.missing", format!("endpoint `{name}` does not exist any more"), None))?;
+    let url = format!("{}/webhooks/{}", context.engine.own_url, endpoint.key);
+    Url::parse(&url).map(Some).map_err(|error| failed("request.url", format!("{url}: {error}"), None))
+}
+
+fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials, String> {
+    let part = |credential: &Credential| match credential {
+        Credential::Text(text) => Ok(Part::Plain(text.clone())),
+        Credential::Secret(reference) => snapshot.secret(&reference.secret).cloned().map(Part::Secret),
+    };
+    match account {
+        AccountSpec::None {} => Ok(Credentials::none()),
+        AccountSpec::Basic(basic) => {
+            let password = match &basic.password {
+                Some(reference) => Part::Secret(snapshot.secret(&reference.secret)?.clone()),
+                None => Part::Plain(String::new()),
+            };
+            Credentials::basic(&part(&basic.user)?, &password).map_err(|error| error.to_string())
+        }
+        AccountSpec::Headers(headers) => {
+            let mut typed = Vec::with_capacity(headers.len());
+            for (name, value) in headers {
+                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
+                typed.push((name, part(value)?));
+            }
+            Credentials::headers(typed).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// The idempotency key, the same on every attempt and after a crash, and the count that ends loops.
+fn add_own_headers(request: &mut RequestSpec, context: &StepContext<'_>, step: &CompiledStep) {
+    let mut add = |name: &'static str, value: String| {
+        let name = HeaderName::from_static(name);
+        let is_set = request.headers.iter().any(|(set, _)| *set == name);
+        if let (false, Ok(value)) = (is_set, HeaderValue::from_str(&value)) {
+            request.headers.push((name, value));
+        }
+    };
+    if step.effect != Effect::Read {
+        add("idempotency-key", format!("{}-{}", context.lease.job, step.id));
+    }
+    add(HOPS_HEADER, context.hops.to_string());
+}
+
+fn send_options(connection: &ConnectionSpec, timeout: Option<Duration>) -> SendOptions {
+    let stages = connection.timeouts.clone().unwrap_or_default();
+    let stage = |set: Option<linkspan_model::units::Duration>, default| set.map_or(default, |set| set.get());
+    SendOptions {
+        connect: stage(stages.connect, limits::CONNECT_TIMEOUT),
+        tls: stage(stages.tls, limits::CONNECT_TIMEOUT),
+        first_byte: stage(stages.first_byte, limits::FIRST_BYTE_TIMEOUT),
+        total: timeout.unwrap_or_else(|| connection.total_timeout()),
+        response_max_bytes: connection.response_max_bytes(),
+        redirects: connection.redirects.unwrap_or(0),
+        redirect_scope: if connection.base_url.is_some() || connection.endpoint.is_some() {
+            RedirectScope::SameOrigin
+        } else {
+            RedirectScope::Anywhere
+        },
+    }
+}
+
+fn shown_input(sent: &SentRequest) -> Option<Value> {
+    serde_json::to_value(sent).ok()
+}
+
+fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchange, now: Timestamp) -> Attempt {
+    let input = shown_input(&exchange.sent);
+    let status = exchange.status.as_u16();
+    let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let body = read(step.response, content_type, &exchange.body);
+    let headers = headers_value(
+        exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
+    );
+    let mut output = json!({
+        "status": status,
+        "headers": exchange.received.headers,
+        "timings": exchange.timings,
+    });
+    let is_shown_whole = exchange.received.body.as_ref().is_none_or(|body| !body.cut);
+    match &body {
+        Ok(body) if is_shown_whole => output["body"] = credentials.masker().mask_value(body.clone()),
+        _ => output["body"] = serde_json::to_value(&exchange.received.body).unwrap_or_default(),
+    }
+    if let Some(shown) = &exchange.received.body {
+        output["size"] = shown.size.into();
+    }
+    let (result, outcome) = match body {
+        _ if !exchange.status.is_success() => {
+            let retry_after = exchange
+                .headers
+                .get(http::header::RETRY_AFTER)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|value| retry::parse_retry_after(value, now));
+            let reason = exchange.status.canonical_reason().unwrap_or("an unknown status");
+            let description = format!("the API answered {status} {reason}");
+            (Err(failed("response.status", description, None)), Some(Outcome::Status { code: status, retry_after }))
+        }
+        Ok(body) => (Ok(json!({"status": status, "headers": headers, "body": body})), None),
+        Err(error) => {
+            let description = format!("the answer cannot be read: {error}");
+            (Err(failed("response.unreadable", description, None)), Some(Outcome::BadAnswer))
+        }
+    };
+    Attempt { input, output: Some(output), result, outcome }
+}
+
+fn not_answered(connection: &ConnectionSpec, failure: Failed) -> Attempt {
+    let Failed { error, sent } = failure;
+    let mut shown = error.step_error();
+    if let (Some(message), true) = (&connection.timeout_message, error.is_unreachable_or_timeout()) {
+        shown.description = format!("{message} ({})", shown.description);
+    }
+    let outcome = match (error.is_transient(), error.reached()) {
+        (false, _) => None,
+        (true, Reached::No) => Some(Outcome::NotSent),
+        (true, Reached::Maybe | Reached::Yes) => Some(Outcome::SentNoAnswer),
+    };
+    let outcome = match error.kind {
+        SendErrorKind::Malformed { .. } => Some(Outcome::BadAnswer),
+        _ => outcome,
+    };
+    Attempt { input: shown_input(&sent), output: None, result: Err(shown), outcome }
+}

@@ -1,0 +1,56 @@
+//! Upkeep: what is old goes, and the disk is watched.
+
+use std::time::Duration;
+
+use linkspan_store::{Retention, Store};
+use tokio_util::sync::CancellationToken;
+
+/// How often expiry looks.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// How often the disk is looked at.
+const DISK_EVERY: Duration = Duration::from_secs(2);
+
+/// Removes what is too old until `stop`, in small batches with pauses, so that ingest hardly notices.
+pub async fn expire(store: Store, keep: Retention, stop: CancellationToken) {
+    let mut pause = Duration::from_secs(5);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = match store.expire(keep).await {
+            Ok(expired) if expired.any() => {
+                tracing::info!(?expired, "removed what was too old");
+                Duration::from_millis(200)
+            }
+            Ok(_) => EXPIRE_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "what is too old could not be removed");
+                EXPIRE_EVERY
+            }
+        };
+    }
+}
+
+/// Watches the disk until `stop`, and says when it begins and ends to be full.
+pub async fn watch_disk(store: Store, stop: CancellationToken) {
+    let mut was_full = false;
+    loop {
+        match store.check_disk().await {
+            Ok(disk) if disk.full != was_full => {
+                was_full = disk.full;
+                if disk.full {
+                    tracing::error!(free = disk.free, "the disk is full; events are refused until there is room");
+                } else {
+                    tracing::info!(free = disk.free, "the disk has room again; events are accepted");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "the disk could not be looked at"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(DISK_EVERY) => {}
+        }
+    }
+}

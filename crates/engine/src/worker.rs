@@ -1,0 +1,143 @@
+//! Workers: take due jobs under a lease and run them.
+//!
+//! Guarantees: at most `CONCURRENCY` jobs run at a time; leases are renewed while a job runs, and a job whose
+//! worker went away is taken again after its lease; shutdown takes no new job, waits for those under way, and
+//! gives back what it cannot wait for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use linkspan_model::{JobId, Timestamp, limits};
+use linkspan_store::{Claimed, Lease, Store};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{Engine, run};
+
+/// Jobs that run at a time.
+const CONCURRENCY: usize = 64;
+/// Jobs that are taken at a time.
+const CLAIM: usize = 32;
+/// Longest wait before looking for due jobs again.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The leases of the jobs under way.
+#[derive(Debug, Clone, Default)]
+struct Leases(Arc<Mutex<HashMap<JobId, Lease>>>);
+
+impl Leases {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Lease>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self, lease: Lease) -> Held {
+        self.lock().insert(lease.job, lease);
+        Held { leases: self.clone(), job: lease.job }
+    }
+
+    fn all(&self) -> Vec<Lease> {
+        self.lock().values().copied().collect()
+    }
+}
+
+/// A lease that is renewed until this is dropped.
+struct Held {
+    leases: Leases,
+    job: JobId,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.leases.lock().remove(&self.job);
+    }
+}
+
+/// Takes and runs jobs until `stop`; then waits for those under way at most `drain` long.
+pub async fn run(engine: Engine, stop: CancellationToken, drain: Duration) {
+    let leases = Leases::default();
+    let jobs = TaskTracker::new();
+    let renewals = TaskTracker::new();
+    let ended = CancellationToken::new();
+    renewals.spawn(renew(engine.store.clone(), leases.clone(), ended.clone()));
+    take(&engine, &leases, &jobs, &stop).await;
+    jobs.close();
+    if tokio::time::timeout(drain, jobs.wait()).await.is_err() {
+        tracing::warn!(jobs = jobs.len(), "jobs are under way after the time to drain; they go on after the restart");
+    }
+    ended.cancel();
+    renewals.close();
+    renewals.wait().await;
+}
+
+async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONCURRENCY));
+    while !stop.is_cancelled() {
+        let free = tokio::select! {
+            () = stop.cancelled() => return,
+            free = Arc::clone(&places).acquire_owned() => free,
+        };
+        drop(free);
+        let most = places.available_permits().clamp(1, CLAIM);
+        let claimed = match engine.store.claim(u32::try_from(most).unwrap_or(1)).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::error!(%error, "jobs could not be taken; trying again");
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
+        };
+        if claimed.is_empty() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = wait(engine) => {}
+            }
+        }
+        for job in claimed {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let (engine, held) = (engine.clone(), leases.hold(job.lease));
+            jobs.spawn(async move {
+                run_one(&engine, job).await;
+                drop((held, place));
+            });
+        }
+    }
+}
+
+/// Waits for new jobs, or for the time of one that waits.
+async fn wait(engine: &Engine) {
+    let next = engine.store.next_job_at().await.ok().flatten();
+    let poll = next.map_or(POLL, |at: Timestamp| at.since(engine.clock.now()).clamp(Duration::from_millis(5), POLL));
+    engine.store.wait_for_jobs(poll).await;
+}
+
+async fn run_one(engine: &Engine, job: Claimed) {
+    let id = job.lease.job;
+    match run::run_job(engine, job).await {
+        Ok(()) => {}
+        Err(linkspan_store::StoreError::Fenced) => {
+            tracing::warn!(job = %id, "the lease on a job was lost; another worker has it, or it was canceled");
+        }
+        // The lease runs out, and the job is taken again.
+        Err(error) => tracing::error!(job = %id, %error, "a job could not be recorded"),
+    }
+}
+
+/// Renews every lease three times in its life.
+async fn renew(store: Store, leases: Leases, ended: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            () = tokio::time::sleep(limits::LEASE / 3) => {}
+        }
+        match store.renew(leases.all()).await {
+            Ok(lost) if lost.is_empty() => {}
+            Ok(lost) => tracing::warn!(jobs = lost.len(), "leases were lost"),
+            Err(error) => tracing::error!(%error, "leases could not be renewed"),
+        }
+        if let Err(error) = store.reclaim_expired().await {
+            tracing::error!(%error, "expired leases could not be given back");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Whether and when a step is tried again.
+//!
+//! Up to five attempts within 15 minutes, 1 s doubling to 5 min, with full jitter. What may have been
+//! processed is repeated only where repeating does no harm: a write is tried again when nothing was sent, or
+//! when the answer itself says that it was not processed (408, 425, 429, 503). A server that names a time
+//! (`Retry-After`) is given it, up to 6 hours: that wait is its wish and may lie beyond our 15 minutes, which
+//! bound only the attempts that we time ourselves.
+
+use std::time::Duration;
+
+use crate::limits;
+use crate::recipe::Effect;
+use crate::time::Timestamp;
+
+/// First wait; every further one may be twice as long.
+pub const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait that we time ourselves.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+/// Shortest wait on a server's word: less would be no wait at all.
+pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+/// Longest wait on a server's word.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3_600);
+
+/// What came of an attempt that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Name look-up, connection or TLS failed: nothing was sent.
+    NotSent,
+    /// At least a part was sent, and no answer came in time.
+    SentNoAnswer,
+    /// An answer with this status came.
+    Status {
+        /// The status code.
+        code: u16,
+        /// How long the server asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// An answer came that cannot be used: too large, cut off, not of the format that the step wants.
+    BadAnswer,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryDecision {
+    /// Try again after this time.
+    After(Duration),
+    /// The step has failed.
+    GiveUp(Reason),
+}
+
+/// Why a step is not tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The answer is final: the same request would get it again.
+    #[error("the answer is final")]
+    Final,
+    /// The request may have been processed, and repeating it may do it twice.
+    #[error("the request may have been processed, and repeating it may do it twice")]
+    OutcomeUnknown,
+    /// Five attempts were made.
+    #[error("{} attempts were made", limits::STEP_ATTEMPTS)]
+    Attempts,
+    /// The next attempt would be later than 15 minutes after the first.
+    #[error("{} minutes have passed", limits::STEP_WINDOW.as_secs() / 60)]
+    Window,
+    /// The server asks to wait longer than 6 hours.
+    #[error("the server asks to wait longer than {} hours", RETRY_AFTER_MAX.as_secs() / 3_600)]
+    WaitTooLong,
+}
+
+/// The attempts of a step so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempts {
+    /// How many were made, the one that just ended included.
+    pub made: u32,
+    /// When the first one began.
+    pub first_at: Timestamp,
+}
+
+/// Decides after an attempt that did not succeed; `jitter` is random, from 0 up to 1.
+#[must_use]
+pub fn decide(effect: Effect, attempts: Attempts, outcome: Outcome, now: Timestamp, jitter: f64) -> RetryDecision {
+    if let Some(reason) = forbidden(effect, outcome) {
+        return RetryDecision::GiveUp(reason);
+    }
+    if attempts.made >= limits::STEP_ATTEMPTS {
+        return RetryDecision::GiveUp(Reason::Attempts);
+    }
+    let wait = jittered(attempts.made, jitter);
+    if let Outcome::Status { retry_after: Some(asked), .. } = outcome {
+        return if asked > RETRY_AFTER_MAX {
+            RetryDecision::GiveUp(Reason::WaitTooLong)
+        } else {
+            RetryDecision::After(asked.max(RETRY_AFTER_MIN).max(wait))
+        };
+    }
+    if now.after(wait).since(attempts.first_at) > limits::STEP_WINDOW {
+        return RetryDecision::GiveUp(Reason::Window);
+    }
+    RetryDecision::After(wait)
+}
+
+/// Why this outcome does not allow another attempt.
+fn forbidden(effect: Effect, outcome: Outcome) -> Option<Reason> {
+    let repeatable = matches!(effect, Effect::Read | Effect::Idempotent);
+    match outcome {
+        Outcome::NotSent => None,
+        Outcome::SentNoAnswer => (!repeatable).then_some(Reason::OutcomeUnknown),
+        // These say that the request was not processed (RFC 9110, RFC 8470, RFC 6585).
+        Outcome::Status { code: 408 | 425 | 429 | 503, .. } => None,
+        Outcome::Status { code: 500..=599, .. } => (!repeatable).then_some(Reason::OutcomeUnknown),
+        Outcome::Status { .. } | Outcome::BadAnswer => Some(Reason::Final),
+    }
+}
+
+/// Full jitter: anything up to the bound, so that those who failed together do not come back together.
+fn jittered(made: u32, jitter: f64) -> Duration {
+    let bound = FIRST_WAIT.saturating_mul(1 << made.saturating_sub(1).min(16)).min(LONGEST_WAIT);
+    let part = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 1.0 };
+    bound.mul_f64(part)
+}
+
+/// Reads the value of `Retry-After`: seconds, or a date in any of the forms of HTTP (RFC 9110, section
+/// 5.6.7); a date in the past is no wait.
+#[must_use]
+pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are longer than anyone waits.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let at = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"]
+        .into_iter()
+        .find_map(|form| jiff::fmt::strtime::parse(form, value).ok()?.to_datetime().ok())?
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .ok()?;
+    Some(Timestamp::from_micros(at.timestamp().as_microsecond()).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+    fn after(made: u32, effect: Effect, outcome: Outcome, jitter: f64) -> RetryDecision {
+        decide(effect, Attempts { made, first_at: START }, outcome, START, jitter)
+    }
+
+    const fn status(code: u16) -> Outcome {
+        Outcome::Status { code, retry_after: None }
+    }
+
+    #[test]
+    fn doubles_the_bound_of_the_wait() {
+        for (made, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8)] {
+            let decision = after(made, Effect::Read, Outcome::NotSent, 1.0);
+            assert_eq!(decision, RetryDecision::After(Duration::from_secs(seconds)));
+        }
+        assert_eq!(after(5, Effect::Read, Outcome::NotSent, 0.0), RetryDecision::GiveUp(Reason::Attempts));
+        assert_eq!(after(1, Effect::Read, Outcome::NotSent, 0.25), RetryDecision::After(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn repeats_only_what_does_no_harm() {
+        let repeated = |effect, outcome| matches!(after(1, effect, outcome, 0.5), RetryDecision::After(_));
+        for effect in [Effect::Read, Effect::Idempotent] {
+            for outcome in [Outcome::NotSent, Outcome::SentNoAnswer, status(408), status(429), status(500), status(504)]
+            {
+                assert!(repeated(effect, outcome), "{effect:?} {outcome:?}");
+            }
+        }
+        for outcome in [Outcome::NotSent, status(408), status(425), status(429), status(503)] {
+            assert!(repeated(Effect::Write, outcome), "{outcome:?}");
+        }
+        for outcome in [Outcome::SentNoAnswer, status(500), status(502), status(504)] {
+            assert_eq!(after(1, Effect::Write, outcome, 0.5), RetryDecision::GiveUp(Reason::OutcomeUnknown));
+        }
+        for outcome in
+            [status(301), status(400), status(401), status(404), status(409), status(422), Outcome::BadAnswer]
+        {
+            assert_eq!(after(1, Effect::Read, outcome, 0.5), RetryDecision::GiveUp(Reason::Final));
+        }
+    }
+
+    #[test]
+    fn gives_the_server_the_time_it_asks_for() {
+        let asked = |seconds| {
+            let outcome = Outcome::Status { code: 429, retry_after: Some(Duration::from_secs(seconds)) };
+            after(1, Effect::Write, outcome, 0.5)
+        };
+        assert_eq!(asked(0), RetryDecision::After(Duration::from_secs(1)));
+        assert_eq!(asked(30), RetryDecision::After(Duration::from_secs(30)));
+        assert_eq!(asked(3_600), RetryDecision::After(Duration::from_secs(3_600)));
+        assert_eq!(asked(21_600), RetryDecision::After(Duration::from_secs(21_600)));
+        assert_eq!(asked(21_601), RetryDecision::GiveUp(Reason::WaitTooLong));
+    }
+
+    #[test]
+    fn stops_when_the_window_is_over() {
+        let at = |seconds| {
+            let attempts = Attempts { made: 2, first_at: START };
+            decide(Effect::Read, attempts, Outcome::NotSent, START.after(Duration::from_secs(seconds)), 1.0)
+        };
+        assert_eq!(at(898), RetryDecision::After(Duration::from_secs(2)));
+        assert_eq!(at(899), RetryDecision::GiveUp(Reason::Window));
+    }
+
+    #[test]
+    fn reads_retry_after() {
+        let now: Timestamp = "1994-11-06T08:48:37Z".parse().unwrap();
+        for (value, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(60)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(60)),
+            ("Sun Nov  6 08:49:37 1994", Some(60)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("Sun, 06 Nov 1994 08:49:37 PST", None),
+        ] {
+            assert_eq!(parse_retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn waits_stay_within_their_bounds(
+            made in 0_u32..100, passed in 0_u64..2_000, jitter in 0.0_f64..1.0, code in 400_u16..600,
+            asked in prop::option::of(0_u64..100_000),
+        ) {
+            let outcome = Outcome::Status { code, retry_after: asked.map(Duration::from_secs) };
+            let attempts = Attempts { made, first_at: START };
+            let now = START.after(Duration::from_secs(passed));
+            if let RetryDecision::After(wait) = decide(Effect::Read, attempts, outcome, now, jitter) {
+                prop_assert!(made < limits::STEP_ATTEMPTS);
+                match asked {
+                    Some(asked) => {
+                        prop_assert!(wait >= Duration::from_secs(asked) && wait >= RETRY_AFTER_MIN);
+                        prop_assert!(wait <= RETRY_AFTER_MAX);
+                    }
+                    None => {
+                        prop_assert!(wait <= LONGEST_WAIT);
+                        prop_assert!(Duration::from_secs(passed) + wait <= limits::STEP_WINDOW);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn never_panics_on_what_servers_send(value in any::<String>()) {
+            let wait = parse_retry_after(&value, START);
+            prop_assert!(wait.is_none() || !value.trim().is_empty());
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What pills can name: a lazy view of the data of one job or one event.
+//!
+//! Values stay where they are: a pill is looked up by its path, a container is handed on by reference, and
+//! a part that is produced on demand (the parsed body of a large request) is not produced unless a pill
+//! names it.
+
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use crate::endpoint::Format;
+use crate::event::Event;
+use crate::name::near_match;
+use crate::tree;
+
+/// Data by name, as pills see it. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    roots: Arc<IndexMap<String, Branch>>,
+}
+
+type Produced = LazyLock<Result<Arc<Value>, String>, Box<dyn FnOnce() -> Result<Arc<Value>, String> + Send>>;
+
+#[derive(Clone)]
+enum Branch {
+    Inner(IndexMap<String, Self>),
+    Leaf(Arc<Value>),
+    /// An object whose keys are header names.
+    Headers(Arc<Value>),
+    Lazy(Arc<Produced>),
+}
+
+impl std::fmt::Debug for Branch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Data of events and answers does not belong into logs.
+        match self {
+            Self::Inner(children) => f.debug_set().entries(children.keys()).finish(),
+            Self::Leaf(_) | Self::Headers(_) | Self::Lazy(_) => f.write_str("…"),
+        }
+    }
+}
+
+impl Scope {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with `value` at `path`, names separated by dots: `trigger.id`.
+    #[must_use]
+    pub fn with(self, path: &str, value: impl Into<Arc<Value>>) -> Self {
+        self.put(path, Branch::Leaf(value.into()))
+    }
+
+    /// The same with headers at `path`, whose names pills may write in any case.
+    #[must_use]
+    pub fn with_headers(self, path: &str, headers: impl Into<Arc<Value>>) -> Self {
+        self.put(path, Branch::Headers(headers.into()))
+    }
+
+    /// The same with a value at `path` that is produced when a pill first asks for it. An error becomes the
+    /// error of that pill: why there is no parsed view.
+    #[must_use]
+    pub fn with_lazy<F>(self, path: &str, produce: F) -> Self
+    where
+        F: FnOnce() -> Result<Arc<Value>, String> + Send + 'static,
+    {
+        self.put(path, Branch::Lazy(Arc::new(LazyLock::new(Box::new(produce)))))
+    }
+
+    /// What `trigger` names for an event of an endpoint that declares `format`; the body is parsed only when
+    /// a pill names it.
+    #[must_use]
+    pub fn of_event(event: &Event, format: Option<Format>) -> Self {
+        let head = &event.head;
+        let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.to_text()));
+        let query = head.query.as_deref().map_or_else(|| Value::Object(serde_json::Map::new()), tree::parse_query);
+        let content_type = head.header("content-type").map(|value| value.to_text().into_owned());
+        let body = event.body.clone();
+        Self::new()
+            .with("trigger.id", Value::from(event.id.to_string()))
+            .with("trigger.received_at", Value::from(event.received_at.to_string()))
+            .with("trigger.method", Value::from(head.method.as_str()))
+            .with("trigger.event_name", Value::from(head.event_name.as_deref()))
+            .with_headers("trigger.headers", headers_value(headers))
+            .with("trigger.query", query)
+            .with_lazy("trigger.body", move || {
+                tree::event_body(format, content_type.as_deref(), &body)
+                    .map(Arc::new)
+                    .map_err(|error| format!("has no parsed view, because the body is {error}"))
+            })
+    }
+
+    fn put(mut self, path: &str, branch: Branch) -> Self {
+        let mut children = Arc::make_mut(&mut self.roots);
+        let mut names = path.split('.').peekable();
+        while let Some(name) = names.next() {
+            if names.peek().is_none() {
+                children.insert(name.to_owned(), branch);
+                break;
+            }
+            let slot = children.entry(name.to_owned()).or_insert_with(|| Branch::Inner(IndexMap::new()));
+            if !matches!(slot, Branch::Inner(_)) {
+                *slot = Branch::Inner(IndexMap::new());
+            }
+            let Branch::Inner(inner) = slot else { break };
+            children = inner;
+        }
+        self
+    }
+
+    /// What `pill` names.
+    pub(super) fn find(&self, pill: &Pill) -> Result<Node, Missing> {
+        let mut children = &*self.roots;
+        let mut segments = pill.segments.iter().enumerate();
+        let (mut n, mut name) = (0, pill.root.as_str());
+        loop {
+            let Some(branch) = children.get(name) else {
+                let near = near_match(name, children.keys().map(String::as_str));
+                return Err(Missing { near: near.map(|near| pill.with_name(n, near)), reason: None });
+            };
+            match branch {
+                Branch::Inner(inner) => {
+                    let Some((at, segment)) = segments.next() else { return Ok(Node::new(Arc::new(whole(branch)))) };
+                    let Segment::Key(key) = segment else { return Err(Missing { near: None, reason: None }) };
+                    (n, name, children) = (at + 1, key, inner);
+                }
+                Branch::Leaf(value) => return Node::new(Arc::clone(value)).below(pill, n, Case::Exact),
+                Branch::Headers(value) => return Node::new(Arc::clone(value)).below(pill, n, Case::Ignored),
+                Branch::Lazy(produced) => {
+                    let value = LazyLock::force(produced)
+                        .as_ref()
+                        .map_err(|reason| Missing { near: None, reason: Some(reason.clone()) })?;
+                    return Node::new(Arc::clone(value)).below(pill, n, Case::Exact);
+                }
+            }
+        }
+    }
+}
+
+/// Everything below a branch, put together; what cannot be produced is null.
+fn whole(branch: &Branch) -> Value {
+    match branch {
+        Branch::Inner(children) => {
+            Value::Object(children.iter().map(|(name, child)| (name.clone(), whole(child))).collect())
+        }
+        Branch::Leaf(value) | Branch::Headers(value) => Value::clone(value),
+        Branch::Lazy(produced) => LazyLock::force(produced).as_ref().map_or(Value::Null, |value| Value::clone(value)),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Exact,
+    Ignored,
+}
+
+/// Headers as pills see them: one text for each name, several values joined by a comma (RFC 9110, section
+/// 5.3).
+pub fn headers_value<'a>(headers: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> Value {
+    let mut map = serde_json::Map::new();
+    for (name, value) in headers {
+        match map.get_mut(name) {
+            Some(Value::String(text)) => {
+                text.push_str(", ");
+                text.push_str(&value);
+            }
+            _ => {
+                map.insert(name.to_owned(), Value::String(value.into_owned()));
+            }
+        }
+    }
+    Value::Object(map)
+}
+
+/// A plain path: `trigger.body.items[0]["X-Name"]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pill {
+    /// The first name: `trigger`, `steps`.
+    pub root: String,
+    /// What follows it.
+    pub segments: Vec<Segment>,
+    /// Where it stands in its text, in characters from 1.
+    pub column: usize,
+    /// Whether a missing path is null here: in a condition, and behind `default` or `coalesce`.
+    pub lenient: bool,
+}
+
+/// A step of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// A key of an object; of a list, the key of its first item.
+    Key(String),
+    /// A place in a list, from 0.
+    Index(usize),
+}
+
+impl Pill {
+    /// The same path with its `n`th name, counted from the root, replaced.
+    fn with_name(&self, n: usize, name: &str) -> String {
+        let mut pill = self.clone();
+        match n.checked_sub(1) {
+            None => name.clone_into(&mut pill.root),
+            Some(n) => {
+                if let Some(segment) = pill.segments.get_mut(n) {
+                    *segment = Segment::Key(name.to_owned());
+                }
+            }
+        }
+        pill.to_string()
+    }
+}
+
+impl std::fmt::Display for Pill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.root)?;
+        for segment in &self.segments {
+            match segment {
+                Segment::Index(index) => write!(f, "[{index}]")?,
+                Segment::Key(key) if is_identifier(key) => write!(f, ".{key}")?,
+                Segment::Key(key) => write!(f, "[{}]", Value::from(key.as_str()))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn is_identifier(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Why a pill names nothing.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// A path that exists and that was probably meant.
+    pub near: Option<String>,
+    /// Why, when there is more to say than that it is not there.
+    pub reason: Option<String>,
+}
+
+/// A value, or a place in one: what evaluation hands round in place of copies.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    root: Arc<Value>,
+    at: Vec<Segment>,
+}
+
+impl Node {
+    pub(super) fn new(root: Arc<Value>) -> Self {
+        Self { root, at: Vec::new() }
+    }
+
+    pub(super) fn value(&self) -> &Value {
+        let mut value = &*self.root;
+        for segment in &self.at {
+            let inner = match segment {
+                Segment::Key(key) => value.get(key),
+                Segment::Index(index) => value.get(index),
+            };
+            // `below` only adds places that exist.
+            let Some(inner) = inner else { return &Value::Null };
+            value = inner;
+        }
+        value
+    }
+
+    /// The place that the segments of `pill` after its `done`th name lead to.
+    fn below(mut self, pill: &Pill, done: usize, mut case: Case) -> Result<Self, Missing> {
+        for (n, segment) in pill.segments.iter().enumerate().skip(done) {
+            self.step(segment, case)
+                .map_err(|near| Missing { near: near.map(|near| pill.with_name(n + 1, &near)), reason: None })?;
+            case = Case::Exact;
+        }
+        Ok(self)
+    }
+
+    /// Goes one step down; what was meant, when there is no such step.
+    fn step(&mut self, segment: &Segment, case: Case) -> Result<(), Option<String>> {
+        if let (Segment::Key(_), Value::Array(items)) = (segment, self.value()) {
+            if items.is_empty() {
+                return Err(None);
+            }
+            self.at.push(Segment::Index(0));
+        }
+        let next = match (segment, self.value()) {
+            (Segment::Index(index), Value::Array(items)) if *index < items.len() => Segment::Index(*index),
+            (Segment::Key(key), Value::Object(map)) => {
+                if map.contains_key(key) {
+                    Segment::Key(key.clone())
+                } else if let Some(found) =
+                    map.keys().find(|known| case == Case::Ignored && known.eq_ignore_ascii_case(key))
+                {
+                    Segment::Key(found.clone())
+                } else {
+                    return Err(near_match(key, map.keys().map(String::as_str)).map(ToOwned::to_owned));
+                }
+            }
+            _ => return Err(None),
+        };
+        self.at.push(next);
+        Ok(())
+    }
+
+    /// The same for a key or an index that an expression gives; missing is null.
+    pub(super) fn child(&self, key: &Value) -> Self {
+        let segment = match key {
+            Value::String(key) => Segment::Key(key.clone()),
+            key => match key.as_u64().and_then(|index| usize::try_from(index).ok()) {
+                Some(index) => Segment::Index(index),
+                None => return Self::new(Arc::new(Value::Null)),
+            },
+        };
+        let mut child = self.clone();
+        if child.step(&segment, Case::Exact).is_err() {
+            return Self::new(Arc::new(Value::Null));
+        }
+        child
+    }
+}

@@ -1,0 +1,271 @@
+//! The server itself: probes, metrics, its API's description, check, backup, token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use linkspan_model::verify::{Algorithm, Verify};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+
+use super::call::{Answer, Call};
+use super::route::{AnswerSpec, Route, data, run};
+use super::{Api, internal};
+use crate::problem::Problem;
+
+/// The server's version.
+#[derive(Serialize, JsonSchema)]
+struct VersionAnswer {
+    data: Version,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Version {
+    /// The version of the program.
+    version: String,
+    /// What callers put before `/webhooks/…`.
+    public_url: String,
+}
+
+/// What a check found.
+#[derive(Serialize, JsonSchema)]
+struct CheckAnswer {
+    data: Check,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Check {
+    /// Whether nothing is an error.
+    ok: bool,
+    /// What was found, the worst first.
+    findings: Vec<Finding>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Finding {
+    level: Level,
+    /// What it is about: `endpoint/github`, `disk`.
+    subject: String,
+    /// What is so, and what to do.
+    message: String,
+}
+
+#[derive(Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Error,
+    Warning,
+    Ok,
+}
+
+/// A finished backup.
+#[derive(Serialize, JsonSchema)]
+struct BackupAnswer {
+    data: Backup,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Backup {
+    /// The folder, on the server's machine.
+    path: String,
+    /// Events in it.
+    events: u64,
+    /// Jobs in it.
+    jobs: u64,
+}
+
+/// A new operator token, shown only here.
+#[derive(Serialize, JsonSchema)]
+struct TokenAnswer {
+    data: Token,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Token {
+    token: String,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    let text = |mut route: Route| {
+        route.answer = AnswerSpec::Text;
+        route
+    };
+    vec![
+        text(Route::new(Method::GET, "/livez", "livez", run!(livez)).about("probes", "Whether the process answers."))
+            .open(),
+        text(
+            Route::new(Method::GET, "/readyz", "readyz", run!(readyz))
+                .about("probes", "Whether events can be stored now."),
+        )
+        .open(),
+        text(Route::new(Method::GET, "/metrics", "metrics", run!(metrics)).about("probes", "Metrics for Prometheus."))
+            .open(),
+        Route::new(Method::GET, "/openapi.json", "openapi", run!(openapi))
+            .about("server", "This description.")
+            .gives::<serde_json::Map<String, serde_json::Value>>()
+            .open(),
+        Route::new(Method::GET, "/api/v1/version", "version", run!(version))
+            .about("server", "The version, and where the world reaches this server.")
+            .gives::<VersionAnswer>(),
+        Route::new(Method::GET, "/api/v1/check", "check", run!(check))
+            .about("server", "Configuration and health of the set-up, and what to better.")
+            .gives::<CheckAnswer>(),
+        Route::new(Method::POST, "/api/v1/backup", "backup", run!(backup))
+            .about("server", "Writes a backup into the data folder's backups/.")
+            .gives::<BackupAnswer>()
+            .problems(&[409]),
+        Route::new(Method::POST, "/api/v1/token/rotate", "rotate_token", run!(rotate_token))
+            .about("server", "Replaces the operator token; the old one is dead at once.")
+            .gives::<TokenAnswer>(),
+    ]
+}
+
+async fn livez(_: Api, _: Call) -> Result<Answer, Problem> {
+    Ok(Answer::text(StatusCode::OK, "ok\n".to_owned(), "text/plain; charset=utf-8"))
+}
+
+async fn readyz(api: Api, _: Call) -> Result<Answer, Problem> {
+    let not_ready = |why: &str| Problem::unavailable("server.not_ready", why, 5);
+    if api.is_draining() {
+        return Err(not_ready("the server is shutting down"));
+    }
+    if api.store.disk_free().1 {
+        return Err(not_ready("the disk is full"));
+    }
+    match tokio::time::timeout(Duration::from_secs(2), api.store.heartbeat()).await {
+        Ok(Ok(())) => Ok(Answer::text(StatusCode::OK, "ready\n".to_owned(), "text/plain; charset=utf-8")),
+        Ok(Err(error)) => Err(not_ready(&format!("nothing can be stored: {error}"))),
+        Err(_) => Err(not_ready("the store does not commit in time")),
+    }
+}
+
+async fn metrics(api: Api, _: Call) -> Result<Answer, Problem> {
+    crate::metrics::observe(&api.store).await;
+    Ok(Answer::text(StatusCode::OK, api.metrics.render(), "text/plain; version=0.0.4; charset=utf-8"))
+}
+
+async fn openapi(_: Api, _: Call) -> Result<Answer, Problem> {
+    Ok(Answer::json(StatusCode::OK, super::openapi_document()))
+}
+
+async fn version(api: Api, _: Call) -> Result<Answer, Problem> {
+    data(Version { version: env!("CARGO_PKG_VERSION").to_owned(), public_url: api.exposure.public_url.clone() })
+}
+
+async fn check(api: Api, _: Call) -> Result<Answer, Problem> {
+    let mut findings = vec![check_disk(&api).await, check_store(&api).await];
+    findings.extend(check_exposure(&api));
+    findings.extend(check_documents(&api));
+    findings.sort_by(|a, b| (a.level, &a.subject).cmp(&(b.level, &b.subject)));
+    let ok = findings.iter().all(|finding| finding.level != Level::Error);
+    data(Check { ok, findings })
+}
+
+fn finding(level: Level, subject: impl Into<String>, message: impl Into<String>) -> Finding {
+    Finding { level, subject: subject.into(), message: message.into() }
+}
+
+async fn check_disk(api: &Api) -> Finding {
+    match api.store.check_disk().await {
+        Ok(disk) if disk.full => finding(
+            Level::Error,
+            "disk",
+            format!("{} MiB are free; events are refused until there is more room", disk.free >> 20),
+        ),
+        Ok(disk) if disk.warn => finding(
+            Level::Warning,
+            "disk",
+            format!("{} MiB are free; make room before events are refused", disk.free >> 20),
+        ),
+        Ok(disk) => finding(Level::Ok, "disk", format!("{} MiB are free", disk.free >> 20)),
+        Err(error) => finding(Level::Error, "disk", format!("the file system does not answer: {error}")),
+    }
+}
+
+async fn check_store(api: &Api) -> Finding {
+    match api.store.heartbeat().await {
+        Ok(()) => finding(Level::Ok, "store", "commits are durable: write-ahead log, synced at every commit"),
+        Err(error) => finding(Level::Error, "store", format!("nothing can be stored: {error}")),
+    }
+}
+
+fn check_exposure(api: &Api) -> Vec<Finding> {
+    let exposure = &api.exposure;
+    let mut findings = Vec::new();
+    if exposure.key_in_data_folder {
+        findings.push(finding(
+            Level::Warning,
+            "key",
+            "the master key lies beside the database, so whoever copies the folder can read secrets; move it out with --key-file or LINKSPAN_KEY",
+        ));
+    }
+    if !exposure.operator.ip().is_loopback() {
+        findings.push(finding(
+            Level::Warning,
+            "operator",
+            format!("the operator listener is reachable from outside on {}", exposure.operator),
+        ));
+    }
+    if !exposure.public.ip().is_loopback() && !exposure.tls && exposure.public_url.starts_with("http://") {
+        findings.push(finding(
+            Level::Warning,
+            "public",
+            "webhooks come in without TLS; give --tls-cert and --tls-key, or put a proxy in front and name --public-url",
+        ));
+    }
+    for allowance in &exposure.egress_allow {
+        findings.push(finding(Level::Warning, "egress", format!("recipes may call the private address {allowance}")));
+    }
+    findings
+}
+
+fn check_documents(api: &Api) -> Vec<Finding> {
+    let snapshot = api.store.snapshot();
+    let mut findings = Vec::new();
+    for (name, value) in snapshot.secrets() {
+        if let Err(reason) = value {
+            findings.push(finding(Level::Error, format!("secret/{name}"), reason));
+        }
+    }
+    for endpoint in snapshot.endpoints() {
+        let subject = format!("endpoint/{}", endpoint.name);
+        match (&endpoint.verifier, &endpoint.spec.verify) {
+            (Err(reason), _) => {
+                findings.push(finding(Level::Error, subject, format!("it refuses every request: {reason}")))
+            }
+            (Ok(_), Verify::None) => {
+                findings.push(finding(Level::Warning, subject, "whoever knows its URL can send; add a verification"));
+            }
+            (Ok(_), Verify::Hmac(hmac)) if matches!(hmac.algorithm, Algorithm::MD5 | Algorithm::SHA_1) => {
+                findings.push(finding(Level::Warning, subject, "its hash is weak; use SHA_256 where the sender can"));
+            }
+            (Ok(_), _) => findings.push(finding(Level::Ok, subject, "it verifies its callers")),
+        }
+    }
+    for recipe in snapshot.recipes().filter(|recipe| !recipe.spec.is_enabled()) {
+        findings.push(finding(Level::Warning, format!("recipe/{}", recipe.name), "it is stopped"));
+    }
+    findings
+}
+
+async fn backup(api: Api, _: Call) -> Result<Answer, Problem> {
+    let folder = api.exposure.data.join("backups");
+    let stamp = api.clock.now().to_string().replace([':', '.'], "-");
+    let path = folder.join(stamp);
+    std::fs::create_dir_all(&folder).map_err(|error| internal(&error))?;
+    let report = api.store.backup(path.clone()).await?;
+    data(Backup { path: path.display().to_string(), events: report.events, jobs: report.jobs })
+}
+
+async fn rotate_token(api: Api, _: Call) -> Result<Answer, Problem> {
+    let token = api.store.rotate_operator_token().await?;
+    // The first run's file would only mislead now; that it is gone is not worth failing for.
+    let file: Arc<std::path::Path> = api.exposure.data.join("operator-token").into();
+    if let Err(error) = std::fs::remove_file(&file)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the old operator-token file could not be removed");
+    }
+    Ok(Answer::json(StatusCode::OK, json!({"data": {"token": token}})))
+}

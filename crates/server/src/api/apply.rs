@@ -1,0 +1,111 @@
+//! Many documents at once: apply and export.
+
+use http::Method;
+use linkspan_model::{Document, Fault, limits};
+use linkspan_store::Change;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::call::{Answer, Call};
+use super::route::{ParameterKind, Route, data, run};
+use crate::problem::Problem;
+
+/// Documents to be created and changed, all or none.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ApplyBody {
+    /// The documents: `kind`, `name`, `spec`.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    documents: Vec<Value>,
+    /// Only say what would happen.
+    #[serde(default)]
+    dry_run: bool,
+    /// The name of this set of documents.
+    #[serde(default)]
+    set: Option<String>,
+    /// Delete what an earlier apply of the same set made and this one leaves out.
+    #[serde(default)]
+    prune: bool,
+}
+
+/// What happened, or would.
+#[derive(Serialize, JsonSchema)]
+struct ApplyAnswer {
+    data: Applied,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Applied {
+    /// Whether anything was changed.
+    applied: bool,
+    /// One line per document: `action` (create, change, delete, unchanged), `kind`, `name`, `fields`.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    changes: Vec<Change>,
+}
+
+/// Every document.
+#[derive(Serialize, JsonSchema)]
+struct ExportAnswer {
+    data: Exported,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Exported {
+    /// The documents as their authors wrote them, by kind and name; secrets by reference.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    documents: Vec<Value>,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::POST, "/api/v1/apply", "apply", run!(apply))
+            .about("documents", "Creates and changes documents, all or none.")
+            .takes::<ApplyBody>()
+            .gives::<ApplyAnswer>()
+            .problems(&[409]),
+        Route::new(Method::GET, "/api/v1/export", "export", run!(export))
+            .about("documents", "Gives every document back.")
+            .query("defaults", "Write defaults out.", ParameterKind::Flag)
+            .gives::<ExportAnswer>(),
+    ]
+}
+
+async fn apply(api: Api, call: Call) -> Result<Answer, Problem> {
+    let body: ApplyBody = call.typed()?;
+    if body.documents.len() > limits::APPLY_DOCUMENTS {
+        let reason =
+            format!("{} documents at once are too many; at most {}", body.documents.len(), limits::APPLY_DOCUMENTS);
+        return Err(Problem::invalid(vec![Fault::new("documents", reason)]));
+    }
+    let mut documents = Vec::with_capacity(body.documents.len());
+    let mut faults = Vec::new();
+    for (n, value) in body.documents.iter().enumerate() {
+        match Document::read(value) {
+            Ok(document) => documents.push(document),
+            Err(found) => faults.extend(found.into_iter().map(|mut fault| {
+                fault.document = Some(n);
+                fault
+            })),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Problem::invalid(faults));
+    }
+    let changes = api.store.apply(documents, body.set, body.prune, body.dry_run).await?;
+    data(Applied { applied: !body.dry_run, changes })
+}
+
+async fn export(api: Api, call: Call) -> Result<Answer, Problem> {
+    let with_defaults = call.flag("defaults");
+    let resources = api.store.resources(None, None, usize::MAX).await?;
+    let documents: Vec<Value> = resources
+        .into_iter()
+        .map(|resource| match (with_defaults, Document::read(&resource.document)) {
+            (true, Ok(document)) => document.with_defaults(),
+            _ => resource.document,
+        })
+        .collect();
+    data(json!({"documents": documents}))
+}

@@ -1,0 +1,89 @@
+//! Syncs: how they stand, and runs on demand.
+
+use std::time::Duration;
+
+use http::Method;
+use linkspan_model::{Kind, Timestamp};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::call::{Answer, Call};
+use super::route::{ParameterKind, Route, data, run};
+use super::{Api, internal};
+use crate::problem::Problem;
+
+/// How a sync stands.
+#[derive(Serialize, JsonSchema)]
+struct SyncStatus {
+    /// Whether a run is under way or asked for.
+    running: bool,
+    /// Events loaded so far.
+    events: u64,
+    /// Rows loaded so far.
+    rows: u64,
+    /// Events whose body could not be unpacked and stands whole in `payload`.
+    unparsed: u64,
+    /// When the last run began.
+    started_at: Option<Timestamp>,
+    /// When the last run ended.
+    finished_at: Option<Timestamp>,
+    /// When a run last succeeded.
+    succeeded_at: Option<Timestamp>,
+    /// When a run last failed.
+    failed_at: Option<Timestamp>,
+    /// Why the last run failed.
+    error: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct SyncAnswer {
+    data: SyncStatus,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::POST, "/api/v1/syncs/{name}/run", "run_sync", run!(run_now))
+            .about("syncs", "Runs a sync now.")
+            .path_parameter("name", "The name of the sync.")
+            .query(
+                "wait",
+                "How many seconds to wait for the run to end.",
+                ParameterKind::Number { least: 0, most: 600, default: 0 },
+            )
+            .gives::<SyncAnswer>()
+            .of(Kind::Sync),
+    ]
+}
+
+async fn run_now(api: Api, call: Call) -> Result<Answer, Problem> {
+    let name = call.name()?;
+    let snapshot = api.store.snapshot().clone();
+    let sync = snapshot.sync(&name).ok_or_else(|| Problem::not_found(format!("sync/{name} does not exist")))?;
+    let ticket = api.store.request_sync(sync.row).await?;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(call.number("wait", 0));
+    while tokio::time::Instant::now() < deadline && !api.store.sync_is_done(sync.row, ticket).await? {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    data(read_status(&api, sync.row).await?)
+}
+
+/// How a sync stands, as its document's status.
+pub(super) async fn status(api: &Api, row: i64) -> Result<Value, Problem> {
+    serde_json::to_value(read_status(api, row).await?).map_err(|error| internal(&error))
+}
+
+async fn read_status(api: &Api, row: i64) -> Result<SyncStatus, Problem> {
+    let (state, _) = api.store.sync_state(row).await?;
+    Ok(SyncStatus {
+        running: state.started_at > state.finished_at,
+        events: state.events,
+        rows: state.rows,
+        unparsed: state.unparsed,
+        started_at: state.started_at,
+        finished_at: state.finished_at,
+        succeeded_at: state.succeeded_at,
+        failed_at: state.failed_at,
+        error: state.error,
+    })
+}

@@ -1,0 +1,126 @@
+//! Tables of destinations, a page at a time.
+
+use http::Method;
+use linkspan_model::Name;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::call::{Answer, Call};
+use super::route::{ParameterKind, Route, run};
+use super::{Api, internal};
+use crate::problem::Problem;
+
+/// A table of a destination.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct TableSummary {
+    /// The destination.
+    pub destination: String,
+    /// The schema.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// Rows in it.
+    pub rows: u64,
+}
+
+/// A page of a table.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct TablePage {
+    /// The columns, in order.
+    pub columns: Vec<TableColumn>,
+    /// The rows as objects by column.
+    pub rows: Vec<Map<String, Value>>,
+    /// Rows in the table.
+    pub total: u64,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct TableColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type: bool, int64, decimal, text, json; empty while only nulls have come.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TablesAnswer {
+    data: Vec<TableSummary>,
+    /// Always null: tables come in one page.
+    next: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TableAnswer {
+    data: TablePage,
+    /// The cursor of the next page.
+    next: Option<String>,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    let destination = "The destination; left out: the only one, or the one that a sync loads this table into.";
+    vec![
+        Route::new(Method::GET, "/api/v1/tables", "list_tables", run!(list))
+            .about("tables", "Lists the tables of destinations.")
+            .query("destination", "Only of this destination.", ParameterKind::Text)
+            .gives::<TablesAnswer>()
+            .problems(&[404]),
+        Route::new(Method::GET, "/api/v1/tables/{table}", "get_table", run!(show))
+            .about("tables", "Reads a page of a table.")
+            .path_parameter("table", "The table as schema.table.")
+            .query("destination", destination, ParameterKind::Text)
+            .paged()
+            .gives::<TableAnswer>(),
+    ]
+}
+
+async fn list(api: Api, call: Call) -> Result<Answer, Problem> {
+    let snapshot = api.store.snapshot().clone();
+    let names: Vec<Name> = match call.parsed::<Name>("destination")? {
+        Some(name) => {
+            snapshot.destination(&name).ok_or_else(|| no_destination(&name))?;
+            vec![name]
+        }
+        None => snapshot.destinations().map(|destination| destination.name.clone()).collect(),
+    };
+    let mut tables = Vec::new();
+    for name in names {
+        tables.extend(api.tables.list(name).await.map_err(|error| internal(&error))?.unwrap_or_default());
+    }
+    Ok(Answer::json(http::StatusCode::OK, json!({"data": tables, "next": null})))
+}
+
+fn no_destination(name: &Name) -> Problem {
+    Problem::not_found(format!("destination/{name} does not exist"))
+}
+
+async fn show(api: Api, call: Call) -> Result<Answer, Problem> {
+    let full = call.path("table").to_owned();
+    let missing = || Problem::not_found(format!("table {full} does not exist; `linkspan tables` lists what there is"));
+    let (schema, table) = full.split_once('.').ok_or_else(missing)?;
+    let snapshot = api.store.snapshot().clone();
+    let destination = match call.parsed::<Name>("destination")? {
+        Some(name) => {
+            snapshot.destination(&name).ok_or_else(|| no_destination(&name))?;
+            name
+        }
+        None => {
+            let by_sync = snapshot.syncs().find(|sync| sync.spec.to.full_name().eq_ignore_ascii_case(&full));
+            let only = || snapshot.destinations().next().map(|destination| destination.name.clone());
+            by_sync.map(|sync| sync.spec.to.destination.clone()).or_else(only).ok_or_else(missing)?
+        }
+    };
+    let offset = call.parsed::<u64>("cursor")?.unwrap_or(0);
+    let limit = call.limit();
+    let page = api
+        .tables
+        .page(destination, schema.to_owned(), table.to_owned(), offset, limit)
+        .await
+        .map_err(|error| internal(&error))?
+        .ok_or_else(missing)?;
+    let end = offset + page.rows.len() as u64;
+    let next = (page.rows.len() == limit as usize && end < page.total).then(|| end.to_string());
+    Ok(Answer::json(http::StatusCode::OK, json!({"data": page, "next": next})))
+}
