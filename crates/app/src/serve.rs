@@ -14,7 +14,7 @@ use linkspan_server::ingress::{Ingress, IngressLimits, RefusalLog, TrustedProxie
 use linkspan_server::staged::StageLimits;
 use linkspan_server::{Api, Exposure, OperatorHandler, Parts};
 use linkspan_store::{DataFolder, Durability, MasterKey, Retention, Settings, Store};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -26,6 +26,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{LogFormat, ServeArgs};
 use crate::{documents, lifecycle, output, secrets, tables};
+
+/// Bounds of the histogram of acknowledgement times, in seconds; 0.25 and 1 are the targets at p99 and p99.9.
+const ACK_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
 
 /// The one real clock.
 struct WallClock;
@@ -66,7 +69,10 @@ fn start_logs(format: LogFormat) {
 
 async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
-    let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
+    let metrics = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full("linkspan_ack_seconds".to_owned()), &ACK_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("metrics")?;
     let folder = DataFolder::lock(&args.data)?;
     let (key, key_in_data_folder) = master_key(&folder, args.key_file.as_deref())?;
     let store = open_store(&args, &folder, key, Arc::clone(&clock)).await?;

@@ -83,6 +83,15 @@ const COLUMNS: &str = "e.seq, e.received_at, e.salt, e.spool, e.head, e.body, r.
 const FROM: &str = "FROM events e JOIN resources r ON r.id = e.endpoint";
 
 impl Store {
+    /// Whether an event would be taken now: asked before any work is done for it.
+    ///
+    /// # Errors
+    /// `DiskFull`, `Overloaded` or `Poisoned`, as an append would give.
+    pub fn admits(&self) -> Result<()> {
+        self.refuse_when_full()?;
+        self.writer().admits()
+    }
+
     /// Appends an event; resolves after it is durable.
     ///
     /// # Errors

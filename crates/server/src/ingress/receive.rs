@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::Body;
 use http_body_util::Full;
 use linkspan_model::endpoint::{Format, Place};
-use linkspan_model::event::{EventHead, HeaderText, Headers, VerifiedBy};
+use linkspan_model::event::{HeaderText, Headers};
 use linkspan_model::secret::MASK;
 use linkspan_model::verify::Proof;
 use linkspan_model::{Clock, EventId, Timestamp, limits};
@@ -242,6 +242,8 @@ impl Ingress {
         B: Body<Data = Bytes> + Unpin,
     {
         let _in_flight = self.enter(endpoint.row)?;
+        // Turned away before any work when there is no room for the event.
+        self.0.store.admits().map_err(Problem::from)?;
         check_head(endpoint, head)?;
         let mut share = self.0.budget.share();
         let body = self.read_body(endpoint, body, &mut share).await?;
@@ -343,16 +345,65 @@ struct HeadParts<'a> {
 }
 
 impl HeadParts<'_> {
+    /// The head as it is stored: what `EventHead` reads back, written without making one.
     fn to_json(&self, proof: &Proof) -> Vec<u8> {
-        let head = EventHead {
-            method: self.method.as_str().to_owned(),
-            event_name: self.event_name.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned()),
-            query: self.uri.query().map(str::to_owned),
-            headers: kept_headers(self.headers, proof.credential_header.as_ref()),
-            remote: Some(self.caller.to_string()),
-            verified: VerifiedBy { by: proof.by.to_owned(), ok: proof.ok },
+        let head = StoredHead {
+            method: self.method.as_str(),
+            event_name: self.event_name.map(|name| percent_decode_str(name).decode_utf8_lossy()),
+            query: self.uri.query(),
+            headers: KeptHeaders { headers: self.headers, credential: proof.credential_header.as_ref() },
+            remote: self.caller,
+            verified: Verified { by: proof.by, ok: proof.ok },
         };
-        serde_json::to_vec(&head).unwrap_or_default()
+        let mut json = Vec::with_capacity(1_024);
+        // Texts and lists of texts: there is nothing in it that could fail to be written.
+        drop(serde_json::to_writer(&mut json, &head));
+        json
+    }
+}
+
+#[derive(serde::Serialize)]
+struct StoredHead<'a> {
+    method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_name: Option<std::borrow::Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
+    headers: KeptHeaders<'a>,
+    remote: IpAddr,
+    verified: Verified<'a>,
+}
+
+#[derive(serde::Serialize)]
+struct Verified<'a> {
+    by: &'a str,
+    ok: bool,
+}
+
+/// Headers as received; the value of one that carried a credential is a marker.
+struct KeptHeaders<'a> {
+    headers: &'a HeaderMap,
+    credential: Option<&'a HeaderName>,
+}
+
+impl serde::Serialize for KeptHeaders<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.headers.iter().map(|(name, value)| {
+            let bytes = if is_credential(name, self.credential) { MASK.as_bytes() } else { value.as_bytes() };
+            (name.as_str(), HeaderBytes(bytes))
+        }))
+    }
+}
+
+/// Written as `HeaderText` is.
+struct HeaderBytes<'a>(&'a [u8]);
+
+impl serde::Serialize for HeaderBytes<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => HeaderText::new(Bytes::copy_from_slice(self.0)).serialize(serializer),
+        }
     }
 }
 
@@ -366,22 +417,17 @@ fn split_path(path: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-/// Headers as received; the value of one that carried a credential is a marker.
+fn is_credential(name: &HeaderName, credential: Option<&HeaderName>) -> bool {
+    Some(name) == credential || matches!(*name, header::AUTHORIZATION | header::PROXY_AUTHORIZATION | header::COOKIE)
+}
+
+/// The headers of a refusal.
 fn kept_headers(headers: &HeaderMap, credential: Option<&HeaderName>) -> Headers {
-    let is_credential = |name: &HeaderName| {
-        Some(name) == credential
-            || matches!(*name, header::AUTHORIZATION | header::PROXY_AUTHORIZATION | header::COOKIE)
+    let kept = |name: &HeaderName, value: &HeaderValue| match is_credential(name, credential) {
+        true => HeaderText::new(Bytes::from_static(MASK.as_bytes())),
+        false => HeaderText::new(Bytes::copy_from_slice(value.as_bytes())),
     };
-    headers
-        .iter()
-        .map(|(name, value)| {
-            let value = match is_credential(name) {
-                true => HeaderText::new(Bytes::from_static(MASK.as_bytes())),
-                false => HeaderText::new(Bytes::copy_from_slice(value.as_bytes())),
-            };
-            (name.as_str().to_owned(), value)
-        })
-        .collect()
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), kept(name, value))).collect()
 }
 
 fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refused> {
@@ -512,6 +558,33 @@ mod tests {
         assert_eq!(split_path("/webhooks/k/"), Some(("k", None)));
         assert_eq!(split_path("/webhooks/k/order.paid"), Some(("k", Some("order.paid"))));
         assert_eq!(split_path("/webhook/k"), None);
+    }
+
+    #[test]
+    fn what_is_stored_of_a_head_reads_back() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-a", HeaderValue::from_bytes(b"\xff\x00a").unwrap_or(HeaderValue::from_static("plain")));
+        headers.insert("x-b", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        headers.append("x-c", HeaderValue::from_static("one"));
+        headers.append("x-c", HeaderValue::from_static("\"two\""));
+        headers.insert("x-api-key", HeaderValue::from_static("hunter2"));
+        let uri: Uri = "/webhooks/k/a%20b?q=1&q=2".parse().unwrap();
+        let head = HeadParts {
+            method: &Method::POST,
+            uri: &uri,
+            headers: &headers,
+            event_name: Some("a%20b"),
+            caller: "::1".parse().unwrap(),
+        };
+        let credential = Some(HeaderName::from_static("x-api-key"));
+        let json = head.to_json(&Proof { by: "token", ok: true, credential_header: credential.clone() });
+        let read: linkspan_model::event::EventHead = serde_json::from_slice(&json).unwrap();
+        assert_eq!(read.headers, kept_headers(&headers, credential.as_ref()));
+        assert_eq!(read.header("x-b").unwrap().as_bytes(), b"caf\xe9");
+        assert_eq!(read.event_name.as_deref(), Some("a b"));
+        assert_eq!(read.query.as_deref(), Some("q=1&q=2"));
+        assert_eq!(read.remote.as_deref(), Some("::1"));
+        assert!(!String::from_utf8_lossy(&json).contains("hunter2"));
     }
 
     #[test]
