@@ -46,6 +46,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     if tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         bail!("another TLS provider was installed before ours");
     }
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let stopped = runtime.block_on(serve(args));
     // Reads that block on the disk must not hold up the end.
@@ -55,6 +56,16 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
         lifecycle::Stop::Poisoned => bail!(
             "a write to the disk failed, and what it left there is unknown; start again, and the store recovers from its log"
         ),
+    }
+}
+
+/// Every connection takes a file descriptor, and the usual soft limit of 1,024 is for programs that use select.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
     }
 }
 
@@ -124,14 +135,15 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default() };
     tasks.spawn(accept::serve(public, ingress, tasks.clone(), stop.clone()));
     tasks.spawn(accept::serve(operator, OperatorHandler::new(api), tasks.clone(), stop.clone()));
+    let mut signals = lifecycle::Signals::listen()?;
     announce(&exposure, &folder);
 
-    let why = lifecycle::wait(&store).await?;
+    let why = signals.wait(&store).await;
     if why == lifecycle::Stop::Poisoned {
         return Ok(why);
     }
     tracing::info!("draining");
-    lifecycle::drain(&draining, &stop, &tasks, args.drain_delay.get(), args.drain.get()).await;
+    lifecycle::drain(&mut signals, &draining, &stop, &tasks, args.drain_delay.get(), args.drain.get()).await;
     Ok(why)
 }
 
