@@ -16,6 +16,7 @@ use crate::name::{Name, near_match};
 use crate::recipe::RecipeSpec;
 use crate::secret::SecretSpec;
 use crate::sync::SyncSpec;
+use crate::verify::Verify;
 
 /// The kinds of documents, in the order in which they depend on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -173,15 +174,21 @@ impl Spec {
                 account.secrets().into_iter().map(|(path, name)| (format!("spec.{path}"), Kind::Secret, name)).collect()
             }
             Self::Connection(connection) => {
-                connection.account.iter().map(|name| ("spec.account".to_owned(), Kind::Account, name)).collect()
+                let account = connection.account.iter().map(|name| ("spec.account".to_owned(), Kind::Account, name));
+                let endpoint = connection.endpoint.iter().map(|name| ("spec.endpoint".to_owned(), Kind::Endpoint, name));
+                account.chain(endpoint).collect()
             }
-            Self::Endpoint(endpoint) => endpoint
-                .verify
-                .secrets()
-                .iter()
-                .enumerate()
-                .map(|(n, reference)| (format!("spec.verify.secrets[{n}]"), Kind::Secret, &reference.secret))
-                .collect(),
+            Self::Endpoint(endpoint) => {
+                let way = match &endpoint.verify {
+                    Verify::None => "none",
+                    Verify::Token(_) => "token",
+                    Verify::Hmac(_) => "hmac",
+                };
+                let secrets = endpoint.verify.secrets().iter().enumerate();
+                secrets
+                    .map(|(n, reference)| (format!("spec.verify.{way}.secrets[{n}]"), Kind::Secret, &reference.secret))
+                    .collect()
+            }
             Self::Recipe(recipe) => {
                 let trigger = ("spec.trigger.webhook.endpoint".to_owned(), Kind::Endpoint, recipe.endpoint());
                 let steps = recipe.steps.iter().enumerate().filter_map(|(n, step)| {
