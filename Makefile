@@ -27,7 +27,8 @@ test-fast: setup-build ## The tests that need no service
 test-crash-long: setup-test ## The crash loops for an hour
 	@CRASH_SECONDS=3600 exec tests/run crash
 
-check: ## Format, lints, bans, dependencies
+check: ## Format, lints, bans, dependencies, pages
+	python3 tests/docs_check.py
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences and bans are not checked"; fi

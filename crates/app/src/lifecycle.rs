@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use linkspan_store::Store;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,20 +18,43 @@ pub(crate) enum Stop {
     Poisoned,
 }
 
-/// Waits until the server should stop. After SIGHUP secrets outside the database are read again.
-pub(crate) async fn wait(store: &Store) -> std::io::Result<Stop> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
+/// The signals that a server listens to, from the moment they are made.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Listens: from here on a signal no longer ends the process by itself.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until the server should stop. After SIGHUP secrets outside the database are read again.
+    pub(crate) async fn wait(&mut self, store: &Store) -> Stop {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Stop::Asked,
+                _ = self.interrupt.recv() => return Stop::Asked,
+                () = store.stopped() => return Stop::Poisoned,
+                _ = self.hangup.recv() => match store.reload().await {
+                    Ok(()) => tracing::info!("configuration and secrets were read again"),
+                    Err(error) => tracing::error!(%error, "configuration and secrets could not be read again"),
+                },
+            }
+        }
+    }
+
+    /// Waits for one more request to stop.
+    async fn again(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => return Ok(Stop::Asked),
-            _ = interrupt.recv() => return Ok(Stop::Asked),
-            () = store.stopped() => return Ok(Stop::Poisoned),
-            _ = hangup.recv() => match store.reload().await {
-                Ok(()) => tracing::info!("configuration and secrets were read again"),
-                Err(error) => tracing::error!(%error, "configuration and secrets could not be read again"),
-            },
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -39,6 +62,7 @@ pub(crate) async fn wait(store: &Store) -> std::io::Result<Stop> {
 /// Lets what is under way finish: not ready first, then no new connections, then an end. A second signal ends
 /// at once.
 pub(crate) async fn drain(
+    signals: &mut Signals,
     draining: &Arc<AtomicBool>,
     stop: &CancellationToken,
     tasks: &TaskTracker,
@@ -56,18 +80,6 @@ pub(crate) async fn drain(
     };
     tokio::select! {
         () = finish => {}
-        () = again() => tracing::warn!("asked again; stopping at once"),
-    }
-}
-
-async fn again() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        _ => std::future::pending().await,
+        () = signals.again() => tracing::warn!("asked again; stopping at once"),
     }
 }

@@ -14,7 +14,7 @@ use linkspan_server::ingress::{Ingress, IngressLimits, RefusalLog, TrustedProxie
 use linkspan_server::staged::StageLimits;
 use linkspan_server::{Api, Exposure, OperatorHandler, Parts};
 use linkspan_store::{DataFolder, Durability, MasterKey, Retention, Settings, Store};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -27,6 +27,9 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{LogFormat, ServeArgs};
 use crate::client::Invalid;
 use crate::{documents, lifecycle, output, secrets, tables};
+
+/// Bounds of the histogram of acknowledgement times, in seconds; 0.25 and 1 are the targets at p99 and p99.9.
+const ACK_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
 
 /// The one real clock.
 struct WallClock;
@@ -44,6 +47,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     if tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         bail!("another TLS provider was installed before ours");
     }
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let stopped = runtime.block_on(serve(args));
     // Reads that block on the disk must not hold up the end.
@@ -53,6 +57,16 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
         lifecycle::Stop::Poisoned => bail!(
             "a write to the disk failed, and what it left there is unknown; start again, and the store recovers from its log"
         ),
+    }
+}
+
+/// Every connection takes a file descriptor, and the usual soft limit of 1,024 is for programs that use select.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
     }
 }
 
@@ -67,7 +81,10 @@ fn start_logs(format: LogFormat) {
 
 async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
-    let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
+    let metrics = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full("linkspan_ack_seconds".to_owned()), &ACK_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("metrics")?;
     let folder = DataFolder::lock(&args.data)?;
     let (key, key_in_data_folder) = master_key(&folder, args.key_file.as_deref())?;
     let store = open_store(&args, &folder, key, Arc::clone(&clock)).await?;
@@ -119,14 +136,15 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default() };
     tasks.spawn(accept::serve(public, ingress, tasks.clone(), stop.clone()));
     tasks.spawn(accept::serve(operator, OperatorHandler::new(api), tasks.clone(), stop.clone()));
+    let mut signals = lifecycle::Signals::listen()?;
     announce(&exposure, &folder);
 
-    let why = lifecycle::wait(&store).await?;
+    let why = signals.wait(&store).await;
     if why == lifecycle::Stop::Poisoned {
         return Ok(why);
     }
     tracing::info!("draining");
-    lifecycle::drain(&draining, &stop, &tasks, args.drain_delay.get(), args.drain.get()).await;
+    lifecycle::drain(&mut signals, &draining, &stop, &tasks, args.drain_delay.get(), args.drain.get()).await;
     Ok(why)
 }
 

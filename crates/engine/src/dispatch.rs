@@ -5,6 +5,7 @@
 //! why, instead of being dropped; an event that has come through recipes too often starts none, and is listed
 //! among the refusals.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +18,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{Engine, HOPS_HEADER, HOPS_MAX, salt};
 
 /// Most events of one stretch.
-const STRETCH: u32 = 256;
+const STRETCH: u32 = 1_024;
+/// Pause after a stretch that started nothing, so that a flood of events nobody waits for is passed over in long
+/// stretches instead of one after every commit.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Follows the log until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     while !stop.is_cancelled() {
         match advance(&engine).await {
-            Ok(true) => {}
-            Ok(false) => {
+            Ok(Advance::Jobs) => {}
+            Ok(Advance::Quiet) => tokio::time::sleep(PAUSE).await,
+            Ok(Advance::End) => {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = engine.store.wait_for_events(Duration::from_secs(1)) => {}
@@ -38,38 +43,76 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     }
 }
 
-/// Dispatches the next stretch; says whether there was one.
-async fn advance(engine: &Engine) -> Result<bool> {
+/// What came of a stretch of the log.
+enum Advance {
+    /// It started jobs.
+    Jobs,
+    /// It started none.
+    Quiet,
+    /// There was none.
+    End,
+}
+
+/// Dispatches the next stretch.
+async fn advance(engine: &Engine) -> Result<Advance> {
     let after = engine.store.dispatch_position().await?;
     if after >= engine.store.last_seq() {
-        return Ok(false);
+        return Ok(Advance::End);
     }
-    let events = engine.store.events_after(after, STRETCH).await?;
-    if events.is_empty() {
-        return Ok(false);
+    let mut stretch = engine.store.log_after(after, STRETCH).await?;
+    if stretch.is_empty() {
+        return Ok(Advance::End);
     }
     let snapshot = Arc::clone(&engine.store.snapshot());
-    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, after, events))
+    let awaited = awaited(&snapshot, &stretch);
+    let mut events = Vec::new();
+    if let Some(last) = awaited.last().copied() {
+        events = engine.store.events_at(awaited).await?;
+        // Large bodies come in several reads: the stretch ends where this one did.
+        if let Some(reached) = events.last().map(|event| event.seq).filter(|reached| *reached != last) {
+            stretch.retain(|(seq, _)| *seq <= reached);
+        }
+    }
+    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, after, &stretch, &events))
         .await
         .map_err(|error| StoreError::Database(format!("dispatch ended early: {error}")))?;
-    counter!("linkspan_jobs_queued_total").increment(dispatched.jobs.len() as u64);
+    let jobs = dispatched.jobs.len();
+    counter!("linkspan_jobs_queued_total").increment(jobs as u64);
     engine.store.dispatch(dispatched).await?;
     if !looped.is_empty() {
         engine.store.record_refusals(looped).await?;
     }
-    Ok(true)
+    Ok(if jobs > 0 { Advance::Jobs } else { Advance::Quiet })
+}
+
+/// The positions of events that a recipe waits for.
+fn awaited(snapshot: &Snapshot, stretch: &[(u64, i64)]) -> Vec<u64> {
+    let endpoints: HashSet<i64> = snapshot
+        .recipes()
+        .filter(|recipe| recipe.spec.is_enabled())
+        .filter_map(|recipe| Some(snapshot.endpoint(recipe.spec.endpoint())?.row))
+        .collect();
+    stretch.iter().filter(|(_, endpoint)| endpoints.contains(endpoint)).map(|(seq, _)| *seq).collect()
 }
 
 /// The jobs that these events start, and what is refused because it goes round in a loop.
-fn plan(snapshot: &Snapshot, after: u64, events: Vec<StoredEvent>) -> (Dispatched, Vec<NewRefusal>) {
-    let mut dispatched = Dispatched { after, up_to: after, ..Dispatched::default() };
+fn plan(
+    snapshot: &Snapshot,
+    after: u64,
+    stretch: &[(u64, i64)],
+    events: &[StoredEvent],
+) -> (Dispatched, Vec<NewRefusal>) {
+    let mut dispatched = Dispatched {
+        after,
+        up_to: stretch.last().map_or(after, |(seq, _)| *seq),
+        index: stretch.iter().map(|(seq, endpoint)| (*endpoint, *seq)).collect(),
+        jobs: Vec::new(),
+    };
     let mut looped = Vec::new();
     for StoredEvent { seq, endpoint, event } in events {
-        dispatched.up_to = seq;
-        dispatched.index.push((endpoint, seq));
-        let jobs = jobs_of(snapshot, seq, &event);
-        if !jobs.is_empty() && hops(&event) >= HOPS_MAX {
-            looped.push(refusal(endpoint, &event));
+        let jobs = jobs_of(snapshot, *seq, event);
+        if !jobs.is_empty() && hops(event) >= HOPS_MAX {
+            looped.push(refusal(*endpoint, event));
         } else {
             dispatched.jobs.extend(jobs);
         }

@@ -63,10 +63,15 @@ impl DiskGuard {
         self.free.store(free, Ordering::Relaxed);
         if state.full {
             drop(std::fs::remove_file(self.reserve()));
-        } else if free > self.min_free.saturating_add(4 * RESERVE_BYTES) && !self.reserve().exists() {
+        } else if free > self.min_free.saturating_add(4 * RESERVE_BYTES) && !self.has_reserve() {
             self.take_reserve()?;
         }
         Ok(state)
+    }
+
+    /// Whether the reserve is whole: a crash may have left a part of it.
+    fn has_reserve(&self) -> bool {
+        std::fs::metadata(self.reserve()).is_ok_and(|reserve| reserve.len() == RESERVE_BYTES)
     }
 
     /// Written, not only sized: a hole in a file keeps nothing back.

@@ -83,6 +83,15 @@ const COLUMNS: &str = "e.seq, e.received_at, e.salt, e.spool, e.head, e.body, r.
 const FROM: &str = "FROM events e JOIN resources r ON r.id = e.endpoint";
 
 impl Store {
+    /// Whether an event would be taken now: asked before any work is done for it.
+    ///
+    /// # Errors
+    /// `DiskFull`, `Overloaded` or `Poisoned`, as an append would give.
+    pub fn admits(&self) -> Result<()> {
+        self.refuse_when_full()?;
+        self.writer().admits()
+    }
+
     /// Appends an event; resolves after it is durable.
     ///
     /// # Errors
@@ -111,6 +120,50 @@ impl Store {
     /// Waits until events were appended, at most `poll` long.
     pub async fn wait_for_events(&self, poll: std::time::Duration) {
         self.writer().shared.events.wait(poll).await;
+    }
+
+    /// Position and endpoint's row of the events after position `after`, oldest first: what is needed to pass
+    /// over events that nobody waits for.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn log_after(&self, after: u64, limit: u32) -> Result<Vec<(u64, i64)>> {
+        self.read(move |db| {
+            let mut statement =
+                db.prepare_cached("SELECT seq, endpoint FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+            let mut rows = statement.query(params![after.cast_signed(), limit])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The events at these positions, in their order; fewer when their bodies are large.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn events_at(&self, positions: Vec<u64>) -> Result<Vec<StoredEvent>> {
+        let spool = self.spool_folder().clone();
+        self.read(move |db| {
+            let sql = format!("SELECT {COLUMNS}, e.endpoint {FROM} WHERE e.seq = ?1");
+            let mut statement = db.prepare_cached(&sql)?;
+            let mut events = Vec::new();
+            let mut bytes = 0;
+            for position in positions {
+                let mut rows = statement.query([position.cast_signed()])?;
+                let found = bounded(&mut rows, &spool)?;
+                bytes += found.iter().map(|found| found.event.body.len()).sum::<usize>();
+                events.extend(found);
+                if bytes >= READ_BYTES {
+                    break;
+                }
+            }
+            Ok(events)
+        })
+        .await
     }
 
     /// The events after position `after`, oldest first; fewer than `limit` when their bodies are large.

@@ -24,7 +24,7 @@ impl DataFolder {
         let unusable = |what: &str, error: &dyn std::fmt::Display| {
             StoreError::Unusable(format!("data folder {}: {what}: {error}", path.display()))
         };
-        fs::create_dir_all(path).map_err(|error| unusable("cannot be made", &error))?;
+        make_durably(path).map_err(|error| unusable("cannot be made", &error))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
             .map_err(|error| unusable("cannot be closed to others", &error))?;
         let lock = File::options()
@@ -107,6 +107,32 @@ impl DataFolder {
             }
             Err(error) => Err(StoreError::Unusable(format!("key file {}: {error}", path.display()))),
         }
+    }
+}
+
+/// Makes a folder, and those above it that are missing, so that their names outlive a power cut: a folder is
+/// durable only once the one above it is synced.
+pub(crate) fn make_durably(path: &Path) -> std::io::Result<()> {
+    let above = match path.parent() {
+        None => return Ok(()),
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+    };
+    let made = match fs::create_dir(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            make_durably(above)?;
+            fs::create_dir(path)?;
+            true
+        }
+        Err(error) => return Err(error),
+    };
+    match File::open(above) {
+        Ok(above) => above.sync_all(),
+        // It was there before, and we may not look above it: whoever made it answers for its name.
+        Err(_) if !made => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

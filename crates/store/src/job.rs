@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use linkspan_model::id::{EventId, JobId};
 use linkspan_model::job::{Job, JobStatus, StepError, StepRun};
-use linkspan_model::{Document, Kind, Name, Timestamp, limits};
+use linkspan_model::{Document, Kind, Name, SecretBytes, Timestamp, limits};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 
 use crate::Store;
 use crate::error::{Result, StoreError};
+use crate::seal::MasterKey;
 use crate::spool::{Spool, SpoolFile};
 
 /// The consumer whose position tells how far events have been turned into jobs.
@@ -257,6 +258,7 @@ impl Store {
     pub async fn claim(&self, most: u32) -> Result<Vec<Claimed>> {
         let now = self.now();
         let spool = self.spool_folder().clone();
+        let key = self.key().clone();
         let claimed = self.write(move |db| claim(db, most, now)).await?;
         if claimed.is_empty() {
             return Ok(claimed);
@@ -265,7 +267,7 @@ impl Store {
             .read(move |db| {
                 let (mut whole, mut lost) = (Vec::new(), Vec::new());
                 for mut claimed in claimed {
-                    match finished_steps(db, &spool, claimed.lease.job) {
+                    match finished_steps(db, &spool, &key, claimed.lease.job) {
                         Ok(steps) => {
                             claimed.steps = steps;
                             whole.push(claimed);
@@ -364,7 +366,8 @@ impl Store {
         let now = self.now();
         let spool = self.spool_folder().clone();
         let mut step = step;
-        let (result, file) = self.place_result(step.result.take(), &next).await?;
+        let (result, file) =
+            self.place_result(&result_place(lease.job, step.position), step.result.take(), &next).await?;
         let file = file.map(Arc::new);
         let named = file.clone();
         let recorded = self
@@ -399,14 +402,19 @@ impl Store {
     }
 
     /// A large result goes to a spool file first; one that no later step can need is not kept.
-    async fn place_result(&self, result: Option<Vec<u8>>, next: &Next) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
-        match result {
-            Some(result) if *next == Next::Continue && result.len() > limits::INLINE_BODY_BYTES => {
-                Ok((None, Some(self.spool(result.into()).await?)))
-            }
-            Some(result) if *next == Next::Continue => Ok((Some(result), None)),
-            _ => Ok((None, None)),
+    async fn place_result(
+        &self,
+        place: &str,
+        result: Option<Vec<u8>>,
+        next: &Next,
+    ) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
+        let Some(result) = result.filter(|_| *next == Next::Continue) else { return Ok((None, None)) };
+        // Unlike what is shown, it is not masked: an API may have echoed the credentials that it was sent.
+        let sealed = self.key().seal(place, &SecretBytes::new(result))?;
+        if sealed.len() > limits::INLINE_BODY_BYTES {
+            return Ok((None, Some(self.spool(sealed.into()).await?)));
         }
+        Ok((Some(sealed), None))
     }
 
     /// What a revision of a recipe said.
@@ -708,18 +716,29 @@ fn steps(db: &Connection, job: JobId) -> Result<Vec<StepRun>> {
     Ok(steps)
 }
 
-fn finished_steps(db: &Connection, spool: &Spool, job: JobId) -> Result<Vec<FinishedStep>> {
-    let sql = format!("SELECT {STEP}, result, result_spool FROM steps WHERE job = ?1 ORDER BY position");
+/// Where a step's sealed result belongs: it cannot be moved to another step or job.
+fn result_place(job: JobId, position: u32) -> String {
+    format!("steps/{job}/{position}")
+}
+
+fn finished_steps(db: &Connection, spool: &Spool, key: &MasterKey, job: JobId) -> Result<Vec<FinishedStep>> {
+    let sql = format!("SELECT {STEP}, result, result_spool, position FROM steps WHERE job = ?1 ORDER BY position");
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query([job.seq().cast_signed()])?;
     let mut steps = Vec::new();
     while let Some(row) = rows.next()? {
-        let result = match (row.get::<_, Option<Vec<u8>>>(10)?, row.get::<_, Option<String>>(11)?) {
+        let sealed = match (row.get::<_, Option<Vec<u8>>>(10)?, row.get::<_, Option<String>>(11)?) {
             (Some(inline), _) => Some(inline),
             (None, Some(file)) => Some(spool.read(&file)?),
             (None, None) => None,
         };
-        let result = result.map(|json| serde_json::from_slice(&json)).transpose()?;
+        let result = match sealed {
+            Some(sealed) => {
+                let result = key.open(&result_place(job, row.get(12)?), &sealed)?;
+                Some(serde_json::from_slice(result.expose())?)
+            }
+            None => None,
+        };
         steps.push(FinishedStep { run: step_of(row)?, result });
     }
     Ok(steps)

@@ -81,7 +81,7 @@ impl Drop for SpoolFile {
 impl Spool {
     /// Opens the folder, making it when it is not there.
     pub(crate) fn open(folder: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&folder)?;
+        crate::folder::make_durably(&folder)?;
         Ok(Self { folder, held: Arc::default() })
     }
 

@@ -162,6 +162,15 @@ impl Writer {
         queue.send(work).map_err(|_| StoreError::Poisoned)
     }
 
+    /// Whether an event would be taken now.
+    pub(crate) fn admits(&self) -> Result<()> {
+        if self.is_poisoned() {
+            return Err(StoreError::Poisoned);
+        }
+        let (queued, bytes) = self.depth();
+        if queued >= QUEUE_MAX || bytes > QUEUE_BYTES { Err(StoreError::Overloaded) } else { Ok(()) }
+    }
+
     /// Operations that wait, and their bytes.
     pub(crate) fn depth(&self) -> (usize, usize) {
         (self.shared.queued.load(Ordering::Relaxed), self.shared.queued_bytes.load(Ordering::Relaxed))

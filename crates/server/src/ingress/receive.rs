@@ -20,7 +20,6 @@ use linkspan_model::verify::Proof;
 use linkspan_model::{Clock, EventId, Timestamp, limits};
 use linkspan_store::{DedupeKey, EndpointView, NewEvent, NewRefusal, Store};
 use percent_encoding::percent_decode_str;
-use serde::Serialize as _;
 
 use super::body::{BodyError, BodyTimes, Budget, Share, read_capped};
 use super::counters::IngressMetrics;
@@ -243,6 +242,8 @@ impl Ingress {
         B: Body<Data = Bytes> + Unpin,
     {
         let _in_flight = self.enter(endpoint.row)?;
+        // Turned away before any work when there is no room for the event.
+        self.0.store.admits().map_err(Problem::from)?;
         check_head(endpoint, head)?;
         let mut share = self.0.budget.share();
         let body = self.read_body(endpoint, body, &mut share).await?;

@@ -123,7 +123,7 @@ CREATE TABLE steps (
     error            TEXT,
     input            TEXT,              -- as shown: secrets masked, long bodies cut
     output           TEXT,
-    result           BLOB,              -- the whole output, for later steps, until the job ends
+    result           BLOB,              -- the whole output, sealed, for later steps, until the job ends
     result_spool     TEXT,
     PRIMARY KEY (job, position)
 ) STRICT;

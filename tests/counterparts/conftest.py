@@ -1,0 +1,37 @@
+"""The tests start the real binary and let programs that we did not write call it, or be called by it."""
+
+import pytest
+
+from support import Httpbin, Server
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure shows what the servers of the test wrote to their logs."""
+    report = (yield).get_result()
+    if report.failed:
+        for server in getattr(item, "servers", []):
+            report.sections.append((f"log of {server.data}", server.log_tail()))
+
+
+@pytest.fixture
+def start(request, tmp_path):
+    """Starts servers that end with the test, each on a data folder of its own unless the test names one."""
+    request.node.servers = servers = []
+
+    def start(data=None, **options):
+        server = Server(data or tmp_path / f"data-{len(servers)}", **options)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def httpbin(tmp_path_factory):
+    """httpbin under gunicorn, for all tests of a run: it keeps no state."""
+    httpbin = Httpbin(tmp_path_factory.mktemp("httpbin"))
+    yield httpbin
+    httpbin.stop()

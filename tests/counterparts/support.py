@@ -1,0 +1,324 @@
+"""Servers as processes, and clients of them."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote, urlencode, urlsplit
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FIRST_HOUR = REPOSITORY / "examples" / "first-hour"
+NODE_MODULES = REPOSITORY / "target" / "test-tools" / "node" / "node_modules"
+
+
+def binary():
+    """The program under test."""
+    found = Path(os.environ.get("LINKSPAN_BIN") or REPOSITORY / "target" / "debug" / "linkspan").resolve()
+    assert found.exists(), f"{found} is missing: build it, or name another one in LINKSPAN_BIN"
+    return found
+
+
+def node_modules():
+    """Where tests/setup put the Node packages."""
+    found = Path(os.environ.get("LINKSPAN_TEST_NODE_MODULES") or NODE_MODULES)
+    assert found.exists(), f"{found} is missing: run tests/setup"
+    return found
+
+
+def clean_environment(**more):
+    """Without settings of whoever runs the tests: no LINKSPAN_ variable, no proxy."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LINKSPAN_") and not name.lower().endswith("_proxy")
+    }
+    return kept | more
+
+
+def free_port():
+    """A loopback port that is free now, for programs that cannot take port 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def eventually(check, seconds=30, every=0.1):
+    """The first true answer of `check`; fails when none comes in time, showing the last one."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds} s; the last answer was {answer!r}"
+        time.sleep(every)
+
+
+class Caller:
+    """One kept-alive connection; what it sends is sent once, never repeated behind the test's back."""
+
+    def __init__(self, url, timeout=30):
+        parts = urlsplit(url)
+        self.prefix = parts.path.rstrip("/")
+        self.http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+
+    def call(self, method, target, body=None, headers=None):
+        """Status, headers and body of the answer."""
+        self.http.request(method, self.prefix + target, body=body, headers=headers or {})
+        answer = self.http.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+    def close(self):
+        self.http.close()
+
+
+class Refused(AssertionError):
+    """The API answered with an error."""
+
+
+class Server:
+    """A linkspan process on its own data folder and on ports that the system picks."""
+
+    def __init__(self, data, *, args=(), env=None, apply=None, wait=30):
+        self.data = Path(data)
+        self.args = [str(arg) for arg in args]
+        self.env = dict(env or {})
+        self.apply_at_start = apply
+        self.wait = wait
+        self.log = self.data.with_name(self.data.name + ".log")
+        self.process = None
+        self.local = threading.local()
+
+    def start(self):
+        command = [binary(), "serve", "--data", self.data, "--operator", "127.0.0.1:0"]
+        if "--public" not in self.args:
+            command += ["--public", "127.0.0.1:0"]
+        if self.apply_at_start:
+            command += ["--apply", self.apply_at_start]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(part) for part in command] + self.args,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=clean_environment(**self.env),
+                # Its own group: Ctrl-C in the terminal must not end it before the test does.
+                start_new_session=True,
+            )
+        self.local = threading.local()
+        self.public = self.operator = None
+        # A server that never says where it listens is ended, and with it the loop below.
+        watch = threading.Timer(self.wait, self.process.kill)
+        watch.start()
+        try:
+            for line in self.process.stdout:
+                name, _, url = line.decode().partition(" ")
+                if name == "public":
+                    self.public = url.strip()
+                if name == "operator":
+                    self.operator = url.strip()
+                    break
+        finally:
+            watch.cancel()
+        assert self.public and self.operator, f"the server did not start:\n{self.log_tail()}"
+        # What it prints later must not fill the pipe.
+        threading.Thread(target=self._drain, args=(self.process.stdout,), daemon=True).start()
+        return self
+
+    @staticmethod
+    def _drain(stream):
+        for _ in stream:
+            pass
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self, seconds=45):
+        """Ends it the ordinary way; gives its exit code."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self.process.returncode
+
+    def kill(self):
+        """Ends it as a crash does."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def log_tail(self, most=6000):
+        if not self.log.exists():
+            return "(no log)"
+        return self.log.read_bytes()[-most:].decode(errors="replace")
+
+    @property
+    def token(self):
+        return (self.data / "operator-token").read_text().strip()
+
+    # The API.
+
+    def request(self, method, path, body=None, headers=None):
+        """Status, headers and bytes of an operator API answer."""
+        if not hasattr(self.local, "caller"):
+            self.local.caller = Caller(self.operator, timeout=90)
+        sent = {"Authorization": f"Bearer {self.token}"} | (headers or {})
+        if body is not None:
+            body = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        return self.local.caller.call(method, path, body, sent)
+
+    def api(self, method, path, body=None):
+        """The answer's JSON; anything but a success is an error."""
+        status, _, answer = self.request(method, path, body)
+        if status >= 400:
+            raise Refused(f"{method} {path}: {status} {answer.decode(errors='replace')}")
+        return json.loads(answer) if answer else None
+
+    def get(self, path, **query):
+        query = {name: value for name, value in query.items() if value is not None}
+        return self.api("GET", path + ("?" + urlencode(query) if query else ""))
+
+    def pages(self, path, **query):
+        """Every item of a list."""
+        cursor = None
+        while True:
+            page = self.get(path, cursor=cursor, limit=1000, **query)
+            yield from page["data"]
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+    def apply(self, *documents):
+        return self.api("POST", "/api/v1/apply", {"documents": list(documents)})
+
+    def events(self, endpoint, after="first"):
+        """Every event of an endpoint, oldest first."""
+        while True:
+            page = self.get("/api/v1/events", endpoint=endpoint, after=after, limit=1000)["data"]
+            yield from page
+            if not page:
+                return
+            after = page[-1]["id"]
+
+    def jobs(self, recipe=None, **query):
+        return list(self.pages("/api/v1/jobs", recipe=recipe, **query))
+
+    def job(self, job_id):
+        return self.get(f"/api/v1/jobs/{job_id}")["data"]
+
+    def endpoint_url(self, name):
+        return self.get(f"/api/v1/endpoints/{name}")["data"]["status"]["url"]
+
+    def wait_for_jobs(self, recipe=None, seconds=60):
+        """Waits until no job has anything left to do, and gives all of them."""
+
+        def ended():
+            open_jobs = [
+                self.get("/api/v1/jobs", recipe=recipe, status=status, limit=1)["data"]
+                for status in ("queued", "waiting", "running")
+            ]
+            return not any(open_jobs)
+
+        eventually(ended, seconds)
+        return self.jobs(recipe)
+
+    def metrics(self):
+        return self.request("GET", "/metrics")[2].decode()
+
+    # The command line.
+
+    def run(self, *args, timeout=90, **options):
+        """A command as a person types it."""
+        environment = clean_environment(LINKSPAN_URL=self.operator, LINKSPAN_DATA=str(self.data))
+        return subprocess.run(
+            [str(binary()), *map(str, args)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **options,
+        )
+
+    def cli(self, *args, **options):
+        """The JSON that a command prints; it must succeed."""
+        done = self.run(*args, "--output", "json", **options)
+        assert done.returncode == 0, f"linkspan {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout)
+
+    def table(self, name):
+        """Every row of a table."""
+        return [row for page in self._table_pages(name) for row in page["rows"]]
+
+    def _table_pages(self, name):
+        cursor = None
+        while True:
+            more = ("--cursor", cursor) if cursor else ()
+            answer = self.cli("tables", "show", name, "--limit", 1000, *more)
+            yield answer["data"]
+            cursor = answer["next"]
+            if cursor is None:
+                return
+
+
+class Httpbin:
+    """httpbin under gunicorn: an HTTP server that says what it was sent."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "gunicorn.log"
+        self.access = folder / "access.log"
+        command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}", "--threads", "16"]
+        # The request line as it came: httpbin itself shows URLs decoded.
+        command += ["--access-logfile", str(self.access), "--access-logformat", "%(r)s", "httpbin:app"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # gunicorn leaves a control socket below HOME.
+                env=clean_environment(HOME=str(folder)),
+                start_new_session=True,
+            )
+        eventually(self._is_up, 30)
+
+    def _is_up(self):
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            caller = Caller(self.url, timeout=5)
+            return caller.call("GET", "/status/200")[0] == 200
+        except OSError:
+            return False
+
+    def requests(self, marker):
+        """Method and target of every request so far whose target holds the marker."""
+        lines = (line.split(" ") for line in self.access.read_text().splitlines())
+        return [(line[0], line[1]) for line in lines if marker in line[1]]
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(15)
+
+
+def encoded(text):
+    return quote(text, safe="")
