@@ -166,7 +166,13 @@ impl Server {
         self.api_with(method, path, &[], body)
     }
 
-    pub(crate) fn api_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Response {
+    pub(crate) fn api_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Response {
         let bearer = format!("Bearer {}", self.token);
         let mut all = vec![("Authorization", bearer.as_str())];
         all.extend_from_slice(headers);
@@ -302,8 +308,7 @@ pub(crate) struct Ran {
 
 impl Ran {
     fn of(command: &mut Command, input: &str) -> Self {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // A command that does not read its input may be gone already.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
         let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
@@ -476,14 +481,21 @@ fn parse(bytes: &[u8]) -> Option<(Response, usize)> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
     assert!(headers.iter().all(|(name, _)| name != "transfer-encoding"), "answers are not chunked here");
     let body = bytes.get(end + 4..end + 4 + length)?.to_vec();
     Some((Response { status, headers, body }, end + 4 + length))
 }
 
 /// The bytes of a request head and body, `Host` and `Content-Length` added.
-pub(crate) fn request_bytes(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(crate) fn request_bytes(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Vec<u8> {
     let mut bytes = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         bytes.extend(format!("Host: {address}\r\n").bytes());
@@ -501,7 +513,13 @@ pub(crate) fn request_bytes(address: SocketAddr, method: &str, path: &str, heade
 
 /// Sends one request on a connection of its own.
 #[track_caller]
-pub(crate) fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+pub(crate) fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
     let mut wire = Wire::open(address);
     wire.write(request_bytes(address, method, path, headers, body));
     wire.response().unwrap_or_else(|| panic!("no answer to {method} {path}"))

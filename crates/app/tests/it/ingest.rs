@@ -201,7 +201,9 @@ fn body_over_the_limit_is_refused_and_never_cut() {
     let too_long = format!("\"{}\"", "x".repeat(1_023));
     refused(&server, &server.post(&path, &[JSON], &too_long), 413, "body.too_large");
 
-    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
     let chunked = |body: &str| {
         let (first, rest) = body.split_at(600);
         let chunk = |part: &str| format!("{:x}\r\n{part}\r\n", part.len());
@@ -352,13 +354,18 @@ fn http2_request_is_accepted_with_prior_knowledge() {
     let mut wire = Wire::open(server.public);
     let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     sent.extend(frame(0x4, 0, 0, &[]));
-    sent.extend(frame(0x1, 0x4, 1, &literal_headers(&[
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", &path),
-        (":authority", "localhost"),
-        ("content-type", "application/json"),
-    ])));
+    sent.extend(frame(
+        0x1,
+        0x4,
+        1,
+        &literal_headers(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", &path),
+            (":authority", "localhost"),
+            ("content-type", "application/json"),
+        ]),
+    ));
     sent.extend(frame(0x0, 0x1, 1, br#"{"over":"h2"}"#));
     wire.write(&sent);
     let body = wire.until(|bytes| {

@@ -272,8 +272,8 @@ fn replay_names_a_recipe_that_is_stopped() {
 fn duplicate_is_acknowledged_with_the_first_id_and_starts_nothing() {
     let upstream = Upstream::ok();
     let server = Server::start(&Options::egress());
-    let documents = documents(&upstream)
-        .replace("verify: none}", "verify: none, dedupe: {by: 'header:X-Delivery', within: 1h}}");
+    let documents =
+        documents(&upstream).replace("verify: none}", "verify: none, dedupe: {by: 'header:X-Delivery', within: 1h}}");
     server.apply(&documents);
     let path = server.path_of("in");
     let send = |id: &str, title: &str| {

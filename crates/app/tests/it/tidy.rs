@@ -161,7 +161,8 @@ fn nothing_is_left_for_later_in_a_comment() {
 
 #[test]
 fn nobodys_machine_is_named() {
-    let mut places = vec![["/wo", "rk/"].concat(), ["/ho", "me/"].concat(), ["/ro", "ot/"].concat(), ["/Us", "ers/"].concat()];
+    let mut places =
+        vec![["/wo", "rk/"].concat(), ["/ho", "me/"].concat(), ["/ro", "ot/"].concat(), ["/Us", "ers/"].concat()];
     places.push(["/tmp/", "bash_jobs"].concat());
     let mut found = Vec::new();
     each_line(|path, n, line| {
