@@ -114,7 +114,9 @@ fn parse(name: &str, text: &str) -> Result<Vec<Source>, Vec<String>> {
         if part.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             continue;
         }
-        match serde_saphyr::from_str::<Value>(&part) {
+        // As YAML 1.2 has it: `off`, `no` and `y` are texts, and a name or a country code may be one.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        match serde_saphyr::from_str_with_options::<Value>(&part, options) {
             Ok(value) => sources.push(Source { place: format!("{name}:{}", first_line(line, &part)), value }),
             Err(error) => faults.push(fault(name, line, &error)),
         }
@@ -202,6 +204,12 @@ mod tests {
     }
 
     #[test]
+    fn words_of_older_yaml_are_texts() {
+        let sources = parse("f.yaml", "kind: off\ncountry: NO\nenabled: true\n").unwrap();
+        assert_eq!(sources[0].value, json!({"kind": "off", "country": "NO", "enabled": true}));
+    }
+
+    #[test]
     fn names_the_line_of_a_syntax_error() {
         let faults = parse("f.yaml", "kind: a\n---\nkind: b\nname: [1\n").unwrap_err();
         assert!(faults[0].starts_with("f.yaml:"), "{faults:?}");
@@ -211,7 +219,7 @@ mod tests {
     fn what_is_written_reads_back() {
         let documents = [
             json!({"kind": "endpoint", "name": "a", "spec": {"verify": "none", "n": 12, "f": 1.5, "t": "true", "x": null,
-                   "pill": "{{ trigger.body.a }}", "list": [1, "two", {"three": 3}], "yes": "yes", "multi": "a\nb\n"}}),
+                   "pill": "{{ trigger.body.a }}", "list": [1, "two", {"three": 3}], "yes": "yes", "no": "NO", "off": "off", "multi": "a\nb\n"}}),
             json!({"kind": "secret", "name": "b", "spec": {}}),
         ];
         let text = to_yaml(&documents).unwrap();

@@ -15,6 +15,14 @@ pub(crate) fn line(text: &str) {
     }
 }
 
+/// Writes a line for whoever may be looking; a server goes on when nobody is.
+pub(crate) fn announce(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        tracing::debug!(text, "nobody reads the standard output");
+    }
+}
+
 /// Writes an error.
 pub(crate) fn error(text: &str) {
     eprintln!("error: {text}");

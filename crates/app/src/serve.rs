@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{LogFormat, ServeArgs};
+use crate::client::Invalid;
 use crate::{documents, lifecycle, output, secrets, tables};
 
 /// Bounds of the histogram of acknowledgement times, in seconds; 0.25 and 1 are the targets at p99 and p99.9.
@@ -191,19 +192,26 @@ async fn apply_at_start(store: &Store, path: &Path) -> Result<()> {
             Ok(document) => read.push(document),
             Err(faults) => {
                 let faults: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", source.place)).collect();
-                bail!("documents to apply at the start:\n  {}", faults.join("\n  "));
+                return Err(invalid(&faults));
             }
         }
     }
     match store.apply(read, Some("start".to_owned()), false, false).await {
         Ok(changes) => tracing::info!(documents = changes.len(), "applied documents"),
         Err(linkspan_store::StoreError::Invalid(faults)) => {
-            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            bail!("documents to apply at the start:\n  {}", faults.join("\n  "));
+            let placed = |fault: &linkspan_model::Fault| match fault.document.and_then(|n| sources.get(n)) {
+                Some(source) => format!("{}: {fault}", source.place),
+                None => fault.to_string(),
+            };
+            return Err(invalid(&faults.iter().map(placed).collect::<Vec<_>>()));
         }
         Err(error) => return Err(error.into()),
     }
     Ok(())
+}
+
+fn invalid(faults: &[String]) -> anyhow::Error {
+    Invalid(format!("documents to apply at the start:\n  {}", faults.join("\n  "))).into()
 }
 
 async fn bind(address: SocketAddr, which: &str) -> Result<TcpListener> {
@@ -306,11 +314,11 @@ async fn keep_metrics(metrics: PrometheusHandle, stop: CancellationToken) {
 }
 
 fn announce(exposure: &Exposure, folder: &DataFolder) {
-    output::line(&format!("public    {}", exposure.public_url));
-    output::line(&format!("operator  http://{}", exposure.operator));
+    output::announce(&format!("public    {}", exposure.public_url));
+    output::announce(&format!("operator  http://{}", exposure.operator));
     let token = folder.operator_token();
     if token.exists() {
-        output::line(&format!("token     {}", token.display()));
+        output::announce(&format!("token     {}", token.display()));
     }
     tracing::info!(public = %exposure.public, operator = %exposure.operator, "linkspan is up");
 }

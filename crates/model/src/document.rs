@@ -175,7 +175,8 @@ impl Spec {
             }
             Self::Connection(connection) => {
                 let account = connection.account.iter().map(|name| ("spec.account".to_owned(), Kind::Account, name));
-                let endpoint = connection.endpoint.iter().map(|name| ("spec.endpoint".to_owned(), Kind::Endpoint, name));
+                let endpoint =
+                    connection.endpoint.iter().map(|name| ("spec.endpoint".to_owned(), Kind::Endpoint, name));
                 account.chain(endpoint).collect()
             }
             Self::Endpoint(endpoint) => {

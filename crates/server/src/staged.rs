@@ -28,7 +28,10 @@ pub struct StageLimits {
 /// What the connection and its requests share.
 #[derive(Debug)]
 pub struct Activity {
+    /// Requests that are being handled.
     requests: AtomicUsize,
+    /// Requests that have begun: a short one may begin and end between two reads.
+    begun: AtomicU64,
     /// Milliseconds on the listener's clock since when the connection has been idle; `BUSY` while it is not.
     idle_since: AtomicU64,
     began: Instant,
@@ -41,13 +44,14 @@ impl Activity {
     #[must_use]
     pub fn new(began: Instant) -> Arc<Self> {
         let idle_since = AtomicU64::new(millis(began.elapsed()));
-        Arc::new(Self { requests: AtomicUsize::new(0), idle_since, began })
+        Arc::new(Self { requests: AtomicUsize::new(0), begun: AtomicU64::new(0), idle_since, began })
     }
 
     /// Notes that a request is being handled until the guard is dropped.
     #[must_use]
     pub fn request(self: &Arc<Self>) -> RequestGuard {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.idle_since.store(BUSY, Ordering::Relaxed);
         RequestGuard(Arc::clone(self))
     }
@@ -94,6 +98,8 @@ pub struct Staged<S> {
     activity: Arc<Activity>,
     limits: StageLimits,
     stage: Stage,
+    /// Requests that had begun when this last looked.
+    begun: u64,
     deadline: Instant,
     write_deadline: Option<Instant>,
     /// Fires at least as often as the shortest stage lasts; whoever is polled then looks at the deadlines.
@@ -110,6 +116,7 @@ impl<S> Staged<S> {
             activity,
             limits,
             stage: Stage::FirstByte,
+            begun: 0,
             deadline,
             write_deadline: None,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
@@ -153,10 +160,14 @@ fn late(what: &str) -> io::Error {
 impl<S: AsyncRead + Unpin> AsyncRead for Staged<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let begun = this.activity.begun.load(Ordering::Relaxed);
+        let had_request = std::mem::replace(&mut this.begun, begun) != begun;
         match (this.activity.is_busy(), this.stage) {
-            (true, Stage::Busy) | (false, Stage::FirstByte | Stage::Head | Stage::Idle) => {}
+            (true, Stage::Busy) => {}
             (true, _) => this.enter(Stage::Busy),
             (false, Stage::Busy) => this.enter(Stage::Idle),
+            (false, _) if had_request => this.enter(Stage::Idle),
+            (false, Stage::FirstByte | Stage::Head | Stage::Idle) => {}
         }
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {

@@ -366,7 +366,8 @@ impl Store {
         let now = self.now();
         let spool = self.spool_folder().clone();
         let mut step = step;
-        let (result, file) = self.place_result(&result_place(lease.job, step.position), step.result.take(), &next).await?;
+        let (result, file) =
+            self.place_result(&result_place(lease.job, step.position), step.result.take(), &next).await?;
         let file = file.map(Arc::new);
         let named = file.clone();
         let recorded = self

@@ -12,9 +12,7 @@ fn kinds() -> Vec<(&'static str, Value, Value)> {
             "steps": [{"id": "a", "request": {"connection": "ground", "method": "GET", "path": path}}]
         })
     };
-    let sync = |table: &str| {
-        json!({"from": {"endpoint": "ground"}, "to": {"destination": "ground", "schema": "s", "table": table}})
-    };
+    let sync = |table: &str| json!({"from": {"endpoint": "ground"}, "to": {"destination": "ground", "schema": "s", "table": table}});
     vec![
         ("secrets", json!({"env": "LINKSPAN_SECRET_A"}), json!({"file": "a"})),
         ("accounts", json!({"none": {}}), json!({"headers": {"X-Key": {"secret": "ground"}}})),
@@ -101,7 +99,9 @@ fn document_of_every_kind_is_made_read_changed_and_deleted() {
 
         let patch = json!({"description": "mine", "labels": {"team": "a"}});
         server.api_with("PATCH", &one, &[("If-Match", "\"1\"")], Some(&patch)).assert_error(412, "resource.revision");
-        server.api_with("PUT", &one, &[("If-Match", "\"9\"")], Some(&json!({"spec": first}))).assert_error(412, "resource.revision");
+        server
+            .api_with("PUT", &one, &[("If-Match", "\"9\"")], Some(&json!({"spec": first})))
+            .assert_error(412, "resource.revision");
         server.api_with("DELETE", &one, &[("If-Match", "\"1\"")], None).assert_error(412, "resource.revision");
         let patched = server.api_with("PATCH", &one, &[("If-Match", "\"2\"")], Some(&patch)).json()["data"].clone();
         assert_eq!(patched["description"], "mine", "{plural}");
@@ -176,13 +176,75 @@ fn whole_answers_look_like_this() {
         }
         serde_json::to_string_pretty(&value).unwrap()
     };
-    insta::assert_snapshot!(steady(server.get("/api/v1/secrets/ground").json()), @"");
+    insta::assert_snapshot!(steady(server.get("/api/v1/secrets/ground").json()), @r#"
+    {
+      "data": {
+        "kind": "secret",
+        "name": "ground",
+        "spec": {},
+        "labels": {},
+        "id": "ID",
+        "revision": 1,
+        "created_at": "CREATED_AT",
+        "updated_at": "UPDATED_AT",
+        "status": {
+          "has_value": true,
+          "reason": null
+        }
+      }
+    }
+    "#);
     let path = server.path_of("ground");
     let endpoint = steady(server.get("/api/v1/endpoints/ground").json());
-    insta::assert_snapshot!(endpoint.replace(&path, "/webhooks/KEY").replace(&server.public.to_string(), "PUBLIC"), @"");
-    insta::assert_snapshot!(server.get("/api/v1/endpoints/nobody").text(), @"");
+    insta::assert_snapshot!(endpoint.replace(&path, "/webhooks/KEY").replace(&server.public.to_string(), "PUBLIC"), @r#"
+    {
+      "data": {
+        "kind": "endpoint",
+        "name": "ground",
+        "spec": {
+          "verify": {
+            "token": {
+              "header": "X-Key",
+              "secrets": [
+                {
+                  "secret": "ground"
+                }
+              ]
+            }
+          }
+        },
+        "labels": {},
+        "id": "ID",
+        "revision": 1,
+        "created_at": "CREATED_AT",
+        "updated_at": "UPDATED_AT",
+        "status": {
+          "url": "http://PUBLIC/webhooks/KEY",
+          "ready": true,
+          "reason": null,
+          "unverified": false
+        }
+      }
+    }
+    "#);
+    insta::assert_snapshot!(server.get("/api/v1/endpoints/nobody").text(), @r#"{"error":{"code":"resource.not_found","description":"endpoint/nobody does not exist"}}"#);
     let wrong = server.api("POST", "/api/v1/endpoints", Some(&json!({"name": "x", "spec": {"verfy": "none"}})));
-    insta::assert_snapshot!(serde_json::to_string_pretty(&wrong.json()).unwrap(), @"");
+    insta::assert_snapshot!(serde_json::to_string_pretty(&wrong.json()).unwrap(), @r#"
+    {
+      "error": {
+        "code": "document.invalid",
+        "description": "endpoint/x: spec.verfy: unknown field `verfy`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `verify`?)",
+        "faults": [
+          {
+            "subject": "endpoint/x",
+            "path": "spec.verfy",
+            "reason": "unknown field `verfy`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled`",
+            "hint": "did you mean `verify`?"
+          }
+        ]
+      }
+    }
+    "#);
     assert_eq!(wrong.status, 422);
 }
 
@@ -253,7 +315,9 @@ fn unknown_query_parameter_is_refused_by_every_operation() {
 #[test]
 fn query_parameter_is_checked() {
     let server = server();
-    for query in ["limit=0", "limit=1001", "limit=x", "limit=1&limit=2", "status=done", "event=x", "recipe=A", "cursor=x"] {
+    for query in
+        ["limit=0", "limit=1001", "limit=x", "limit=1&limit=2", "status=done", "event=x", "recipe=A", "cursor=x"]
+    {
         server.get(&format!("/api/v1/jobs?{query}")).assert_error(400, "query.invalid");
     }
     server.get("/api/v1/export?defaults=maybe").assert_error(400, "query.invalid");
@@ -272,13 +336,22 @@ fn body_must_be_json_and_say_so() {
     post("application/json", "").assert_error(400, "body.missing");
     post("application/json", "[]").assert_error(422, "document.invalid");
     post("application/json", &format!("\"{}\"", "x".repeat(9 << 20))).assert_error(413, "body.too_large");
-    server.api_with("PUT", "/api/v1/endpoints/a", &[("If-Match", "x")], Some(&json!({}))).assert_error(400, "request.if_match");
+    server
+        .api_with("PUT", "/api/v1/endpoints/a", &[("If-Match", "x")], Some(&json!({})))
+        .assert_error(400, "request.if_match");
 }
 
 #[test]
 fn what_is_not_there_is_404_and_a_wrong_method_405() {
     let server = server();
-    for path in ["/api/v1/nothing", "/", "/api/v1/endpoints/NOT-A-NAME", "/api/v1/events/x", "/api/v1/jobs/x", "/api/v1/tables/a.b"] {
+    for path in [
+        "/api/v1/nothing",
+        "/",
+        "/api/v1/endpoints/NOT-A-NAME",
+        "/api/v1/events/x",
+        "/api/v1/jobs/x",
+        "/api/v1/tables/a.b",
+    ] {
         assert_eq!(server.get(path).status, 404, "{path}");
     }
     server.api("DELETE", "/api/v1/version", None).assert_error(405, "request.method");

@@ -19,10 +19,20 @@ fn plan_shows_what_apply_then_does() {
     let first = [open_endpoint("a"), open_endpoint("b"), open_endpoint("c")].join("---\n");
     let file = write(&server, "first.yaml", &first);
     let planned = server.cli(&["apply", "-f", &file, "--set", "mine", "--dry-run"]).success();
-    insta::assert_snapshot!(planned, @"");
+    insta::assert_snapshot!(planned, @r#"
+    + create    endpoint/a
+    + create    endpoint/b
+    + create    endpoint/c
+    planned: 3 create, 0 change, 0 delete, 0 unchanged
+    "#);
     assert_eq!(server.data("/api/v1/endpoints"), json!([]));
     let applied = server.cli(&["apply", "-f", &file, "--set", "mine"]).success();
-    insta::assert_snapshot!(applied, @"");
+    insta::assert_snapshot!(applied, @r#"
+    + create    endpoint/a
+    + create    endpoint/b
+    + create    endpoint/c
+    applied: 3 create, 0 change, 0 delete, 0 unchanged
+    "#);
 
     // By hand, and so nothing that `--prune` may delete.
     server.apply(&open_endpoint("by-hand"));
@@ -32,7 +42,13 @@ fn plan_shows_what_apply_then_does() {
     assert!(asks.failure(1).contains("--yes"));
     assert_eq!(server.data("/api/v1/endpoints").as_array().unwrap().len(), 4);
     let applied = server.cli(&["apply", "-f", &file, "--set", "mine", "--prune", "--yes"]).success();
-    insta::assert_snapshot!(applied, @"");
+    insta::assert_snapshot!(applied, @r#"
+    = unchanged endpoint/a
+    ~ change    endpoint/b  (spec.format)
+    + create    endpoint/d
+    - delete    endpoint/c
+    applied: 1 create, 1 change, 1 delete, 1 unchanged
+    "#);
     let names: Vec<Value> =
         server.data("/api/v1/endpoints").as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
     assert_eq!(names, ["a", "b", "by-hand", "d"]);
@@ -41,20 +57,34 @@ fn plan_shows_what_apply_then_does() {
 #[test]
 fn wrong_documents_are_named_by_file_line_path_and_near_match() {
     let server = Server::start(&Options::default());
-    let text = format!("# A comment\n{}---\nkind: endpoint\nname: wrong\nspec: {{verify: none, limit: 1}}\n", open_endpoint("right"));
+    let text = format!(
+        "# A comment\n{}---\nkind: endpoint\nname: wrong\nspec: {{verify: none, limit: 1}}\n",
+        open_endpoint("right")
+    );
     let one = write(&server, "docs/one.yaml", &text);
-    let two = write(&server, "docs/two.yaml", "kind: recipe\nname: r\nspec:\n  trigger: {webhook: {endpoint: right}}\n  steps:\n    - id: a\n      request: {method: GET, url: 'https://a.test/{{ triger.id }}'}\n");
+    let two = write(
+        &server,
+        "docs/two.yaml",
+        "kind: recipe\nname: r\nspec:\n  trigger: {webhook: {endpoint: right}}\n  steps:\n    - id: a\n      request: {method: GET, url: 'https://a.test/{{ triger.id }}'}\n",
+    );
     let folder = server.folder().join("docs");
     let said = server.cli(&["apply", "-f", folder.to_str().unwrap()]).failure(5);
     let said = said.replace(&one, "ONE").replace(&two, "TWO");
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r#"
+    error: nothing was changed:
+      ONE:6: endpoint/wrong: spec.limit: unknown field `limit`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `limits`?)
+      TWO:1: recipe/r: spec.steps[0].request.url: column 19: pill "triger.id" names nothing; use trigger, steps, job, settings (did you mean `trigger`?)
+    "#);
     assert_eq!(server.data("/api/v1/endpoints"), json!([]));
 }
 
 #[test]
 fn fault_between_documents_is_placed_too() {
     let server = Server::start(&Options::default());
-    let text = format!("{}---\nkind: recipe\nname: r\nspec:\n  trigger: {{webhook: {{endpoint: githup}}}}\n  steps: [{{id: a, request: {{method: GET, url: 'https://a.test/'}}}}]\n", open_endpoint("github"));
+    let text = format!(
+        "{}---\nkind: recipe\nname: r\nspec:\n  trigger: {{webhook: {{endpoint: githup}}}}\n  steps: [{{id: a, request: {{method: GET, url: 'https://a.test/'}}}}]\n",
+        open_endpoint("github")
+    );
     let file = write(&server, "a.yaml", &text);
     let said = server.cli(&["apply", "-f", &file]).failure(5);
     assert!(said.contains(&format!("{file}:5: recipe/r: spec.trigger.webhook.endpoint: ")), "{said}");
@@ -102,7 +132,14 @@ fn secret_value_is_nowhere_to_be_read() {
         assert_eq!(server.data(&format!("/api/v1/secrets/{name}"))["status"]["has_value"], true);
     }
     server.cli(&["backup"]).success();
-    for path in ["/api/v1/secrets", "/api/v1/secrets/mine", "/api/v1/export", "/api/v1/export?defaults=true", "/api/v1/check", "/metrics"] {
+    for path in [
+        "/api/v1/secrets",
+        "/api/v1/secrets/mine",
+        "/api/v1/export",
+        "/api/v1/export?defaults=true",
+        "/api/v1/check",
+        "/metrics",
+    ] {
         assert!(!server.get(path).text().contains(SECRET), "{path}");
     }
     assert!(!server.cli(&["export"]).success().contains(SECRET));
@@ -116,7 +153,11 @@ fn secret_value_is_nowhere_to_be_read() {
 #[test]
 fn wrong_secret_document_does_not_give_its_value_away() {
     let server = Server::start(&Options::default());
-    let file = write(&server, "a.yaml", &format!("kind: secret\nname: mine\nspec: {{value: {SECRET}, env: LINKSPAN_SECRET_A}}\n"));
+    let file = write(
+        &server,
+        "a.yaml",
+        &format!("kind: secret\nname: mine\nspec: {{value: {SECRET}, env: LINKSPAN_SECRET_A}}\n"),
+    );
     let said = server.cli(&["apply", "-f", &file]).failure(5);
     assert!(!said.contains(SECRET), "{said}");
     let file = write(&server, "b.yaml", &format!("kind: secret\nname: mine\nspec: {{value: [{SECRET}]}}\n"));
@@ -187,7 +228,8 @@ fn tables_are_for_people() {
     // Whatever a caller sends cannot steer the terminal of whoever looks at it.
     server.post(&server.path_of("in"), &[("X-A", "b")], "\"\u{1b}[2J\u{9b}31m\"").assert_error(400, "body.malformed");
     let id = server.accept(&server.path_of("in"), &json!("\u{9b}31m"));
-    for args in [&["events", "show", &id][..], &["events"], &["refusals"], &["listen", "--from-start", "--count", "1"]] {
+    for args in [&["events", "show", &id][..], &["events"], &["refusals"], &["listen", "--from-start", "--count", "1"]]
+    {
         let said = server.cli(args).success();
         assert!(!said.contains('\u{1b}') && !said.contains('\u{9b}'), "{args:?}: {said:?}");
     }

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub(crate) struct Server {
     /// The operator token that calls carry.
     pub(crate) token: String,
     folder: Arc<TempDir>,
+    /// The id of the refusal that a test has seen last.
+    refusals_seen: AtomicU64,
 }
 
 impl Drop for Server {
@@ -104,7 +107,7 @@ impl Server {
         };
         let (public, operator) = (address("public"), address("operator"));
         let token = std::fs::read_to_string(data.join("operator-token")).unwrap_or_default().trim().to_owned();
-        let server = Self { child, public, operator, data, token, folder };
+        let server = Self { child, public, operator, data, token, folder, refusals_seen: AtomicU64::new(0) };
         eventually("the server is ready", || (server.get("/readyz").status == 200).then_some(()));
         server
     }
@@ -112,7 +115,12 @@ impl Server {
     /// `serve` on this folder, not yet started.
     pub(crate) fn command(data: &Path, options: &Options) -> Command {
         let mut command = binary();
-        command.args(["serve", "--public", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--disk-min-free", "1MiB"]);
+        command.args(["serve", "--disk-min-free", "1MiB"]);
+        for listener in ["--public", "--operator"] {
+            if !options.flags.iter().any(|flag| flag == listener) {
+                command.args([listener, "127.0.0.1:0"]);
+            }
+        }
         command.arg("--data").arg(data).args(&options.flags).stdin(Stdio::null());
         command.envs(options.env.iter().cloned());
         command
@@ -158,7 +166,13 @@ impl Server {
         self.api_with(method, path, &[], body)
     }
 
-    pub(crate) fn api_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Response {
+    pub(crate) fn api_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Response {
         let bearer = format!("Bearer {}", self.token);
         let mut all = vec![("Authorization", bearer.as_str())];
         all.extend_from_slice(headers);
@@ -235,12 +249,16 @@ impl Server {
         });
     }
 
-    /// The newest refusal once there is one with this code.
+    /// The newest refusal with this code, once there is one that this did not give before.
+    #[track_caller]
     pub(crate) fn refusal(&self, code: &str) -> Value {
-        eventually(&format!("a refusal {code} is listed"), || {
+        let refusal = eventually(&format!("a refusal {code} is listed"), || {
             let refusals = self.data("/api/v1/refusals");
-            refusals.as_array()?.iter().find(|refusal| refusal["code"] == code).cloned()
-        })
+            let newest = refusals.as_array()?.iter().find(|refusal| refusal["code"] == code)?;
+            (newest["id"].as_u64() > Some(self.refusals_seen.load(Ordering::Relaxed))).then(|| newest.clone())
+        });
+        self.refusals_seen.store(refusal["id"].as_u64().unwrap(), Ordering::Relaxed);
+        refusal
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -290,8 +308,7 @@ pub(crate) struct Ran {
 
 impl Ran {
     fn of(command: &mut Command, input: &str) -> Self {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // A command that does not read its input may be gone already.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
         let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
@@ -428,6 +445,18 @@ impl Wire {
         std::mem::take(&mut self.read)
     }
 
+    /// Reads until `find` finds something in what came; nothing when the connection is closed before.
+    pub(crate) fn until<T>(&mut self, find: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+        loop {
+            if let Some(found) = find(&self.read) {
+                return Some(found);
+            }
+            if self.more() == 0 {
+                return None;
+            }
+        }
+    }
+
     /// Reads one answer; nothing when the connection is closed before one is whole.
     pub(crate) fn response(&mut self) -> Option<Response> {
         loop {
@@ -452,14 +481,21 @@ fn parse(bytes: &[u8]) -> Option<(Response, usize)> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
     assert!(headers.iter().all(|(name, _)| name != "transfer-encoding"), "answers are not chunked here");
     let body = bytes.get(end + 4..end + 4 + length)?.to_vec();
     Some((Response { status, headers, body }, end + 4 + length))
 }
 
 /// The bytes of a request head and body, `Host` and `Content-Length` added.
-pub(crate) fn request_bytes(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(crate) fn request_bytes(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Vec<u8> {
     let mut bytes = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         bytes.extend(format!("Host: {address}\r\n").bytes());
@@ -477,7 +513,13 @@ pub(crate) fn request_bytes(address: SocketAddr, method: &str, path: &str, heade
 
 /// Sends one request on a connection of its own.
 #[track_caller]
-pub(crate) fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+pub(crate) fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
     let mut wire = Wire::open(address);
     wire.write(request_bytes(address, method, path, headers, body));
     wire.response().unwrap_or_else(|| panic!("no answer to {method} {path}"))

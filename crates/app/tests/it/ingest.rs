@@ -180,10 +180,10 @@ fn stale_and_future_time_stamps_are_refused_although_they_are_signed() {
     let path = server.path_of("stamped");
     let sign = |at: u64| format!("t={at},v0=00,v1={}", hmac_sha256(SECRET, format!("{at}.{SIGNED}")));
     let now = unix_now();
-    for at in [now - 400, now + 400] {
+    for (at, why) in [(now - 400, "verify.stale: signed 400 s ago"), (now + 400, "verify.stale: ")] {
         let answer = server.post(&path, &[JSON, ("Stripe-Signature", &sign(at))], SIGNED);
         let refusal = refused(&server, &answer, 401, "verify.failed");
-        assert!(refusal["cause"].as_str().unwrap().contains("time"), "{refusal:#}");
+        assert!(refusal["cause"].as_str().unwrap().starts_with(why), "{refusal:#}");
     }
     // A time stamp that was moved after it was signed.
     let moved = sign(now - 400).replace(&(now - 400).to_string(), &now.to_string());
@@ -201,7 +201,9 @@ fn body_over_the_limit_is_refused_and_never_cut() {
     let too_long = format!("\"{}\"", "x".repeat(1_023));
     refused(&server, &server.post(&path, &[JSON], &too_long), 413, "body.too_large");
 
-    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
     let chunked = |body: &str| {
         let (first, rest) = body.split_at(600);
         let chunk = |part: &str| format!("{:x}\r\n{part}\r\n", part.len());
@@ -325,7 +327,7 @@ fn bytes_come_back_as_they_came() {
     let event = stored(&server, &raw(server.public, bytes).unwrap());
     assert_eq!(event.get("body"), None);
     assert_eq!(event["body_base64"].as_str().map(str::len), Some(344));
-    assert!(event["body_base64"].as_str().unwrap().starts_with("AAECAwQFBgcICQoLDA0ODw"));
+    assert!(event["body_base64"].as_str().unwrap().starts_with("AAECAwQFBgcICQoLDA0O"));
     assert_eq!(event["size"], 256);
     assert_eq!(header(&event, "x-latin"), &json!({"base64": "Y2Fm6Q=="}));
     let twice: Vec<&Value> =
@@ -352,20 +354,25 @@ fn http2_request_is_accepted_with_prior_knowledge() {
     let mut wire = Wire::open(server.public);
     let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     sent.extend(frame(0x4, 0, 0, &[]));
-    sent.extend(frame(0x1, 0x4, 1, &literal_headers(&[
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", &path),
-        (":authority", "localhost"),
-        ("content-type", "application/json"),
-    ])));
+    sent.extend(frame(
+        0x1,
+        0x4,
+        1,
+        &literal_headers(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", &path),
+            (":authority", "localhost"),
+            ("content-type", "application/json"),
+        ]),
+    ));
     sent.extend(frame(0x0, 0x1, 1, br#"{"over":"h2"}"#));
-    // Asks the server to close when the stream is done, so that the answer ends.
     wire.write(&sent);
-    wire.end_writing();
-    let answer = wire.rest();
-    let data = frames(&answer).into_iter().find(|(kind, stream, _)| (*kind, *stream) == (0x0, 1));
-    let body: Value = serde_json::from_slice(&data.expect("an answer with a body").2).unwrap();
+    let body = wire.until(|bytes| {
+        let (_, _, payload) = frames(bytes).into_iter().find(|(kind, stream, _)| (*kind, *stream) == (0x0, 1))?;
+        Some(payload)
+    });
+    let body: Value = serde_json::from_slice(&body.expect("an answer with a body")).unwrap();
     let event = server.data(&format!("/api/v1/events/{}", body["data"]["id"].as_str().unwrap()));
     assert_eq!(event["body"], r#"{"over":"h2"}"#);
 }
@@ -464,6 +471,29 @@ fn length_beside_chunks_cannot_smuggle_a_second_request() {
     wire.end_writing();
     let answers = String::from_utf8(wire.rest()).unwrap();
     assert!(answers.matches("HTTP/1.1 ").count() == 1, "{answers}");
+}
+
+#[test]
+fn caller_that_ends_its_side_after_the_request_gets_the_answer() {
+    let server = server();
+    let mut wire = Wire::open(server.public);
+    wire.write(request_bytes(server.public, "POST", &server.path_of("any"), &[], b"{}"));
+    wire.end_writing();
+    stored(&server, &wire.response().expect("an answer"));
+    assert_eq!(wire.rest(), b"");
+}
+
+#[test]
+fn answer_does_not_wait_for_the_rest_of_the_next_request() {
+    let server = server();
+    let mut wire = Wire::open(server.public);
+    let mut bytes = request_bytes(server.public, "POST", &server.path_of("any"), &[], b"{}");
+    bytes.extend(b"POST /webh");
+    wire.write(bytes);
+    let began = std::time::Instant::now();
+    stored(&server, &wire.response().unwrap());
+    // The head's limit is 10 s, after which the connection would have been cut.
+    assert!(began.elapsed() < std::time::Duration::from_secs(9));
 }
 
 #[test]

@@ -84,7 +84,84 @@ fn first_hour_example_runs_from_signed_payload_to_second_endpoint() {
         .replace(&desk, "/webhooks/DESK")
         .replace(id, "SECOND")
         .replace(job["id"].as_str().unwrap(), "JOB");
-    insta::assert_snapshot!(step, @"");
+    insta::assert_snapshot!(step, @r#"
+    {
+      "id": "tell_desk",
+      "status": "succeeded",
+      "attempts": 1,
+      "input": {
+        "method": "POST",
+        "url": "http://PUBLIC/webhooks/DESK/tickets-1347",
+        "headers": [
+          [
+            "host",
+            "PUBLIC"
+          ],
+          [
+            "x-repository",
+            "octo-org/octo-repo"
+          ],
+          [
+            "content-type",
+            "application/json"
+          ],
+          [
+            "idempotency-key",
+            "JOB-tell_desk"
+          ],
+          [
+            "linkspan-hops",
+            "1"
+          ],
+          [
+            "user-agent",
+            "linkspan/0.1.0"
+          ],
+          [
+            "accept-encoding",
+            "identity"
+          ],
+          [
+            "x-api-key",
+            "••••••"
+          ],
+          [
+            "content-length",
+            "52"
+          ]
+        ],
+        "body": {
+          "text": "{\"title\":\"Found a bug\",\"votes\":3,\"sender\":\"octocat\"}",
+          "size": 52
+        }
+      },
+      "output": {
+        "status": 202,
+        "headers": [
+          [
+            "content-type",
+            "application/json"
+          ],
+          [
+            "content-length",
+            "54"
+          ],
+          [
+            "date",
+            "DATE"
+          ]
+        ],
+        "body": {
+          "data": {
+            "id": "SECOND"
+          }
+        },
+        "size": 54
+      },
+      "started_at": "TIME",
+      "finished_at": "TIME"
+    }
+    "#);
 
     assert_eq!(second["body"], r#"{"title":"Found a bug","votes":3,"sender":"octocat"}"#);
     assert_eq!(second["event_name"], "tickets-1347");
@@ -195,8 +272,8 @@ fn replay_names_a_recipe_that_is_stopped() {
 fn duplicate_is_acknowledged_with_the_first_id_and_starts_nothing() {
     let upstream = Upstream::ok();
     let server = Server::start(&Options::egress());
-    let documents = documents(&upstream)
-        .replace("verify: none}", "verify: none, dedupe: {by: 'header:X-Delivery', within: 1h}}");
+    let documents =
+        documents(&upstream).replace("verify: none}", "verify: none, dedupe: {by: 'header:X-Delivery', within: 1h}}");
     server.apply(&documents);
     let path = server.path_of("in");
     let send = |id: &str, title: &str| {
@@ -225,7 +302,7 @@ fn pill_to_a_missing_field_fails_the_step_naming_pill_and_column() {
     let error = &job["steps"][0]["error"];
     assert_eq!(error["code"], "template.unknown_pill");
     assert_eq!(error["field"], "json.title");
-    insta::assert_snapshot!(error["description"].as_str().unwrap(), @"");
+    insta::assert_snapshot!(error["description"].as_str().unwrap(), @r#"json.title, column 4: pill "trigger.body.title" is not in the data (did you mean "trigger.body.titel"?)"#);
     assert_eq!(upstream.seen().len(), 0);
 }
 

@@ -76,6 +76,19 @@ fn idle_connection_is_closed_after_its_last_answer() {
 }
 
 #[test]
+fn connection_in_use_outlives_every_limit_of_one_request() {
+    let server = server();
+    let bytes = request_bytes(server.public, "POST", &server.path_of("in"), &[], b"{}");
+    let mut wire = Wire::open(server.public);
+    let began = Instant::now();
+    while began.elapsed() < 4 * HEAD {
+        wire.write(&bytes);
+        assert_eq!(wire.response().expect("the connection stays open").status, 202);
+        std::thread::sleep(HEAD / 3);
+    }
+}
+
+#[test]
 fn stalled_body_is_answered_and_cut() {
     let server = server();
     let mut wire = Wire::open(server.public);

@@ -9,13 +9,14 @@ use serde_json::Value;
 use crate::harness::repository;
 
 /// Each crate and the crates that it may depend on. Another edge is a decision, not a detail.
-const EDGES: [(&str, &[&str]); 6] = [
+const EDGES: [(&str, &[&str]); 7] = [
     ("linkspan", &["linkspan-server", "linkspan-engine", "linkspan-outbound", "linkspan-store", "linkspan-model"]),
     ("linkspan-server", &["linkspan-outbound", "linkspan-store", "linkspan-model"]),
     ("linkspan-engine", &["linkspan-outbound", "linkspan-store", "linkspan-model"]),
     ("linkspan-outbound", &["linkspan-model"]),
     ("linkspan-store", &["linkspan-model"]),
     ("linkspan-model", &[]),
+    ("linkspan-bench", &[]),
 ];
 
 /// The packages of the workspace as Cargo describes them.
@@ -160,7 +161,8 @@ fn nothing_is_left_for_later_in_a_comment() {
 
 #[test]
 fn nobodys_machine_is_named() {
-    let mut places = vec![["/wo", "rk/"].concat(), ["/ho", "me/"].concat(), ["/ro", "ot/"].concat(), ["/Us", "ers/"].concat()];
+    let mut places =
+        vec![["/wo", "rk/"].concat(), ["/ho", "me/"].concat(), ["/ro", "ot/"].concat(), ["/Us", "ers/"].concat()];
     places.push(["/tmp/", "bash_jobs"].concat());
     let mut found = Vec::new();
     each_line(|path, n, line| {

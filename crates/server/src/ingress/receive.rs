@@ -505,9 +505,13 @@ fn check_format(format: Option<Format>, body: &Bytes) -> Result<(), Refused> {
         Refused::new(StatusCode::BAD_REQUEST, "body.malformed", &text, text.clone())
     };
     match format {
-        Some(Format::Json) => serde_json::from_slice::<serde::de::IgnoredAny>(body)
-            .map(|_| ())
-            .map_err(|error| malformed("JSON", error.to_string())),
+        Some(Format::Json) => {
+            // First, because skipping over a text does not look at its bytes (RFC 8259, section 8.1: UTF-8).
+            let text = std::str::from_utf8(body).map_err(|error| malformed("JSON", error.to_string()))?;
+            serde_json::from_str::<serde::de::IgnoredAny>(text)
+                .map(|_| ())
+                .map_err(|error| malformed("JSON", error.to_string()))
+        }
         Some(Format::Text | Format::Form) => {
             std::str::from_utf8(body).map(|_| ()).map_err(|error| malformed("text in UTF-8", error.to_string()))
         }
@@ -595,6 +599,7 @@ mod tests {
         assert!(check_format(Some(Format::Json), &deep).is_ok());
         assert!(check_format(Some(Format::Json), &Bytes::from_static(b"{\"a\":}")).is_err());
         assert!(check_format(Some(Format::Json), &Bytes::new()).is_err());
+        assert!(check_format(Some(Format::Json), &Bytes::from_static(b"\"\xff\"")).is_err());
         assert!(check_format(None, &Bytes::from_static(b"\xff")).is_ok());
         assert!(check_format(Some(Format::Text), &Bytes::from_static(b"\xff")).is_err());
     }
