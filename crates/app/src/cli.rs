@@ -106,6 +106,9 @@ pub(crate) struct ServeArgs {
     /// Address of the operator listener: API and metrics.
     #[arg(long, env = "LINKSPAN_OPERATOR", default_value = "127.0.0.1:8081")]
     pub(crate) operator: SocketAddr,
+    /// A name besides localhost by which the operator listener may be addressed. Repeatable.
+    #[arg(long = "operator-host", env = "LINKSPAN_OPERATOR_HOST", value_delimiter = ',')]
+    pub(crate) operator_host: Vec<String>,
     /// What callers put before /webhooks/…, behind a proxy.
     #[arg(long, env = "LINKSPAN_PUBLIC_URL")]
     pub(crate) public_url: Option<String>,

@@ -63,6 +63,11 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+/// Whether the server said that there is no such thing.
+pub(crate) fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND)
+}
+
 impl Client {
     /// A client of the server that `connect` names.
     pub(crate) fn new(connect: &Connect) -> Result<Self> {
@@ -97,6 +102,12 @@ impl Client {
     /// PUT.
     pub(crate) fn put(&self, path: &str, body: Value) -> Result<Value> {
         let answer = self.runtime.block_on(self.api.put(path, Some(body)))?;
+        read(&answer)
+    }
+
+    /// PATCH.
+    pub(crate) fn patch(&self, path: &str, body: Value) -> Result<Value> {
+        let answer = self.runtime.block_on(self.api.patch(path, Some(body)))?;
         read(&answer)
     }
 

@@ -254,6 +254,7 @@ fn exposure(
         public_url: args.public_url.clone().unwrap_or_else(|| format!("{scheme}://{public}")),
         public,
         operator,
+        operator_hosts: args.operator_host.clone(),
         tls,
         egress_allow: args.egress_allow.iter().map(ToString::to_string).collect(),
         key_in_data_folder,

@@ -3,9 +3,12 @@
 //! Nobody waits for this crate on a socket. Every loop here follows committed rows; a signal only wakes it,
 //! so it can stop at any instruction and go on after a restart.
 
+pub mod bucket;
+pub mod destination;
 pub mod dispatch;
 mod run;
 mod step;
+pub mod sync;
 pub mod upkeep;
 pub mod worker;
 

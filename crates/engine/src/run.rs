@@ -12,7 +12,7 @@ use linkspan_model::recipe::Recipe;
 use linkspan_model::template::Scope;
 use linkspan_store::{Claimed, Next, Result, Snapshot, StoreError};
 use metrics::counter;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::step::{self, Earlier, StepContext};
 use crate::{Engine, dispatch};
@@ -29,7 +29,11 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         Err(error) => return Err(error),
     };
     let format = snapshot.endpoint(&event.endpoint).and_then(|endpoint| endpoint.spec.format);
-    let mut scope = Scope::of_event(&event, format).with("settings", json!({})).with("job", job_value(&job));
+    let mut scope = Scope::of_event(&event, format);
+    scope = scope
+        .with("job.id", Value::from(job.lease.job.to_string()))
+        .with("job.recipe", Value::from(recipe_name(&snapshot, &job)))
+        .with("job.test", Value::from(false));
     if job.steps.is_empty()
         && let Err(error) = recipe.when(&scope)
     {
@@ -48,6 +52,7 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
             // The first step without a record is where a worker that went away may have been.
             resumed: job.claims > 1 && recorded.is_none_or(|recorded| recorded.run.status == JobStatus::Running),
         };
+        scope = scope.with("job.attempt", Value::from(earlier.attempts + 1));
         let context = StepContext {
             engine,
             snapshot: &snapshot,
@@ -81,9 +86,8 @@ async fn prepare(engine: &Engine, snapshot: &Snapshot, job: &Claimed) -> Result<
     }
 }
 
-/// The root `job` of pills.
-fn job_value(job: &Claimed) -> Value {
-    json!({"id": job.lease.job, "attempt": job.claims, "recipe": job.recipe_revision, "test": false})
+fn recipe_name(snapshot: &Snapshot, job: &Claimed) -> Option<String> {
+    snapshot.recipes().find(|recipe| recipe.row == job.recipe).map(|recipe| recipe.name.to_string())
 }
 
 /// The root `steps` of pills, with one more step.

@@ -1,8 +1,8 @@
 //! Workers: take due jobs under a lease and run them.
 //!
 //! Guarantees: at most `CONCURRENCY` jobs run at a time; leases are renewed while a job runs, and a job whose
-//! worker went away is taken again after its lease; shutdown takes no new job, waits for those under way, and
-//! gives back what it cannot wait for.
+//! worker went away is taken again after its lease; shutdown takes no new job and waits for those under way, and
+//! what it cannot wait for goes on after the restart, marked as resumed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

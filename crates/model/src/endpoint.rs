@@ -40,7 +40,7 @@ pub enum Format {
     Text,
     /// Any bytes.
     Bytes,
-    /// No body: a GET whose query string is the event.
+    /// A GET whose query string is the event; a body, if one comes, is kept and not read.
     Query,
 }
 

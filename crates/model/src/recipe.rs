@@ -269,7 +269,7 @@ const METHODS: [Method; 7] =
 const WIRE_HEADERS: [&str; 7] =
     ["host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade"];
 
-const ROOTS: [&str; 4] = ["trigger", "steps", "job", "settings"];
+const ROOTS: [&str; 3] = ["trigger", "steps", "job"];
 const TRIGGER_FIELDS: [&str; 7] = ["id", "received_at", "method", "event_name", "headers", "query", "body"];
 const STEP_FIELDS: [&str; 3] = ["status", "headers", "body"];
 const JOB_FIELDS: [&str; 4] = ["id", "attempt", "recipe", "test"];

@@ -1,6 +1,6 @@
 //! Whether and when a step is tried again.
 //!
-//! Up to five attempts within 15 minutes, 1 s doubling to 5 min, with full jitter. What may have been
+//! Up to five attempts within 15 minutes; the waits double from 1 s, never above 5 min, with full jitter. What may have been
 //! processed is repeated only where repeating does no harm: a write is tried again when nothing was sent, or
 //! when the answer itself says that it was not processed (408, 425, 429, 503). A server that names a time
 //! (`Retry-After`) is given it, up to 6 hours: that wait is its wish and may lie beyond our 15 minutes, which

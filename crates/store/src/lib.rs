@@ -37,4 +37,4 @@ pub use retention::{Expired, Retention};
 pub use seal::MasterKey;
 pub use snapshot::{ConnectionView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
 pub use spool::SpoolFile;
-pub use sync::{Batch, BatchState, SyncState};
+pub use sync::{Batch, BatchState, SyncState, SyncTicket};

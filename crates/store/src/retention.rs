@@ -144,12 +144,18 @@ fn expire(db: &Connection, old: &Old, keep: Retention, now: Timestamp) -> Result
     Ok((expired, files))
 }
 
-/// The events that dispatch, every sync and every open job have done with.
+/// The events that dispatch, every sync and every open job have done with: up to the first event that a sync
+/// has still to load, so that a sync of a quiet endpoint holds nothing back.
 fn delete_events(db: &Connection, before: i64) -> Result<(usize, Vec<String>)> {
     let floor: i64 = db
         .prepare_cached(
             "SELECT min(ifnull((SELECT seq FROM positions WHERE consumer = 'dispatch'), 0),
-                        ifnull((SELECT min(ifnull(s.position, 0)) FROM resources r LEFT JOIN sync_states s ON s.sync = r.id
+                        ifnull((SELECT min((SELECT min(i.seq) FROM event_index i
+                                            WHERE i.endpoint = e.id AND i.seq > ifnull(s.position, 0))) - 1
+                                FROM resources r
+                                JOIN resources e ON e.kind = 'endpoint' AND e.deleted_at IS NULL
+                                     AND e.name = json_extract(r.document, '$.spec.from.endpoint')
+                                LEFT JOIN sync_states s ON s.sync = r.id
                                 WHERE r.kind = 'sync' AND r.deleted_at IS NULL), 9223372036854775807),
                         ifnull((SELECT min(event_seq) - 1 FROM jobs WHERE status IN ('queued', 'waiting')), 9223372036854775807),
                         ifnull((SELECT min(event_seq) - 1 FROM jobs WHERE status = 'running'), 9223372036854775807))",

@@ -1,4 +1,9 @@
-//! How far syncs have come: batches whose bounds stand before their object is put.
+//! How far syncs have come, and the runs that were asked for.
+//!
+//! Guarantees: a batch's bounds stand before its object is put, and one batch of a sync is open at a time; a
+//! run that was asked for stays asked for, also after a restart, until one that began later has ended.
+
+use std::collections::HashMap;
 
 use linkspan_model::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -17,8 +22,10 @@ pub struct SyncState {
     pub rows: u64,
     /// Events whose body could not be unpacked and stands whole in `payload`.
     pub unparsed: u64,
-    /// When a run was last asked for.
-    pub requested_at: Option<Timestamp>,
+    /// The last position of the batches that were loaded: what a table that has less is short of.
+    pub loaded: u64,
+    /// Whether a run was asked for that no run has answered yet.
+    pub is_requested: bool,
     /// When the last run began.
     pub started_at: Option<Timestamp>,
     /// When the last run ended.
@@ -38,7 +45,13 @@ pub enum BatchState {
     Begun,
     /// Its object is there.
     Packed,
+    /// Its events are in the table.
+    Loaded,
 }
+
+/// A run that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncTicket(i64);
 
 /// A stretch of events that is one object in the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,14 +79,30 @@ impl Store {
         self.read(move |db| Ok((state(db, sync)?, open_batch(db, sync)?))).await
     }
 
-    /// The objects that a sync has finished, oldest first, after batch `after`.
+    /// How every sync stands that ever ran or was asked to, by row.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn sync_states(&self) -> Result<HashMap<i64, SyncState>> {
+        self.read(|db| {
+            let sql = format!("SELECT {STATE}, sync FROM sync_states s");
+            let mut statement = db.prepare_cached(&sql)?;
+            let found = statement
+                .query_map([], |row| Ok((row.get("sync")?, state_of(row)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The objects of a sync that are loaded, oldest first: those that hold events after position `after`.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn sync_batches(&self, sync: i64, after: u64, limit: u32) -> Result<Vec<Batch>> {
         self.read(move |db| {
             let sql = format!(
-                "SELECT {BATCH} FROM sync_batches WHERE sync = ?1 AND batch > ?2 AND state <> 'begun'
+                "SELECT {BATCH} FROM sync_batches WHERE sync = ?1 AND last_seq > ?2 AND state = 'loaded'
                  ORDER BY batch LIMIT ?3"
             );
             let mut statement = db.prepare_cached(&sql)?;
@@ -85,32 +114,38 @@ impl Store {
         .await
     }
 
-    /// Asks for a run now; gives when, for [`Store::sync_is_done`].
+    /// Asks for a run now.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn request_sync(&self, sync: i64) -> Result<Timestamp> {
-        let now = self.now();
-        self.write(move |db| {
-            db.prepare_cached(
-                "INSERT INTO sync_states (sync, position, requested_at) VALUES (?1, 0, ?2)
-                 ON CONFLICT (sync) DO UPDATE SET requested_at = excluded.requested_at",
-            )?
-            .execute(params![sync, now.as_micros()])?;
-            Ok(())
-        })
-        .await?;
+    pub async fn request_sync(&self, sync: i64) -> Result<SyncTicket> {
+        let ticket = self
+            .write(move |db| {
+                Ok(db
+                    .prepare_cached(
+                        "INSERT INTO sync_states (sync, position, requests) VALUES (?1, 0, 1)
+                         ON CONFLICT (sync) DO UPDATE SET requests = requests + 1 RETURNING requests",
+                    )?
+                    .query_row([sync], |row| row.get(0))?)
+            })
+            .await?;
         self.syncs_wakeup().notify();
-        Ok(now)
+        Ok(SyncTicket(ticket))
     }
 
-    /// Whether a run that began at `requested` or later has ended.
+    /// Whether a run that began after the request has ended, well or not; or the sync is gone.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn sync_is_done(&self, sync: i64, requested: Timestamp) -> Result<bool> {
-        let (state, _) = self.sync_state(sync).await?;
-        Ok(state.started_at >= Some(requested) && state.finished_at >= state.started_at)
+    pub async fn sync_is_done(&self, sync: i64, ticket: SyncTicket) -> Result<bool> {
+        self.read(move |db| {
+            let answered: Option<i64> = db
+                .prepare_cached("SELECT answered FROM sync_states WHERE sync = ?1")?
+                .query_row([sync], |row| row.get(0))
+                .optional()?;
+            Ok(answered.is_none_or(|answered| answered >= ticket.0))
+        })
+        .await
     }
 
     /// Waits until a run may have been asked for, at most `poll` long.
@@ -118,7 +153,7 @@ impl Store {
         self.syncs_wakeup().wait(poll).await;
     }
 
-    /// Notes that a run begins.
+    /// Notes that a run begins; it answers every request up to now.
     ///
     /// # Errors
     /// When the database refuses.
@@ -127,7 +162,7 @@ impl Store {
         self.write(move |db| {
             db.prepare_cached(
                 "INSERT INTO sync_states (sync, position, started_at) VALUES (?1, 0, ?2)
-                 ON CONFLICT (sync) DO UPDATE SET started_at = excluded.started_at",
+                 ON CONFLICT (sync) DO UPDATE SET started_at = excluded.started_at, taken = requests",
             )?
             .execute(params![sync, now.as_micros()])?;
             Ok(())
@@ -138,7 +173,7 @@ impl Store {
     /// Fixes the bounds of the next batch.
     ///
     /// # Errors
-    /// `Conflict` when a batch is begun already or the position has moved.
+    /// `Conflict` when a batch is begun already or the position has moved; `NotFound` when the sync is gone.
     pub async fn begin_batch(&self, sync: i64, after: u64, last: u64, object: String) -> Result<Batch> {
         self.write(move |db| {
             let state = state(db, sync)?;
@@ -147,7 +182,9 @@ impl Store {
             }
             let number: i64 = db
                 .prepare_cached("SELECT batch + 1 FROM sync_states WHERE sync = ?1")?
-                .query_row([sync], |row| row.get(0))?;
+                .query_row([sync], |row| row.get(0))
+                .optional()?
+                .ok_or_else(|| StoreError::NotFound("the sync".to_owned()))?;
             db.prepare_cached(
                 "INSERT INTO sync_batches (sync, batch, after_seq, last_seq, object, state)
                  VALUES (?1, ?2, ?3, ?4, ?5, 'begun')",
@@ -202,6 +239,23 @@ impl Store {
         .await
     }
 
+    /// Moves the position over a stretch without events of this sync, so that the log behind it can expire.
+    ///
+    /// # Errors
+    /// `Conflict` when a batch is open or the position has moved.
+    pub async fn skip_events(&self, sync: i64, after: u64, to: u64) -> Result<()> {
+        self.write(move |db| {
+            if open_batch(db, sync)?.is_some() {
+                return Err(StoreError::Conflict("the sync has moved on meanwhile".to_owned()));
+            }
+            let changed = db
+                .prepare_cached("UPDATE sync_states SET position = ?3 WHERE sync = ?1 AND position = ?2")?
+                .execute(params![sync, after.cast_signed(), to.cast_signed()])?;
+            if changed == 1 { Ok(()) } else { Err(StoreError::Conflict("the sync has moved on meanwhile".to_owned())) }
+        })
+        .await
+    }
+
     /// Notes how a run ended.
     ///
     /// # Errors
@@ -210,8 +264,14 @@ impl Store {
         let now = self.now().as_micros();
         self.write(move |db| {
             let sql = match &error {
-                None => "UPDATE sync_states SET finished_at = ?2, succeeded_at = ?2, error = ?3 WHERE sync = ?1",
-                Some(_) => "UPDATE sync_states SET finished_at = ?2, failed_at = ?2, error = ?3 WHERE sync = ?1",
+                None => {
+                    "UPDATE sync_states SET finished_at = ?2, succeeded_at = ?2, error = ?3, answered = taken
+                     WHERE sync = ?1"
+                }
+                Some(_) => {
+                    "UPDATE sync_states SET finished_at = ?2, failed_at = ?2, error = ?3, answered = taken
+                     WHERE sync = ?1"
+                }
             };
             db.prepare_cached(sql)?.execute(params![sync, now, error])?;
             Ok(())
@@ -230,7 +290,11 @@ fn batch_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Batch> {
         last: row.get::<_, i64>(2)?.cast_unsigned(),
         object: row.get(3)?,
         sha256: row.get(4)?,
-        state: if state == "begun" { BatchState::Begun } else { BatchState::Packed },
+        state: match state.as_str() {
+            "begun" => BatchState::Begun,
+            "packed" => BatchState::Packed,
+            _ => BatchState::Loaded,
+        },
     })
 }
 
@@ -239,27 +303,28 @@ fn open_batch(db: &Connection, sync: i64) -> Result<Option<Batch>> {
     Ok(db.prepare_cached(&sql)?.query_row([sync], batch_of).optional()?)
 }
 
+const STATE: &str = "position, events, rows, unparsed, started_at, finished_at, succeeded_at, failed_at, error, \
+    requests > answered, \
+    ifnull((SELECT last_seq FROM sync_batches b WHERE b.sync = s.sync AND state = 'loaded' ORDER BY batch DESC LIMIT 1), 0)";
+
 fn state(db: &Connection, sync: i64) -> Result<SyncState> {
+    let sql = format!("SELECT {STATE} FROM sync_states s WHERE sync = ?1");
+    Ok(db.prepare_cached(&sql)?.query_row([sync], state_of).optional()?.unwrap_or_default())
+}
+
+fn state_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<SyncState> {
     let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
-    let found = db
-        .prepare_cached(
-            "SELECT position, events, rows, unparsed, started_at, finished_at, succeeded_at, failed_at, error, requested_at
-             FROM sync_states WHERE sync = ?1",
-        )?
-        .query_row([sync], |row| {
-            Ok(SyncState {
-                position: row.get::<_, i64>(0)?.cast_unsigned(),
-                events: row.get::<_, i64>(1)?.cast_unsigned(),
-                rows: row.get::<_, i64>(2)?.cast_unsigned(),
-                unparsed: row.get::<_, i64>(3)?.cast_unsigned(),
-                started_at: time(row.get(4)?),
-                finished_at: time(row.get(5)?),
-                succeeded_at: time(row.get(6)?),
-                failed_at: time(row.get(7)?),
-                error: row.get(8)?,
-                requested_at: time(row.get(9)?),
-            })
-        })
-        .optional()?;
-    Ok(found.unwrap_or_default())
+    Ok(SyncState {
+        position: row.get::<_, i64>(0)?.cast_unsigned(),
+        events: row.get::<_, i64>(1)?.cast_unsigned(),
+        rows: row.get::<_, i64>(2)?.cast_unsigned(),
+        unparsed: row.get::<_, i64>(3)?.cast_unsigned(),
+        started_at: time(row.get(4)?),
+        finished_at: time(row.get(5)?),
+        succeeded_at: time(row.get(6)?),
+        failed_at: time(row.get(7)?),
+        error: row.get(8)?,
+        is_requested: row.get(9)?,
+        loaded: row.get::<_, i64>(10)?.cast_unsigned(),
+    })
 }

@@ -63,8 +63,15 @@ impl Commands {
                 let mut value = String::new();
                 std::io::stdin().read_to_string(&mut value).context("standard input")?;
                 let value = value.strip_suffix('\n').unwrap_or(&value);
-                let body = json!({"spec": {"value": value}});
-                let answer = self.client.put(&format!("/api/v1/secrets/{}", encoded(&name)), body)?;
+                let path = format!("/api/v1/secrets/{}", encoded(&name));
+                // A patch keeps what else the document says; the value takes the place of where it came from.
+                let patch = json!({"spec": {"value": value, "env": null, "file": null}});
+                let answer = match self.client.patch(&path, patch) {
+                    Err(error) if crate::client::is_missing(&error) => {
+                        self.client.put(&path, json!({"spec": {"value": value}}))?
+                    }
+                    answer => answer?,
+                };
                 self.show(&answer, |_| output::note(&format!("set {name}")));
                 Ok(())
             }

@@ -87,5 +87,7 @@ pub(super) fn version(connect: &Connect, output: Output) -> Result<()> {
 
 pub(super) fn completions(shell: clap_complete::Shell) {
     let mut command = Cli::command();
-    clap_complete::generate(shell, &mut command, "linkspan", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "linkspan", &mut script);
+    output::line(String::from_utf8_lossy(&script).trim_end());
 }

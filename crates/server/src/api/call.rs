@@ -184,7 +184,7 @@ async fn authenticate(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
 
 /// A page of another site must not reach the operator listener through its visitor's browser, also not by a
 /// name that resolves to it.
-pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_origin(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
     let forbidden = |description: &str| Problem::new(StatusCode::FORBIDDEN, "request.origin", description);
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = match host.rsplit_once(':') {
@@ -192,9 +192,10 @@ pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
         _ => host,
     };
     let literal = name.trim_start_matches('[').trim_end_matches(']');
-    let is_local = name.is_empty() || name == "localhost" || literal.parse::<std::net::IpAddr>().is_ok();
+    let is_named = hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
+    let is_local = name.is_empty() || name == "localhost" || literal.parse::<std::net::IpAddr>().is_ok() || is_named;
     if !is_local {
-        return Err(forbidden("address the operator listener by its IP address or as localhost"));
+        return Err(forbidden("address the operator listener by its IP address, as localhost, or by an --operator-host"));
     }
     match headers.get(header::ORIGIN).map(HeaderValue::to_str) {
         None => Ok(()),

@@ -12,6 +12,7 @@ use linkspan_model::endpoint::Format;
 use linkspan_model::event::{Event, Headers, VerifiedBy};
 use linkspan_model::{EventId, JobId, Kind, Name, Timestamp};
 use linkspan_store::{EventFilter, NewJob};
+use metrics::counter;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -241,8 +242,8 @@ async fn replay(api: Api, call: Call) -> Result<Answer, Problem> {
         None => snapshot.recipes().filter(|recipe| recipe.spec.is_enabled()).collect(),
     };
     for recipe in recipes.into_iter().filter(|recipe| *recipe.spec.endpoint() == event.endpoint) {
-        // A condition that cannot be evaluated picks nothing, as in dispatch.
-        if recipe.recipe.when(&scope).unwrap_or(false) {
+        // A condition that cannot be evaluated starts a job that fails and says why, as in dispatch.
+        if recipe.recipe.when(&scope).unwrap_or(true) {
             jobs.push(NewJob {
                 recipe: recipe.row,
                 recipe_revision: recipe.revision,
@@ -252,6 +253,7 @@ async fn replay(api: Api, call: Call) -> Result<Answer, Problem> {
             });
         }
     }
+    counter!("linkspan_jobs_queued_total").increment(jobs.len() as u64);
     data(Replayed { jobs: api.store.queue_jobs(jobs).await? })
 }
 

@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use linkspan_model::job::{Job, JobStatus};
 use linkspan_model::{Document, JobId, Kind};
 use linkspan_store::{JobFilter, Precondition};
+use metrics::counter;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -109,12 +110,14 @@ async fn get(api: Api, call: Call) -> Result<Answer, Problem> {
 
 async fn rerun(api: Api, call: Call) -> Result<Answer, Problem> {
     let id = api.store.rerun(call.id()?, super::events::salt(&api)).await?;
+    counter!("linkspan_jobs_queued_total").increment(1);
     Ok(Answer::json(StatusCode::CREATED, serde_json::json!({"data": {"id": id}})))
 }
 
 async fn cancel(api: Api, call: Call) -> Result<Answer, Problem> {
     let id = call.id()?;
     api.store.cancel(id).await?;
+    counter!("linkspan_jobs_total", "status" => "canceled").increment(1);
     data(api.store.job(id).await?)
 }
 

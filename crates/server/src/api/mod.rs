@@ -61,6 +61,8 @@ pub struct Exposure {
     pub public: SocketAddr,
     /// The address of the operator listener.
     pub operator: SocketAddr,
+    /// Names besides localhost by which the operator listener may be addressed.
+    pub operator_hosts: Vec<String>,
     /// Whether the public listener speaks TLS itself.
     pub tls: bool,
     /// Private addresses that recipes may call.
@@ -115,13 +117,17 @@ impl Api {
 
 /// Answers requests on the operator listener.
 #[derive(Clone)]
-pub struct OperatorHandler(axum::Router);
+pub struct OperatorHandler {
+    router: axum::Router,
+    hosts: Arc<[String]>,
+}
 
 impl OperatorHandler {
     /// A handler of every route.
     #[must_use]
     pub fn new(api: Api) -> Self {
-        Self(route::router(api, &route::all()))
+        let hosts = api.exposure.operator_hosts.clone().into();
+        Self { router: route::router(api, &route::all()), hosts }
     }
 }
 
@@ -129,10 +135,10 @@ impl Handler for OperatorHandler {
     type Body = Body;
 
     async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<Body> {
-        if let Err(problem) = call::check_origin(request.headers()) {
+        if let Err(problem) = call::check_origin(request.headers(), &self.hosts) {
             return problem.respond().map(Body::new);
         }
-        let mut router = self.0.clone();
+        let mut router = self.router.clone();
         match router.call(request.map(Body::new)).await {
             Ok(response) => response,
             Err(never) => match never {},

@@ -66,6 +66,9 @@ fn parameter(parameter: &super::route::Parameter) -> Value {
         ParameterPlace::IfMatch => ("header", false),
     };
     let schema = match &parameter.kind {
+        _ if parameter.place == ParameterPlace::IfMatch => {
+            json!({"type": "string", "pattern": r#"^(\*|(W/)?"[0-9]{1,18}")$"#})
+        }
         ParameterKind::Text => json!({"type": "string"}),
         ParameterKind::Flag => json!({"type": "boolean", "default": false}),
         ParameterKind::Number { least, most, default } => {

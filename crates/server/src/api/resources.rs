@@ -102,27 +102,31 @@ fn of<S: JsonSchema>(kind: Kind) -> Vec<Route> {
     let named = |route: Route| route.path_parameter("name", "The name of the document.");
     vec![
         route(Method::GET, &all, "list", run!(list), format!("Lists {tag} by name.")).paged().gives::<Many<S>>(),
-        route(Method::POST, &all, "create", run!(create), format!("Makes a {kind}."))
+        route(Method::POST, &all, "create", run!(create), format!("Makes {} {kind}.", article(kind)))
             .takes::<DocumentBody<S>>()
             .gives::<One<S>>()
             .with_status(StatusCode::CREATED)
             .problems(&[409]),
         named(route(Method::GET, &one, "get", run!(get), format!("Gives one {kind}."))).gives::<One<S>>(),
-        named(route(Method::PUT, &one, "put", run!(put), format!("Makes or replaces a {kind}.")))
+        named(route(Method::PUT, &one, "put", run!(put), format!("Makes or replaces {} {kind}.", article(kind))))
             .if_match()
             .takes::<DocumentBody<S>>()
             .gives::<One<S>>()
             .problems(&[201, 409]),
-        named(route(Method::PATCH, &one, "patch", run!(patch), format!("Changes fields of a {kind} (RFC 7396).")))
+        named(route(Method::PATCH, &one, "patch", run!(patch), format!("Changes fields of {} {kind} (RFC 7396).", article(kind))))
             .if_match()
             .takes::<MergePatch>()
             .gives::<One<S>>()
             .problems(&[409]),
-        named(route(Method::DELETE, &one, "delete", run!(delete), format!("Deletes a {kind}.")))
+        named(route(Method::DELETE, &one, "delete", run!(delete), format!("Deletes {} {kind}.", article(kind))))
             .if_match()
             .with_status(StatusCode::NO_CONTENT)
             .problems(&[409]),
     ]
+}
+
+fn article(kind: Kind) -> &'static str {
+    if kind.as_str().starts_with(['a', 'e']) { "an" } else { "a" }
 }
 
 async fn list(api: Api, call: Call) -> Result<Answer, Problem> {

@@ -40,7 +40,7 @@ pub struct TablePage {
 pub struct TableColumn {
     /// Its name.
     pub name: String,
-    /// Its type: bool, int64, decimal, text, json; empty while only nulls have come.
+    /// Its type: null (nothing but nulls has come), bool, int, decimal, text, json.
     #[serde(rename = "type")]
     pub kind: String,
 }

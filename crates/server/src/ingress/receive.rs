@@ -241,12 +241,14 @@ impl Ingress {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let _in_flight = self.enter(endpoint.row)?;
         // Turned away before any work when there is no room for the event.
         self.0.store.admits().map_err(Problem::from)?;
         check_head(endpoint, head)?;
         let mut share = self.0.budget.share();
         let body = self.read_body(endpoint, body, &mut share).await?;
+        // A place is taken only now: callers that send slowly would hold all of them, and others would wait in vain.
+        // Until here a request costs a connection and the bytes that came, and both are limited.
+        let _in_flight = self.enter(endpoint.row)?;
         let proof = verify(endpoint, head.headers, &body, now)?;
         check_format(endpoint.spec.format, &body).map_err(|refused| refused.with_body(&body))?;
         let dedupe = dedupe_key(endpoint, head, &body, now);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use linkspan_model::event::{EventHead, HeaderText, VerifiedBy};
+use linkspan_model::job::{JobStatus, StepRun};
 use linkspan_model::secret::SecretSpec;
 use linkspan_model::{Clock, Document, EventId, JobId, Name, SecretBytes, Timestamp, limits};
 use linkspan_store::{
@@ -242,6 +243,22 @@ pub fn head() -> EventHead {
         ],
         remote: Some("192.0.2.7".to_owned()),
         verified: VerifiedBy { by: "none".to_owned(), ok: false },
+    }
+}
+
+/// A step after its first attempt.
+pub fn step_run(status: JobStatus) -> StepRun {
+    StepRun {
+        id: "tell".to_owned(),
+        status,
+        attempts: 1,
+        resumed: false,
+        input: None,
+        output: None,
+        error: None,
+        retry_at: None,
+        started_at: None,
+        finished_at: None,
     }
 }
 

@@ -109,6 +109,9 @@ on_every_backend! {
         takes_up_the_batch_that_was_begun,
         refuses_a_second_open_batch,
         counts_a_loaded_batch_once,
+        skips_a_stretch_without_events,
+        answers_a_request_by_a_run_that_began_after_it,
+        wakes_who_waits_for_requests,
         remembers_how_runs_ended,
     ],
     model: [

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use linkspan_model::job::{JobStatus, StepRun};
+use linkspan_model::job::JobStatus;
 use linkspan_model::{EventId, limits};
 use linkspan_store::{DataFolder, Next, Retention, StepRecord, StoreError, restore};
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::harness::World;
+use crate::harness::{World, step_run};
 
 /// Every file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -125,17 +125,7 @@ async fn removes_a_body_whose_caller_went_away() {
 async fn fails_a_job_whose_output_is_lost_and_claims_the_others() {
     let world = World::on_sqlite().await;
     let damaged = world.claimed().await;
-    let run = StepRun {
-        id: "tell".to_owned(),
-        status: JobStatus::Succeeded,
-        attempts: 1,
-        input: None,
-        output: None,
-        error: None,
-        retry_at: None,
-        started_at: None,
-        finished_at: None,
-    };
+    let run = step_run(JobStatus::Succeeded);
     let result = Some(serde_json::to_vec(&json!("x".repeat(limits::INLINE_BODY_BYTES))).unwrap());
     let step = StepRecord { position: 0, run, result };
     world.store().record_step(damaged.lease, step, Next::Continue).await.unwrap();

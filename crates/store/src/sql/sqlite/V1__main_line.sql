@@ -150,7 +150,9 @@ CREATE TABLE sync_states (
     events       INTEGER NOT NULL DEFAULT 0,
     rows         INTEGER NOT NULL DEFAULT 0,
     unparsed     INTEGER NOT NULL DEFAULT 0,
-    requested_at INTEGER,
+    requests     INTEGER NOT NULL DEFAULT 0,   -- runs asked for, ever; a run answers all before its start
+    taken        INTEGER NOT NULL DEFAULT 0,
+    answered     INTEGER NOT NULL DEFAULT 0,
     started_at   INTEGER,
     finished_at  INTEGER,
     succeeded_at INTEGER,

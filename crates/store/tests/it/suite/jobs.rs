@@ -2,30 +2,20 @@
 
 use std::time::Duration;
 
-use linkspan_model::job::{JobStatus, StepError, StepRun};
+use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::{Clock as _, limits};
 use linkspan_store::{Claimed, Dispatched, JobFilter, Next, StepRecord, StoreError};
 use serde_json::{Value, json};
 
-use crate::harness::{World, name, recipe};
+use crate::harness::{World, name, recipe, step_run};
 
 /// The step at `position` with an output of its own, as it succeeded.
 fn succeeded(position: u32, result: &Value) -> StepRecord {
-    StepRecord {
-        position,
-        run: StepRun {
-            id: format!("step{position}"),
-            status: JobStatus::Succeeded,
-            attempts: 1,
-            input: Some(json!({"method": "POST", "price": 1.10})),
-            output: Some(json!({"status": 200})),
-            error: None,
-            retry_at: None,
-            started_at: None,
-            finished_at: None,
-        },
-        result: Some(serde_json::to_vec(result).unwrap()),
-    }
+    let mut run = step_run(JobStatus::Succeeded);
+    run.id = format!("step{position}");
+    run.input = Some(json!({"method": "POST", "price": 1.10}));
+    run.output = Some(json!({"status": 200}));
+    StepRecord { position, run, result: Some(serde_json::to_vec(result).unwrap()) }
 }
 
 /// The same step while it waits for its next attempt.

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use linkspan_model::job::{JobStatus, StepError, StepRun};
+use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::{Clock as _, EventId, JobId, limits};
 use linkspan_store::{Claimed, DedupeKey, Dispatched, Next, StepRecord, StoreError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 
-use crate::harness::World;
+use crate::harness::{World, step_run};
 
 #[derive(Debug, Clone)]
 enum Deed {
@@ -236,17 +236,7 @@ async fn record(world: &World, model: &mut Model, lease: prop::sample::Index, en
     };
     let job = model.held_by(at);
     let position = job.as_ref().map_or(0, |job| job.steps);
-    let run = StepRun {
-        id: "tell".to_owned(),
-        status,
-        attempts: 1,
-        input: None,
-        output: None,
-        error: None,
-        retry_at: None,
-        started_at: None,
-        finished_at: None,
-    };
+    let run = step_run(status);
     let result = Some(serde_json::to_vec(&json!({"at": position})).unwrap());
     let outcome = world.store().record_step(lease, StepRecord { position, run, result }, next).await;
     let Some(job) = job else {

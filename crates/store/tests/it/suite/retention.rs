@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use linkspan_model::job::{JobStatus, StepError, StepRun};
+use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::limits;
 use linkspan_store::{Claimed, Expired, Next, Retention, StepRecord};
 
-use crate::harness::{World, sync};
+use crate::harness::{World, step_run, sync};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -37,17 +37,8 @@ async fn end(world: &World, claimed: &Claimed, failed: bool) {
         outcome_unknown: None,
     };
     let status = if failed { JobStatus::Failed } else { JobStatus::Succeeded };
-    let run = StepRun {
-        id: "tell".to_owned(),
-        status,
-        attempts: 1,
-        input: None,
-        output: None,
-        error: failed.then(error),
-        retry_at: None,
-        started_at: None,
-        finished_at: None,
-    };
+    let mut run = step_run(status);
+    run.error = failed.then(error);
     let next = if failed { Next::Fail(error()) } else { Next::Succeed };
     world.store().record_step(claimed.lease, StepRecord { position: 0, run, result: None }, next).await.unwrap();
 }

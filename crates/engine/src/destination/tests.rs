@@ -1,0 +1,284 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use linkspan_model::EventId;
+use linkspan_model::rows::rows;
+use linkspan_model::sync::SyncFormat;
+use rusqlite::Connection;
+use serde_json::json;
+
+use super::*;
+
+const AT: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+fn spec(path: &str) -> DestinationSpec {
+    serde_json::from_value(json!({"sqlite": {"path": path}})).unwrap()
+}
+
+fn orders() -> TableName {
+    TableName::new("sales", "orders").unwrap()
+}
+
+/// A folder of destinations with the file `w.db` in it.
+struct Warehouse {
+    folder: tempfile::TempDir,
+}
+
+impl Warehouse {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn open(&self) -> Box<dyn Destination> {
+        open(self.folder.path(), &spec("w.db")).unwrap()
+    }
+
+    fn db(&self) -> Connection {
+        Connection::open(self.folder.path().join("w.db")).unwrap()
+    }
+
+    /// Loads one event for each body, from position `after` on.
+    fn load(&self, after: u64, bodies: &[&str]) -> Loaded {
+        self.load_as(after, bodies, SyncFormat::Unpacked)
+    }
+
+    fn load_as(&self, after: u64, bodies: &[&str], format: SyncFormat) -> Loaded {
+        let shaped: Vec<Row> = (after + 1..)
+            .zip(bodies)
+            .flat_map(|(seq, body)| rows(EventId::new(AT, seq, 0), AT, body.as_bytes(), format).rows)
+            .collect();
+        let table = orders();
+        let last = after + bodies.len() as u64;
+        self.open().load(&LoadBatch { sync: "sync_1", table: &table, last, rows: &shaped, synced_at: AT }).unwrap()
+    }
+
+    fn page(&self, offset: u64, limit: u32) -> Page {
+        self.open().page(&orders(), offset, limit).unwrap().unwrap()
+    }
+
+    /// The values of one column, as JSON texts.
+    fn column(&self, name: &str) -> Vec<String> {
+        self.page(0, 100).rows.iter().map(|row| row[name].to_string()).collect()
+    }
+
+    fn kinds(&self) -> Vec<(String, &'static str)> {
+        self.page(0, 1).columns.into_iter().skip(4).map(|column| (column.name, column.kind)).collect()
+    }
+}
+
+#[test]
+fn names_tables_strictly() {
+    assert_eq!(orders().full(), "sales.orders");
+    for (schema, table) in [("", "a"), ("a", ""), ("1a", "b"), ("a.b", "c"), ("a", "b\""), ("ä", "b"), ("a", "b c")] {
+        assert!(matches!(TableName::new(schema, table), Err(DestinationError::Name(_))), "{schema}.{table}");
+    }
+    assert!(TableName::new("a", &"x".repeat(64)).is_err());
+}
+
+#[test]
+fn keeps_values_exactly() {
+    let warehouse = Warehouse::new();
+    let body = r#"{"max": 9223372036854775807, "over": 9223372036854775808, "price": 1.10, "big": 1e400, "yes": true,
+                   "text": "a\u0000b ü", "nothing": null, "list": [1, 2.50], "object": {"b": 1, "a": {"x": -0}}}"#;
+    assert_eq!(warehouse.load(0, &[body]), Loaded::Now { left_out: 0 });
+    let page = warehouse.page(0, 10);
+    let mut row = page.rows[0].clone();
+    assert_eq!(row.shift_remove("_id").unwrap(), json!(EventId::new(AT, 1, 0)));
+    assert_eq!(row.shift_remove("_index").unwrap(), json!(0));
+    assert_eq!(row.shift_remove("_received_at").unwrap(), json!(AT));
+    assert_eq!(row.shift_remove("_synced_at").unwrap(), json!(AT));
+    let expected = r#"{"max":9223372036854775807,"over":"9223372036854775808","price":"1.10","big":"1e400","yes":true,"text":"a\u0000b ü","nothing":null,"list":[1,2.50],"object":{"b":1,"a":{"x":-0}}}"#;
+    assert_eq!(serde_json::to_string(&row).unwrap(), expected);
+    let kinds: Vec<_> = warehouse.kinds().into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds, ["int64", "decimal", "decimal", "decimal", "bool", "text", "", "json", "json"]);
+    // SQLite itself holds them so, whatever reads the file.
+    let types: String = warehouse
+        .db()
+        .query_row(
+            r#"SELECT typeof("max") || typeof("over") || typeof(price) || typeof(yes) FROM "sales.orders""#,
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(types, "integertexttextinteger");
+}
+
+#[test]
+fn widens_columns_without_rounding_and_rewrites_what_stands_there() {
+    let warehouse = Warehouse::new();
+    warehouse.load(0, &[r#"{"n": 1, "b": true, "m": 5, "l": [1.0]}"#, r#"{"n": 9007199254740993, "b": false}"#]);
+    assert_eq!(warehouse.column("n"), ["1", "9007199254740993"]);
+    warehouse.load(2, &[r#"{"n": 0.30, "b": "maybe", "m": "five", "l": 7}"#]);
+    assert_eq!(warehouse.column("n"), [r#""1""#, r#""9007199254740993""#, r#""0.30""#]);
+    assert_eq!(warehouse.column("b"), [r#""true""#, r#""false""#, r#""maybe""#]);
+    assert_eq!(warehouse.column("m"), [r#""5""#, "null", r#""five""#]);
+    assert_eq!(warehouse.column("l"), [r#""[1.0]""#, "null", r#""7""#]);
+    assert_eq!(
+        warehouse.kinds(),
+        [("n", "decimal"), ("b", "text"), ("m", "text"), ("l", "text")].map(|(name, kind)| (name.to_owned(), kind))
+    );
+    warehouse.load(3, &[r#"{"n": 4, "b": true, "m": 6}"#]);
+    assert_eq!(warehouse.column("n")[3], r#""4""#);
+    assert_eq!(warehouse.column("b")[3], r#""true""#);
+}
+
+#[test]
+fn gives_a_key_the_same_column_for_good() {
+    let warehouse = Warehouse::new();
+    warehouse.load(0, &[r#"{"fullName": "a", "_id": "mine"}"#]);
+    warehouse.load(1, &[r#"{"full_name": "b", "fullName": "c", "select": 1, "\"; DROP TABLE x": 2}"#]);
+    assert_eq!(warehouse.column("full_name"), [r#""a""#, r#""c""#]);
+    assert_eq!(warehouse.column("full_name_2"), ["null", r#""b""#]);
+    assert_eq!(warehouse.column("_id_2"), [r#""mine""#, "null"]);
+    assert_eq!(warehouse.column("select"), ["null", "1"]);
+    assert_eq!(warehouse.kinds().len(), 5);
+}
+
+#[test]
+fn has_one_row_for_each_element_however_often_it_is_loaded() {
+    let warehouse = Warehouse::new();
+    let bodies = [r#"[{"a": 1}, {"a": 2}]"#, "[]", "7", r#"{"a": 3}"#];
+    assert_eq!(warehouse.load(0, &bodies), Loaded::Now { left_out: 0 });
+    assert_eq!(warehouse.load(0, &bodies), Loaded::Before);
+    assert_eq!(warehouse.load(0, &bodies[..2]), Loaded::Before);
+    assert_eq!(warehouse.open().position("sync_1", &orders()).unwrap(), 4);
+    // One that begins before the position and ends after it.
+    assert_eq!(warehouse.load(2, &["7", r#"{"a": 3}"#, r#"{"a": 4}"#]), Loaded::Now { left_out: 0 });
+    assert_eq!(warehouse.page(0, 1).total, 5);
+    assert_eq!(warehouse.column("a"), ["1", "2", "null", "3", "4"]);
+    assert_eq!(warehouse.column("_index"), ["0", "1", "0", "0", "0"]);
+}
+
+#[test]
+fn holds_a_position_for_each_sync_and_table() {
+    let warehouse = Warehouse::new();
+    warehouse.load(0, &["{}", "{}"]);
+    let other = TableName::new("sales", "returns").unwrap();
+    let mut destination = warehouse.open();
+    assert_eq!(destination.position("sync_1", &orders()).unwrap(), 2);
+    assert_eq!(destination.position("sync_1", &other).unwrap(), 0);
+    assert_eq!(destination.position("sync_2", &orders()).unwrap(), 0);
+    let found = destination.tables().unwrap();
+    assert_eq!(found, [Table { schema: "sales".to_owned(), table: "orders".to_owned(), rows: 2 }]);
+}
+
+#[test]
+fn packs_a_body_into_one_column() {
+    let warehouse = Warehouse::new();
+    warehouse.load_as(0, &["[1, 2]", "no json"], SyncFormat::Packed);
+    assert_eq!(warehouse.column("payload"), [r#""[1, 2]""#, r#""no json""#]);
+}
+
+#[test]
+fn counts_what_a_table_has_no_room_for() {
+    let warehouse = Warehouse::new();
+    let wide: serde_json::Map<_, _> = (0..1_003).map(|n| (format!("k{n}"), n.into())).collect();
+    let wide = serde_json::to_string(&wide).unwrap();
+    assert_eq!(warehouse.load(0, &[&wide]), Loaded::Now { left_out: 3 });
+    assert_eq!(warehouse.kinds().len(), 1_000);
+    assert_eq!(warehouse.page(0, 1).rows[0]["k999"], json!(999));
+}
+
+#[test]
+fn pages_in_the_order_of_loading() {
+    let warehouse = Warehouse::new();
+    let bodies: Vec<String> = (0..10).map(|n| format!(r#"{{"n": {n}}}"#)).collect();
+    warehouse.load(0, &bodies.iter().map(String::as_str).collect::<Vec<_>>());
+    let page = warehouse.page(4, 3);
+    assert_eq!(page.rows.iter().map(|row| row["n"].clone()).collect::<Vec<_>>(), [4, 5, 6]);
+    assert_eq!((page.total, warehouse.page(10, 3).rows.len()), (10, 0));
+    assert_eq!(warehouse.open().page(&TableName::new("sales", "none").unwrap(), 0, 1).unwrap(), None);
+    // A page of large values is shorter, and never empty.
+    let large = format!(r#"{{"n": "{}"}}"#, "x".repeat(9 << 20));
+    warehouse.load(10, &[&large, &large, &large]);
+    assert_eq!(warehouse.page(10, 3).rows.len(), 2);
+}
+
+#[tokio::test]
+async fn has_no_tables_before_the_first_load() {
+    let warehouse = Warehouse::new();
+    let folder = warehouse.folder.path().to_owned();
+    assert!(tables(folder.clone(), spec("w.db")).await.unwrap().is_empty());
+    assert_eq!(page(folder.clone(), spec("w.db"), orders(), 0, 1).await.unwrap(), None);
+    assert!(!folder.join("w.db").exists(), "reading makes no file");
+    warehouse.load(0, &["{}"]);
+    assert_eq!(tables(folder.clone(), spec("w.db")).await.unwrap().len(), 1);
+    assert_eq!(page(folder, spec("w.db"), orders(), 0, 1).await.unwrap().unwrap().total, 1);
+}
+
+#[test]
+fn shows_tables_and_columns_that_others_made() {
+    let warehouse = Warehouse::new();
+    warehouse.load(0, &[r#"{"a": 1}"#]);
+    warehouse
+        .db()
+        .execute_batch(
+            r#"CREATE TABLE "own.notes" (x, y); INSERT INTO "own.notes" VALUES (1.5, x'ff');
+               CREATE TABLE plain (z); ALTER TABLE "sales.orders" ADD COLUMN remark; ALTER TABLE "sales.orders" DROP COLUMN a;"#,
+        )
+        .unwrap();
+    let names: Vec<_> = warehouse.open().tables().unwrap().into_iter().map(|table| table.table).collect();
+    assert_eq!(names, ["notes", "orders"]);
+    let notes = warehouse.open().page(&TableName::new("own", "notes").unwrap(), 0, 9).unwrap().unwrap();
+    assert_eq!(serde_json::to_value(&notes.rows).unwrap(), json!([{"x": 1.5, "y": "/w=="}]));
+    // A column that somebody dropped comes back.
+    warehouse.load(1, &[r#"{"a": 2}"#]);
+    assert_eq!(warehouse.column("a"), ["null", "2"]);
+}
+
+#[test]
+fn waits_for_another_program_and_says_so_in_the_end() {
+    let warehouse = Warehouse::new();
+    warehouse.load(0, &["{}"]);
+    let other = warehouse.db();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| warehouse.load(1, &["{}"]));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(loading.join().unwrap(), Loaded::Now { left_out: 0 });
+    });
+    assert_eq!(warehouse.page(0, 1).total, 2);
+}
+
+#[test]
+fn stays_in_the_folder_of_destinations() {
+    let outside = tempfile::tempdir().unwrap();
+    let folder = outside.path().join("destinations");
+    fs::create_dir(&folder).unwrap();
+    fs::write(outside.path().join("linkspan.db"), "").unwrap();
+    symlink(outside.path().join("linkspan.db"), folder.join("link.db")).unwrap();
+    symlink(outside.path().join("new.db"), folder.join("dangling.db")).unwrap();
+    symlink(outside.path(), folder.join("up")).unwrap();
+    for path in [
+        "../linkspan.db",
+        "/tmp/x.db",
+        "",
+        "a//b",
+        "a/./b",
+        "link.db",
+        "dangling.db",
+        "up/linkspan.db",
+        "w.db-wal",
+        "a\\b",
+    ] {
+        let refused = open(&folder, &spec(path)).err();
+        assert!(matches!(refused, Some(DestinationError::Place { .. })), "{path}: {refused:?}");
+    }
+    assert!(!outside.path().join("new.db").exists());
+    open(&folder, &spec("deep/er/w.db")).unwrap();
+    assert!(folder.join("deep/er/w.db").exists());
+}
+
+#[test]
+fn says_that_a_file_is_no_database() {
+    let warehouse = Warehouse::new();
+    fs::write(
+        warehouse.folder.path().join("w.db"),
+        "no database at all, and long enough to be taken for one".repeat(30),
+    )
+    .unwrap();
+    let refused = open(warehouse.folder.path(), &spec("w.db")).err().unwrap().to_string();
+    assert!(refused.starts_with("destination w.db: "), "{refused}");
+    assert!(refused.contains("not a database"), "{refused}");
+}
