@@ -94,6 +94,10 @@ async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &Cance
                 () = wait(engine) => {}
             }
         }
+        if stop.is_cancelled() {
+            give_back(engine, claimed).await;
+            return;
+        }
         for job in claimed {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let (engine, held) = (engine.clone(), leases.hold(job.lease));
@@ -101,6 +105,15 @@ async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &Cance
                 run_one(&engine, job).await;
                 drop((held, place));
             });
+        }
+    }
+}
+
+/// Jobs that were taken as the server was asked to stop are not begun.
+async fn give_back(engine: &Engine, claimed: Vec<Claimed>) {
+    for job in claimed {
+        if let Err(error) = engine.store.release(job.lease).await {
+            tracing::warn!(job = %job.lease.job, %error, "a job could not be given back; it goes on after the restart");
         }
     }
 }
