@@ -195,7 +195,9 @@ pub(super) fn check_origin(headers: &HeaderMap, hosts: &[String]) -> Result<(), 
     let is_named = hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
     let is_local = name.is_empty() || name == "localhost" || literal.parse::<std::net::IpAddr>().is_ok() || is_named;
     if !is_local {
-        return Err(forbidden("address the operator listener by its IP address, as localhost, or by an --operator-host"));
+        return Err(forbidden(
+            "address the operator listener by its IP address, as localhost, or by an --operator-host",
+        ));
     }
     match headers.get(header::ORIGIN).map(HeaderValue::to_str) {
         None => Ok(()),

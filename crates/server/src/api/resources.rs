@@ -113,11 +113,17 @@ fn of<S: JsonSchema>(kind: Kind) -> Vec<Route> {
             .takes::<DocumentBody<S>>()
             .gives::<One<S>>()
             .problems(&[201, 409]),
-        named(route(Method::PATCH, &one, "patch", run!(patch), format!("Changes fields of {} {kind} (RFC 7396).", article(kind))))
-            .if_match()
-            .takes::<MergePatch>()
-            .gives::<One<S>>()
-            .problems(&[409]),
+        named(route(
+            Method::PATCH,
+            &one,
+            "patch",
+            run!(patch),
+            format!("Changes fields of {} {kind} (RFC 7396).", article(kind)),
+        ))
+        .if_match()
+        .takes::<MergePatch>()
+        .gives::<One<S>>()
+        .problems(&[409]),
         named(route(Method::DELETE, &one, "delete", run!(delete), format!("Deletes {} {kind}.", article(kind))))
             .if_match()
             .with_status(StatusCode::NO_CONTENT)
