@@ -10,8 +10,10 @@ import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -262,6 +264,71 @@ def shim(tmp_path_factory):
     # A static binary would ignore the shim, and every check below would pass for nothing.
     assert b"linux" in binary().read_bytes()[:1000], "the binary names no dynamic loader"
     return library
+
+
+def durable_after(shim, folder, script):
+    """What of `folder` a power cut would leave when a program does this and dies: contents by path."""
+    image = folder.with_name(folder.name + ".image")
+    image.mkdir()
+    environment = os.environ | {"LD_PRELOAD": str(shim), "SHIM_ROOT": str(folder), "SHIM_IMAGE": str(image)}
+    script = "import os, signal\n" + SYNC + script + "\nos.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, timeout=30, check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = image.with_name("left")
+    shutil.copytree(image / "root", left)
+    found = {str(path.relative_to(left)): path.read_bytes() for path in left.rglob("*") if path.is_file()}
+    shutil.rmtree(image)
+    shutil.rmtree(left)
+    return found
+
+
+SYNC = """
+def sync(path):
+    opened = os.open(path, os.O_RDONLY)
+    os.fsync(opened)
+    os.close(opened)
+def write(path, data, at=0, flags=os.O_CREAT, synced=True):
+    opened = os.open(path, os.O_WRONLY | flags)
+    os.pwrite(opened, data, at)
+    if synced:
+        os.fdatasync(opened)
+    os.close(opened)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "left"),
+    [
+        # The file is synced, its name is not.
+        ("write('new', b'x')", {"old": b"0123456789"}),
+        ("write('new', b'x'); sync('.')", {"old": b"0123456789", "new": b"x"}),
+        # The name is synced, the content is not.
+        ("write('new', b'x', synced=False); sync('.')", {"old": b"0123456789", "new": b""}),
+        # Of two writes only the one before the sync.
+        ("write('old', b'ab', 2); write('old', b'cd', 6, synced=False)", {"old": b"01ab456789"}),
+        ("write('old', b'ab', 2); write('old', b'cd', 6)", {"old": b"01ab45cd89"}),
+        # Cut and grown again: what lay there is gone.
+        ("os.truncate('old', 10); f = os.open('old', os.O_RDWR); os.ftruncate(f, 3); os.pwrite(f, b'z', 5); os.fsync(f)", {"old": b"012\0\0z"}),
+        ("f = os.open('old', os.O_RDWR); os.ftruncate(f, 3)", {"old": b"0123456789"}),
+        # Renames and removals.
+        ("write('a', b'x'); sync('.'); os.rename('a', 'old')", {"a": b"x", "old": b"0123456789"}),
+        ("write('a', b'x'); os.rename('a', 'old'); sync('.')", {"old": b"x"}),
+        ("os.unlink('old')", {"old": b"0123456789"}),
+        ("os.unlink('old'); sync('.')", {}),
+        # A name used again is another file, also where the system gives it the same number.
+        ("os.unlink('old'); write('old', b'n', synced=False); sync('.')", {"old": b""}),
+        # A folder is there once the one above it is synced.
+        ("os.mkdir('d'); write('d/f', b'x'); sync('d')", {"old": b"0123456789"}),
+        ("os.mkdir('d'); write('d/f', b'x'); sync('d'); sync('.')", {"old": b"0123456789", "d/f": b"x"}),
+        ("os.mkdir('d'); write('d/f', b'x'); sync('.')", {"old": b"0123456789"}),
+    ],
+)
+def test_the_image_holds_what_was_synced(tmp_path, shim, script, left):
+    """The instrument itself, on programs of a line."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_bytes(b"0123456789")
+    assert durable_after(shim, folder, script) == left
 
 
 def power_cut(server, root, shim, sent, seconds):

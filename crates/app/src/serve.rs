@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
+use linkspan_engine::sync::{SyncRunner, schedule};
 use linkspan_engine::{Engine, dispatch, upkeep, worker};
 use linkspan_model::{Clock, Document, Timestamp};
 use linkspan_outbound::{Outbound, Policy};
@@ -300,7 +301,8 @@ fn start_engine(
     tasks.spawn(worker::run(engine.clone(), stop.clone(), drain));
     tasks.spawn(upkeep::expire(engine.store.clone(), keep, stop.clone()));
     tasks.spawn(upkeep::watch_disk(engine.store.clone(), stop.clone()));
-    let _ = folder;
+    let syncs = SyncRunner::new(engine.store.clone(), folder, Arc::clone(&engine.clock));
+    tasks.spawn(schedule::run(syncs, stop.clone()));
 }
 
 /// Histograms are folded now and then, so that they do not grow between scrapes.

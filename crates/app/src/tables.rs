@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use linkspan_engine::Engine;
+use linkspan_engine::destination::{self, DestinationError, TableName};
 use linkspan_model::Name;
-use linkspan_server::{TablePage, TableSummary, Tables, TablesFuture};
-use linkspan_store::{DataFolder, Store};
-use tokio_util::sync::CancellationToken;
+use linkspan_model::destination::DestinationSpec;
+use linkspan_server::{TableColumn, TablePage, TableSummary, Tables, TablesFuture};
+use linkspan_store::Store;
 
 pub(crate) struct DestinationTables {
     store: Store,
@@ -17,19 +17,51 @@ impl DestinationTables {
     pub(crate) fn new(store: Store, folder: PathBuf) -> Self {
         Self { store, folder }
     }
+
+    fn spec(&self, destination: &Name) -> Option<DestinationSpec> {
+        self.store.snapshot().destination(destination).map(|found| found.spec.clone())
+    }
 }
 
 impl Tables for DestinationTables {
-    fn list(&self, _destination: Name) -> TablesFuture<'_, Vec<TableSummary>> {
+    fn list(&self, destination: Name) -> TablesFuture<'_, Vec<TableSummary>> {
         Box::pin(async move {
-            let _ = (&self.store, &self.folder);
-            Ok(None)
+            let Some(spec) = self.spec(&destination) else { return Ok(None) };
+            let tables = destination::tables(self.folder.clone(), spec).await.map_err(|error| error.to_string())?;
+            let summary = |table: destination::Table| TableSummary {
+                destination: destination.to_string(),
+                schema: table.schema,
+                table: table.table,
+                rows: table.rows,
+            };
+            Ok(Some(tables.into_iter().map(summary).collect()))
         })
     }
 
-    fn page(&self, _: Name, _: String, _: String, _: u64, _: u32) -> TablesFuture<'_, TablePage> {
-        Box::pin(async move { Ok(None) })
+    fn page(
+        &self,
+        destination: Name,
+        schema: String,
+        table: String,
+        offset: u64,
+        limit: u32,
+    ) -> TablesFuture<'_, TablePage> {
+        Box::pin(async move {
+            let Some(spec) = self.spec(&destination) else { return Ok(None) };
+            let table = match TableName::new(&schema, &table) {
+                Ok(table) => table,
+                // No table has such a name.
+                Err(DestinationError::Name(_)) => return Ok(None),
+                Err(error) => return Err(error.to_string()),
+            };
+            let page = destination::page(self.folder.clone(), spec, table, offset, limit).await;
+            let column =
+                |column: destination::ShownColumn| TableColumn { name: column.name, kind: column.kind.to_owned() };
+            Ok(page.map_err(|error| error.to_string())?.map(|page| TablePage {
+                columns: page.columns.into_iter().map(column).collect(),
+                rows: page.rows,
+                total: page.total,
+            }))
+        })
     }
 }
-
-pub(crate) async fn run_syncs(_: &Engine, _: &DataFolder, _: CancellationToken) {}

@@ -7,5 +7,7 @@ mod metrics;
 mod problem;
 pub mod staged;
 
-pub use api::{Api, Exposure, OperatorHandler, Parts, TablePage, TableSummary, Tables, TablesFuture, openapi_document};
+pub use api::{
+    Api, Exposure, OperatorHandler, Parts, TableColumn, TablePage, TableSummary, Tables, TablesFuture, openapi_document,
+};
 pub use problem::Problem;

@@ -32,7 +32,7 @@ use crate::ingress::Ingress;
 use crate::problem::Problem;
 
 pub use openapi::document as openapi_document;
-pub use tables::{TablePage, TableSummary};
+pub use tables::{TableColumn, TablePage, TableSummary};
 
 /// Reads the tables of destinations. Destinations are an open set and not this crate's business.
 pub trait Tables: Send + Sync + 'static {

@@ -98,9 +98,13 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Value) -> V
         }),
         AnswerSpec::Nothing => json!({"description": "Done."}),
     };
-    responses.insert(route.status.as_str().to_owned(), success);
+    responses.insert(route.status.as_str().to_owned(), success.clone());
     for status in problems(route) {
         responses.entry(status.as_str()).or_insert_with(|| {
+            // A PUT that creates answers with what it made, as one that changes does.
+            if status.is_success() {
+                return success.clone();
+            }
             json!({
                 "description": status.canonical_reason().unwrap_or_default(),
                 "content": {"application/json": {"schema": error}},

@@ -121,6 +121,7 @@ async fn show(api: Api, call: Call) -> Result<Answer, Problem> {
         .map_err(|error| internal(&error))?
         .ok_or_else(missing)?;
     let end = offset + page.rows.len() as u64;
-    let next = (page.rows.len() == limit as usize && end < page.total).then(|| end.to_string());
+    // A page may be shorter than asked for when its rows are large.
+    let next = (!page.rows.is_empty() && end < page.total).then(|| end.to_string());
     Ok(Answer::json(http::StatusCode::OK, json!({"data": page, "next": next})))
 }
