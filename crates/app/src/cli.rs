@@ -124,7 +124,7 @@ pub(crate) struct ServeArgs {
     /// Private key (PEM) of the public listener.
     #[arg(long, env = "LINKSPAN_TLS_KEY", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// The file with the master key; left out: LINKSPAN_KEY, or the data folder's own.
+    /// The file with the master key; left out: `LINKSPAN_KEY`, or the data folder's own.
     #[arg(long, env = "LINKSPAN_KEY_FILE")]
     pub(crate) key_file: Option<PathBuf>,
     /// Documents to apply when the server starts: a file or a folder.

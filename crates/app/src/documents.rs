@@ -1,7 +1,6 @@
 //! Documents in files: YAML and JSON in, YAML out.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -134,7 +133,7 @@ fn fault(name: &str, first: usize, error: &serde_saphyr::Error) -> String {
     let mut text = name.to_owned();
     if let Some(at) = error.location() {
         let line = usize::try_from(at.line()).unwrap_or(1) + first - 1;
-        let _ = write!(text, ":{line}:{}", at.column());
+        text += &format!(":{line}:{}", at.column());
     }
     let reason = error.without_snippet().to_string();
     format!("{text}: {reason}")

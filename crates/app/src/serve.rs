@@ -154,7 +154,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     Ok(why)
 }
 
-/// The master key: from LINKSPAN_KEY, from the named file, or from the data folder; and whether it lies there.
+/// The master key: from `LINKSPAN_KEY`, from the named file, or from the data folder; and whether it lies there.
 #[expect(clippy::disallowed_methods, reason = "this is the executable")]
 fn master_key(folder: &DataFolder, key_file: Option<&Path>) -> Result<(MasterKey, bool)> {
     match (std::env::var("LINKSPAN_KEY"), key_file) {

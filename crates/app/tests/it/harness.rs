@@ -271,31 +271,16 @@ impl Server {
         eventually("the server has ended", || self.child.try_wait().unwrap()).code()
     }
 
-    /// Every file of the data folder that holds `needle`.
+    /// Every file of the data folder that holds `needle`. By `grep`: the disk reserve alone is 64 MiB, which an
+    /// unoptimised search takes seconds for.
     pub(crate) fn files_with(&self, needle: &str) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        search(&self.data, needle.as_bytes(), &mut found);
-        found
+        let output = Command::new("grep").args(["-rlFs", "--", needle]).arg(&self.data).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
     }
 }
 
 pub(crate) fn is_ended(job: &Value) -> bool {
     matches!(job["status"].as_str(), Some("succeeded" | "failed" | "canceled"))
-}
-
-fn search(folder: &Path, needle: &[u8], found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            search(&path, needle, found);
-        } else if contains(&std::fs::read(&path).unwrap_or_default(), needle) {
-            found.push(path);
-        }
-    }
-}
-
-pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 /// A command that has run.

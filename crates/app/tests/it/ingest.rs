@@ -290,6 +290,7 @@ fn token_is_never_stored() {
     }
     let refusals = server.get("/api/v1/refusals").text();
     assert!(!refusals.contains(wrong), "{refusals}");
+    assert!(!server.files_with("x-api-key").is_empty(), "the search finds what is there");
     for needle in [SECRET, wrong] {
         assert_eq!(server.files_with(needle), [] as [std::path::PathBuf; 0]);
         assert!(!server.log().contains(needle));
