@@ -173,7 +173,11 @@ class Server:
     def request(self, method, path, body=None, headers=None):
         """Status, headers and bytes of an operator API answer."""
         if not hasattr(self.local, "caller"):
-            self.local.caller = Caller(self.operator, timeout=90)
+            self.local.caller, self.local.used = Caller(self.operator, timeout=90), 0
+        if time.monotonic() - self.local.used > 20:
+            # The server closes connections that are idle for a minute.
+            self.local.caller.close()
+        self.local.used = time.monotonic()
         sent = {"Authorization": f"Bearer {self.token}"} | (headers or {})
         if body is not None:
             body = json.dumps(body).encode()
