@@ -1,5 +1,8 @@
 //! The whole product from outside: the real binary, real HTTP, real files.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::print_stderr, reason = "the log of a server whose test fails")]
+
 mod api;
 mod cli;
 mod harness;
