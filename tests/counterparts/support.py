@@ -209,10 +209,11 @@ class Server:
         return self.api("POST", "/api/v1/apply", {"documents": list(documents)})
 
     def events(self, endpoint, after="first"):
-        """Every event of an endpoint, oldest first."""
+        """Every event of an endpoint, oldest first. Read from the log as a whole: the list of one endpoint's events
+        comes a moment after their acknowledgement."""
         while True:
-            page = self.get("/api/v1/events", endpoint=endpoint, after=after, limit=1000)["data"]
-            yield from page
+            page = self.get("/api/v1/events", after=after, limit=1000)["data"]
+            yield from (event for event in page if event["endpoint"] == endpoint)
             if not page:
                 return
             after = page[-1]["id"]
