@@ -381,7 +381,7 @@ impl Reader<'_> {
                 Some((second.unwrap_or_default(), &STEP_FIELDS[..]))
             }
             ("steps", [first, ..]) => Some((first.unwrap_or_default(), earlier.as_slice())),
-            ("trigger" | "steps" | "job" | "settings", _) => None,
+            ("trigger" | "steps" | "job", _) => None,
             (root, _) => Some((root, &ROOTS[..])),
         };
         let Some((word, known)) = astray.filter(|(word, known)| !known.contains(word)) else { return };

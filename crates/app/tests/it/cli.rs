@@ -73,7 +73,7 @@ fn wrong_documents_are_named_by_file_line_path_and_near_match() {
     insta::assert_snapshot!(said, @r#"
     error: nothing was changed:
       ONE:6: endpoint/wrong: spec.limit: unknown field `limit`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `limits`?)
-      TWO:1: recipe/r: spec.steps[0].request.url: column 19: pill "triger.id" names nothing; use trigger, steps, job, settings (did you mean `trigger`?)
+      TWO:1: recipe/r: spec.steps[0].request.url: column 19: pill "triger.id" names nothing; use trigger, steps, job (did you mean `trigger`?)
     "#);
     assert_eq!(server.data("/api/v1/endpoints"), json!([]));
 }

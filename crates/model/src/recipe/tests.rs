@@ -207,7 +207,7 @@ fn refuses_what_cannot_work() {
         ),
         (
             json!({"method": "GET", "url": "https://h", "json": ["{{ triger.body }}"]}),
-            "steps[0].request.json[0]: column 4: pill \"triger.body\" names nothing; use trigger, steps, job, settings (did you mean `trigger`?)",
+            "steps[0].request.json[0]: column 4: pill \"triger.body\" names nothing; use trigger, steps, job (did you mean `trigger`?)",
         ),
         (
             json!({"method": "GET", "url": "https://h", "query": {"q": "{{ trigger.boddy }}"}}),
