@@ -173,7 +173,11 @@ class Server:
     def request(self, method, path, body=None, headers=None):
         """Status, headers and bytes of an operator API answer."""
         if not hasattr(self.local, "caller"):
-            self.local.caller = Caller(self.operator, timeout=90)
+            self.local.caller, self.local.used = Caller(self.operator, timeout=90), 0
+        if time.monotonic() - self.local.used > 20:
+            # The server closes connections that are idle for a minute.
+            self.local.caller.close()
+        self.local.used = time.monotonic()
         sent = {"Authorization": f"Bearer {self.token}"} | (headers or {})
         if body is not None:
             body = json.dumps(body).encode()
@@ -205,10 +209,11 @@ class Server:
         return self.api("POST", "/api/v1/apply", {"documents": list(documents)})
 
     def events(self, endpoint, after="first"):
-        """Every event of an endpoint, oldest first."""
+        """Every event of an endpoint, oldest first. Read from the log as a whole: the list of one endpoint's events
+        comes a moment after their acknowledgement."""
         while True:
-            page = self.get("/api/v1/events", endpoint=endpoint, after=after, limit=1000)["data"]
-            yield from page
+            page = self.get("/api/v1/events", after=after, limit=1000)["data"]
+            yield from (event for event in page if event["endpoint"] == endpoint)
             if not page:
                 return
             after = page[-1]["id"]

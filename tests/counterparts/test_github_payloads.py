@@ -84,6 +84,9 @@ def test_every_payload_arrives_once_and_whole(start, payloads):
         assert headers["x-github-event"] == payload["event"]
         assert headers["x-github-delivery"] == payload["delivery"]
 
+    # The list of the endpoint's events shows the same.
+    eventually(lambda: len(list(server.pages("/api/v1/events", endpoint="github"))) == len(payloads))
+
     # The condition picks exactly those whose action is `opened`.
     opened = {
         event_id for event_id, payload in zip(ids, payloads) if json.loads(payload["body"]).get("action") == "opened"
