@@ -95,8 +95,11 @@ pub struct Received {
     pub duplicate: bool,
 }
 
-/// A refusal as the caller sees it, with what only the operator sees.
-struct Refused {
+/// A refusal as the caller sees it, with what only the operator sees. Boxed: it is rare, and the way of what is
+/// accepted should not carry room for it.
+struct Refused(Box<Parts>);
+
+struct Parts {
     problem: Problem,
     cause: String,
     body: Bytes,
@@ -105,18 +108,29 @@ struct Refused {
 
 impl Refused {
     fn new(status: StatusCode, code: &'static str, description: &str, cause: impl Into<String>) -> Self {
-        Self { problem: Problem::new(status, code, description), cause: cause.into(), body: Bytes::new(), allow: None }
+        Self::from(Problem::new(status, code, description)).because(cause)
+    }
+
+    fn because(mut self, cause: impl Into<String>) -> Self {
+        self.0.cause = cause.into();
+        self
     }
 
     fn with_body(mut self, body: &Bytes) -> Self {
-        self.body = body.clone();
+        self.0.body = body.clone();
+        self
+    }
+
+    fn allowing(mut self, methods: &'static str) -> Self {
+        self.0.allow = Some(methods);
         self
     }
 }
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
-        Self { cause: problem.description.clone(), problem, body: Bytes::new(), allow: None }
+        let cause = problem.description.clone();
+        Self(Box::new(Parts { problem, cause, body: Bytes::new(), allow: None }))
     }
 }
 
@@ -225,7 +239,7 @@ impl Ingress {
                 Ok(received)
             }
             Err(refused) => {
-                let allow = refused.allow;
+                let allow = refused.0.allow;
                 Err((self.refuse(endpoint.as_deref(), &head, refused, now), allow))
             }
         }
@@ -272,7 +286,7 @@ impl Ingress {
     fn enter(&self, endpoint: i64) -> Result<(InFlight, InFlight), Refused> {
         let busy = || {
             let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
-            Refused { cause: "too many requests are in flight".to_owned(), ..Refused::from(problem) }
+            Refused::from(problem).because("too many requests are in flight")
         };
         let all = InFlight::enter(&self.0.in_flight, self.0.limits.requests).ok_or_else(busy)?;
         let counter = {
@@ -304,7 +318,7 @@ impl Ingress {
             }
             BodyError::Busy => {
                 let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
-                Refused { cause: "too many bytes are in flight".to_owned(), ..Refused::from(problem) }
+                Refused::from(problem).because("too many bytes are in flight")
             }
         })
     }
@@ -317,7 +331,7 @@ impl Ingress {
         refused: Refused,
         now: Timestamp,
     ) -> Problem {
-        let Refused { problem, cause, body, .. } = refused;
+        let Parts { problem, cause, body, .. } = *refused.0;
         self.0.metrics.refused(problem.status.as_u16(), problem.code);
         let credential =
             endpoint.and_then(|endpoint| endpoint.verifier.as_ref().ok()).and_then(|v| v.credential_header());
@@ -439,10 +453,8 @@ fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refus
     };
     if head.method.as_str() != allowed {
         let text = format!("this endpoint takes {allowed}");
-        let mut refused =
-            Refused::new(StatusCode::METHOD_NOT_ALLOWED, "endpoint.method", &text, format!("{} was sent", head.method));
-        refused.allow = Some(allowed);
-        return Err(refused);
+        let cause = format!("{} was sent", head.method);
+        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "endpoint.method", &text, cause).allowing(allowed));
     }
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits::URI_MAX_BYTES {
@@ -482,18 +494,12 @@ fn check_content_type(format: Option<Format>, headers: &HeaderMap) -> Result<(),
 fn verify(endpoint: &EndpointView, headers: &HeaderMap, body: &Bytes, now: Timestamp) -> Result<Proof, Refused> {
     let verifier = endpoint.verifier.as_ref().map_err(|reason| {
         let problem = Problem::unavailable("endpoint.not_ready", "this endpoint is not ready; try again later", 60);
-        Refused { cause: reason.clone(), ..Refused::from(problem) }
+        Refused::from(problem).because(reason.as_str())
     })?;
     verifier.verify(headers, body, now).map_err(|error| {
-        let mut refused = Refused::new(
-            StatusCode::UNAUTHORIZED,
-            "verify.failed",
-            "the request did not prove itself",
-            error.to_string(),
-        )
-        .with_body(body);
-        refused.cause = format!("{}: {error}", error.code());
-        refused
+        let cause = format!("{}: {error}", error.code());
+        Refused::new(StatusCode::UNAUTHORIZED, "verify.failed", "the request did not prove itself", cause)
+            .with_body(body)
     })
 }
 

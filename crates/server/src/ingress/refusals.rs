@@ -24,7 +24,6 @@ pub struct RefusalLog {
 
 impl RefusalLog {
     /// The log, and the task that writes it until `stop`.
-    #[must_use]
     pub fn new(store: Store, stop: CancellationToken) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         (Self { queue, rates: Mutex::default() }, write(store, waiting, stop))
