@@ -23,7 +23,7 @@ import pytest
 
 from support import REPOSITORY, Caller, Server, binary, eventually, free_port
 
-CRASH_SECONDS = int(os.environ.get("CRASH_SECONDS", "150"))
+CRASH_SECONDS = int(os.environ.get("CRASH_SECONDS", "300"))
 POWER_CUTS = 20
 WRITERS = 32
 # Every tenth event starts a job.
