@@ -34,7 +34,7 @@ use crate::{documents, lifecycle, output, secrets, tables};
 const ACK_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
 
 /// The one real clock.
-struct WallClock;
+pub(crate) struct WallClock;
 
 impl Clock for WallClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else asks")]

@@ -9,9 +9,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use linkspan_model::EventId;
 use linkspan_model::event::Event;
 use linkspan_model::template::Scope;
-use linkspan_store::{Dispatched, NewJob, NewRefusal, Result, Snapshot, StoreError, StoredEvent};
+use linkspan_store::{
+    Dispatched, LostEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
+};
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
@@ -65,23 +68,26 @@ async fn advance(engine: &Engine) -> Result<Advance> {
     }
     let snapshot = Arc::clone(&engine.store.snapshot());
     let awaited = awaited(&snapshot, &stretch);
-    let mut events = Vec::new();
+    let (mut events, mut lost) = (Vec::new(), Vec::new());
     if let Some(last) = awaited.last().copied() {
-        events = engine.store.events_at(awaited).await?;
+        (events, lost) = engine.store.events_at(awaited).await?;
         // Large bodies come in several reads: the stretch ends where this one did.
-        if let Some(reached) = events.last().map(|event| event.seq).filter(|reached| *reached != last) {
+        let reached = events.last().map(|event| event.seq).max(lost.last().map(|event| event.seq));
+        if let Some(reached) = reached.filter(|reached| *reached != last) {
             stretch.retain(|(seq, _)| *seq <= reached);
         }
     }
-    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, after, &stretch, &events))
+    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, after, &stretch, &events, &lost))
         .await
         .map_err(|error| StoreError::Database(format!("dispatch ended early: {error}")))?;
     let jobs = dispatched.jobs.len();
     counter!("linkspan_jobs_queued_total").increment(jobs as u64);
-    engine.store.dispatch(dispatched).await?;
-    if !looped.is_empty() {
-        engine.store.record_refusals(looped).await?;
+    if !looped.is_empty()
+        && let Err(error) = engine.store.record_refusals(looped).await
+    {
+        tracing::warn!(%error, "events that go round in a loop were not listed");
     }
+    engine.store.dispatch(dispatched).await?;
     Ok(if jobs > 0 { Advance::Jobs } else { Advance::Quiet })
 }
 
@@ -101,6 +107,7 @@ fn plan(
     after: u64,
     stretch: &[(u64, i64)],
     events: &[StoredEvent],
+    lost: &[LostEvent],
 ) -> (Dispatched, Vec<NewRefusal>) {
     let mut dispatched = Dispatched {
         after,
@@ -117,14 +124,27 @@ fn plan(
             dispatched.jobs.extend(jobs);
         }
     }
+    for event in lost {
+        // Their jobs fail and say why.
+        let recipes = waiting(snapshot, event.seq).filter(|recipe| {
+            snapshot.endpoint(recipe.spec.endpoint()).is_some_and(|endpoint| endpoint.row == event.endpoint)
+        });
+        dispatched.jobs.extend(recipes.map(|recipe| new_job(recipe, event.id)));
+    }
     (dispatched, looped)
 }
 
+/// The recipes that an event at this position can start.
+fn waiting(snapshot: &Snapshot, seq: u64) -> impl Iterator<Item = &Arc<RecipeView>> {
+    snapshot.recipes().filter(move |recipe| recipe.spec.is_enabled() && recipe.from_seq < seq)
+}
+
+fn new_job(recipe: &RecipeView, event: EventId) -> NewJob {
+    NewJob { recipe: recipe.row, recipe_revision: recipe.revision, event, salt: salt(), rerun_of: None }
+}
+
 fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
-    let mut recipes = snapshot
-        .recipes()
-        .filter(|recipe| recipe.spec.is_enabled() && recipe.from_seq < seq && *recipe.spec.endpoint() == event.endpoint)
-        .peekable();
+    let mut recipes = waiting(snapshot, seq).filter(|recipe| *recipe.spec.endpoint() == event.endpoint).peekable();
     if recipes.peek().is_none() {
         return Vec::new();
     }
@@ -133,13 +153,7 @@ fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
     recipes
         // What cannot be evaluated starts a job, which fails and shows why.
         .filter(|recipe| recipe.recipe.when(&scope).unwrap_or(true))
-        .map(|recipe| NewJob {
-            recipe: recipe.row,
-            recipe_revision: recipe.revision,
-            event: event.id,
-            salt: salt(),
-            rerun_of: None,
-        })
+        .map(|recipe| new_job(recipe, event.id))
         .collect()
 }
 

@@ -17,6 +17,9 @@ use serde_json::Value;
 use crate::step::{self, Earlier, StepContext};
 use crate::{Engine, dispatch};
 
+/// Most workers that may begin a job and go away before it fails.
+const CLAIMS_MAX: u32 = 20;
+
 /// Runs a job as far as it comes: to its end, or to a step that waits for another attempt.
 pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
     let snapshot = Arc::clone(&engine.store.snapshot());
@@ -26,8 +29,18 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
             let description = format!("{what} does not exist any more, so the job cannot run");
             return engine.store.fail_job(job.lease, failure("job.gone", description)).await;
         }
+        Err(StoreError::Unusable(reason)) => {
+            return engine.store.fail_job(job.lease, failure("event.body_lost", reason)).await;
+        }
         Err(error) => return Err(error),
     };
+    if job.claims > CLAIMS_MAX {
+        let description =
+            format!("{CLAIMS_MAX} workers have begun the job and went away; run it again when that is mended");
+        return engine.store.fail_job(job.lease, failure("job.interrupted", description)).await;
+    }
+    // The first step that is not done is where a worker that went away may have been.
+    let mut interrupted = job.was_interrupted;
     let format = snapshot.endpoint(&event.endpoint).and_then(|endpoint| endpoint.spec.format);
     let mut scope = Scope::of_event(&event, format);
     scope = scope
@@ -49,8 +62,7 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         let earlier = Earlier {
             attempts: recorded.map_or(0, |recorded| recorded.run.attempts),
             started_at: recorded.and_then(|recorded| recorded.run.started_at),
-            // The first step without a record is where a worker that went away may have been.
-            resumed: job.claims > 1 && recorded.is_none_or(|recorded| recorded.run.status == JobStatus::Running),
+            resumed: std::mem::take(&mut interrupted) || recorded.is_some_and(|recorded| recorded.run.resumed),
         };
         scope = scope.with("job.attempt", Value::from(earlier.attempts + 1));
         let context = StepContext {
@@ -59,7 +71,7 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
             lease: job.lease,
             position: u32::try_from(position).unwrap_or(u32::MAX),
             is_last: position + 1 == recipe.steps().len(),
-            hops: dispatch::hops(&event) + 1,
+            hops: dispatch::hops(&event).saturating_add(1),
         };
         let (record, next, result) = step::run(&context, step, &scope, earlier).await;
         let ended = next != Next::Continue;

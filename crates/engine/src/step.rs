@@ -110,6 +110,9 @@ fn settle(mut error: StepError, decision: Option<RetryDecision>, now: Timestamp)
     match decision {
         Some(RetryDecision::After(wait)) => (error, Some(now.after(wait))),
         Some(RetryDecision::GiveUp(reason)) => {
+            if reason == Reason::OutcomeUnknown {
+                error.outcome_unknown = Some(true);
+            }
             if let Some(why) = explain(reason) {
                 error.description = format!("{}; {why}", error.description);
             }

@@ -176,6 +176,15 @@ impl Verify {
         }
     }
 
+    /// The header whose value is a credential, when there is one: also known where the secret is missing.
+    #[must_use]
+    pub fn credential_header(&self) -> Option<HeaderName> {
+        match self {
+            Self::Token(token) => HeaderName::from_bytes(token.header.as_bytes()).ok(),
+            Self::None | Self::Hmac(_) => None,
+        }
+    }
+
     /// Everything that is wrong with this on its own, paths relative to `verify`.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
@@ -561,15 +570,6 @@ impl Verifier {
                 check.verify(headers, body, now)?;
                 Ok(Proof { by: self.by(), ok: true, credential_header: None })
             }
-        }
-    }
-
-    /// The header whose value is a credential and must not be kept, when there is one.
-    #[must_use]
-    pub fn credential_header(&self) -> Option<&HeaderName> {
-        match &self.0 {
-            Scheme::Token(check) => Some(&check.header),
-            Scheme::None | Scheme::Hmac(_) => None,
         }
     }
 

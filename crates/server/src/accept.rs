@@ -165,11 +165,18 @@ impl<H: Handler> Connection<H> {
         }
         match tls {
             None => self.speak(stream).await,
-            Some(tls) => match tokio::time::timeout(self.limits.handshake, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.speak(stream).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!("a TLS handshake took too long"),
-            },
+            Some(tls) => {
+                let shaken = tokio::select! {
+                    shaken = tokio::time::timeout(self.limits.handshake, tls.accept(stream)) => shaken,
+                    () = self.place.evicted.cancelled() => return,
+                    () = self.stop.cancelled() => return,
+                };
+                match shaken {
+                    Ok(Ok(stream)) => self.speak(stream).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                }
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
+use linkspan_model::Timestamp;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -32,6 +33,8 @@ const MANIFEST: &str = "manifest.json";
 /// How far positions jump over those that were given after the backup was made: what a bucket, a table or somebody
 /// else's records hold under such a position must never mean another event. A year at 30,000 events a second.
 const POSITIONS_SKIPPED: i64 = 1 << 40;
+/// More events than come in a second.
+const POSITIONS_PER_SECOND: i64 = 1 << 28;
 
 impl Store {
     /// Writes a backup into `folder`, which must not exist. Everything acknowledged before the call is in it.
@@ -81,7 +84,7 @@ impl Store {
 ///
 /// # Errors
 /// When the backup is incomplete or damaged, or `to` holds a database or the log of one.
-pub fn restore(from: &Path, to: &Path) -> Result<BackupReport> {
+pub fn restore(from: &Path, to: &Path, now: Timestamp) -> Result<BackupReport> {
     let manifest = fs::read(from.join(MANIFEST)).map_err(|error| {
         StoreError::Unusable(format!("{} holds no whole backup: {MANIFEST}: {error}", from.display()))
     })?;
@@ -120,7 +123,7 @@ pub fn restore(from: &Path, to: &Path) -> Result<BackupReport> {
     // The database last, in one piece: an interrupted restore leaves a folder without one.
     let partial = to.join(format!("{DATABASE}.part"));
     fs::copy(from.join(DATABASE), &partial)?;
-    skip_positions(&partial)?;
+    skip_positions(&partial, now)?;
     sync_all(to)?;
     fs::rename(&partial, to.join(DATABASE))?;
     File::open(to)?.sync_all()?;
@@ -133,12 +136,14 @@ fn is_ours(name: &str) -> bool {
     name == DATABASE || name.strip_prefix("spool/").is_some_and(is_plain)
 }
 
-fn skip_positions(database: &Path) -> Result<()> {
+/// The positions of a restored log begin far behind those of the backup, and further with every second, so that
+/// two restores of one backup do not give out the same ones.
+fn skip_positions(database: &Path, now: Timestamp) -> Result<()> {
     let db = Connection::open(database)?;
     let last = crate::open::last_seq(&db)?.cast_signed();
     db.execute(
         "INSERT OR REPLACE INTO positions (consumer, seq) VALUES ('restore', ?1)",
-        [last.saturating_add(POSITIONS_SKIPPED)],
+        [last.saturating_add(POSITIONS_SKIPPED).max(now.as_secs().saturating_mul(POSITIONS_PER_SECOND))],
     )?;
     Ok(())
 }

@@ -141,27 +141,36 @@ impl Store {
         .await
     }
 
-    /// The events at these positions, in their order; fewer when their bodies are large.
+    /// The events at these positions, in their order; fewer when their bodies are large. Beside them the ids of
+    /// those whose body cannot be read: one of them must not keep all others waiting.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn events_at(&self, positions: Vec<u64>) -> Result<Vec<StoredEvent>> {
+    pub async fn events_at(&self, positions: Vec<u64>) -> Result<(Vec<StoredEvent>, Vec<LostEvent>)> {
         let spool = self.spool_folder().clone();
         self.read(move |db| {
             let sql = format!("SELECT {COLUMNS}, e.endpoint {FROM} WHERE e.seq = ?1");
             let mut statement = db.prepare_cached(&sql)?;
-            let mut events = Vec::new();
+            let (mut events, mut lost) = (Vec::new(), Vec::new());
             let mut bytes = 0;
             for position in positions {
                 let mut rows = statement.query([position.cast_signed()])?;
-                let found = bounded(&mut rows, &spool)?;
-                bytes += found.iter().map(|found| found.event.body.len()).sum::<usize>();
-                events.extend(found);
+                match bounded(&mut rows, &spool) {
+                    Ok(found) => {
+                        bytes += found.iter().map(|found| found.event.body.len()).sum::<usize>();
+                        events.extend(found);
+                    }
+                    Err(StoreError::Unusable(reason)) => {
+                        tracing::error!(position, reason, "the body of an event is lost");
+                        lost.push(lost_event(db, position)?);
+                    }
+                    Err(error) => return Err(error),
+                }
                 if bytes >= READ_BYTES {
                     break;
                 }
             }
-            Ok(events)
+            Ok((events, lost))
         })
         .await
     }
@@ -237,6 +246,25 @@ impl Store {
         let spool = self.spool_folder().clone();
         self.read(move |db| list(db, &filter, &spool)).await
     }
+}
+
+/// An event whose body cannot be read any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostEvent {
+    /// Its position.
+    pub seq: u64,
+    /// The endpoint's row.
+    pub endpoint: i64,
+    /// Its id.
+    pub id: EventId,
+}
+
+fn lost_event(db: &Connection, seq: u64) -> Result<LostEvent> {
+    let mut statement = db.prepare_cached("SELECT received_at, salt, endpoint FROM events WHERE seq = ?1")?;
+    Ok(statement.query_row([seq.cast_signed()], |row| {
+        let id = EventId::new(Timestamp::from_micros(row.get(0)?), seq, row.get(1)?);
+        Ok(LostEvent { seq, endpoint: row.get(2)?, id })
+    })?)
 }
 
 /// An event with its place in the log.

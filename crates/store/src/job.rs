@@ -71,6 +71,8 @@ pub struct Claimed {
     pub rerun_of: Option<JobId>,
     /// How often a worker has taken it; more than once and not after a wait: an earlier worker went away.
     pub claims: u32,
+    /// Whether the worker that had it last went away without a record.
+    pub was_interrupted: bool,
     /// When it was queued.
     pub created_at: Timestamp,
     /// The steps that it has come through or has begun.
@@ -540,10 +542,12 @@ fn insert_job(db: &Connection, job: &NewJob, now: Timestamp) -> Result<JobId> {
 
 fn claim(db: &Connection, most: u32, now: Timestamp) -> Result<Vec<Claimed>> {
     let mut due = db.prepare_cached(
-        "SELECT seq FROM jobs WHERE status IN ('queued', 'waiting') AND run_at <= ?1 ORDER BY run_at, seq LIMIT ?2",
+        "SELECT seq, status = 'queued' AND claims > 0 FROM jobs
+         WHERE status IN ('queued', 'waiting') AND run_at <= ?1 ORDER BY run_at, seq LIMIT ?2",
     )?;
-    let seqs: Vec<i64> =
-        due.query_map(params![now.as_micros(), most], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let due: Vec<(i64, bool)> = due
+        .query_map(params![now.as_micros(), most], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
     let mut take = db.prepare_cached(
         "UPDATE jobs SET claims = claims + (status = 'queued'), status = 'running', lease = lease + 1,
                 lease_until = ?2, started_at = ifnull(started_at, ?3)
@@ -551,8 +555,8 @@ fn claim(db: &Connection, most: u32, now: Timestamp) -> Result<Vec<Claimed>> {
          RETURNING created_at, salt, lease, recipe, recipe_revision, event_id, rerun_of, claims",
     )?;
     let until = now.after(limits::LEASE).as_micros();
-    seqs.into_iter()
-        .map(|seq| {
+    due.into_iter()
+        .map(|(seq, was_interrupted)| {
             Ok(take.query_row(params![seq, until, now.as_micros()], |row| {
                 let created_at = Timestamp::from_micros(row.get(0)?);
                 Ok(Claimed {
@@ -562,6 +566,7 @@ fn claim(db: &Connection, most: u32, now: Timestamp) -> Result<Vec<Claimed>> {
                     event: EventId::from_bytes(row.get(5)?),
                     rerun_of: row.get::<_, Option<[u8; 16]>>(6)?.map(JobId::from_bytes),
                     claims: row.get(7)?,
+                    was_interrupted,
                     created_at,
                     steps: Vec::new(),
                 })

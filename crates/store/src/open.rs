@@ -274,15 +274,13 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         let store = self.clone();
-        let runtime = tokio::runtime::Handle::current();
-        let both = move || {
-            runtime.block_on(async {
-                let done = store.write(run).await?;
-                store.reload().await?;
-                Ok(done)
-            })
-        };
-        crate::event::blocking(both).await
+        #[expect(clippy::disallowed_methods, reason = "short, and must go on when its caller goes away")]
+        let both = tokio::spawn(async move {
+            let done = store.write(run).await?;
+            store.reload().await?;
+            Ok(done)
+        });
+        both.await.unwrap_or_else(|error| Err(StoreError::Database(format!("a change ended early: {error}"))))
     }
 
     /// Runs a read beside the writer.

@@ -37,7 +37,8 @@ impl Readers {
         read: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let connection = self.lock().pop().ok_or(StoreError::Poisoned)?;
-        let outcome = read(&connection);
+        // One transaction: what a read sees in several statements belongs together.
+        let outcome = connection.unchecked_transaction().map_err(StoreError::from).and_then(|view| read(&view));
         self.lock().push(connection);
         drop(permit);
         outcome

@@ -85,6 +85,7 @@ struct Plan {
 enum Write {
     Create(Document),
     Change { row: i64, document: Document, was_enabled: bool },
+    Adopt { row: i64 },
     Delete { row: i64, kind: Kind },
 }
 
@@ -331,6 +332,10 @@ fn plan(db: &Connection, key: &MasterKey, documents: Vec<Document>, set: Option<
                 document,
                 was_enabled: matches!(&read_back(found)?.spec, Spec::Recipe(recipe) if recipe.is_enabled()),
             }),
+            // The set that names it last owns it, so that pruning another set does not delete it.
+            (Action::Unchanged, Some(found)) if set.is_some() && found.applied_set.as_deref() != set => {
+                writes.push(Write::Adopt { row: found.row });
+            }
             _ => {}
         }
         changes.push(Change { action, kind, name, fields });
@@ -467,6 +472,10 @@ fn perform(
                 db.execute("UPDATE resources SET from_seq = ?2 WHERE id = ?1", params![row, from_seq.cast_signed()])?;
             }
             keep_parts(db, key, row, &document, now)
+        }
+        Write::Adopt { row } => {
+            db.execute("UPDATE resources SET applied_set = ?2 WHERE id = ?1", params![row, set])?;
+            Ok(())
         }
         Write::Delete { row, kind } => {
             db.execute("UPDATE resources SET deleted_at = ?2 WHERE id = ?1", params![row, now.as_micros()])?;

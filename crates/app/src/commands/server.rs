@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use clap::CommandFactory as _;
+use linkspan_model::Clock as _;
 use serde_json::{Value, json};
 
 use super::Commands;
@@ -56,7 +57,7 @@ impl Commands {
 
 pub(super) fn restore(from: &Path, data: &Path, output: Output) -> Result<()> {
     let folder = linkspan_store::DataFolder::lock(data)?;
-    let report = linkspan_store::restore(from, folder.path())?;
+    let report = linkspan_store::restore(from, folder.path(), crate::serve::WallClock.now())?;
     match output {
         Output::Json => output::json(&json!({"data": report})),
         Output::Table => {

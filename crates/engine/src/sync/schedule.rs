@@ -126,6 +126,9 @@ fn due_since(sync: &SyncView, state: &SyncState, now: Timestamp) -> Option<Times
     if due <= now || started_at > now { Some(due.min(now)) } else { None }
 }
 
+/// Shortest time from a failed run to the next one.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 async fn run_one(runner: SyncRunner, sync: Arc<SyncView>, stop: CancellationToken, turn: Turn) {
     match runner.run(&sync, &stop).await {
         Ok(outcome) => {
@@ -139,6 +142,11 @@ async fn run_one(runner: SyncRunner, sync: Arc<SyncView>, stop: CancellationToke
         Err(error) => {
             counter!("linkspan_sync_failures_total").increment(1);
             tracing::warn!(sync = %sync.name, %error, "a sync failed");
+            // When not even the failure could be noted, the sync is due again at once.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(AFTER_FAILURE) => {}
+            }
         }
     }
     drop(turn);

@@ -20,6 +20,8 @@ use linkspan_model::verify::Proof;
 use linkspan_model::{Clock, EventId, Timestamp, limits};
 use linkspan_store::{DedupeKey, EndpointView, NewEvent, NewRefusal, Store};
 use percent_encoding::percent_decode_str;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::body::{BodyError, BodyTimes, Budget, Share, read_capped};
 use super::counters::IngressMetrics;
@@ -217,17 +219,13 @@ impl Ingress {
         let Delivery { method, uri, headers, caller, body } = delivery;
         let snapshot = self.0.store.snapshot();
         let (key, event_name) = split_path(uri.path()).unwrap_or_default();
-        let endpoint = snapshot.endpoint_by_key(key).filter(|endpoint| endpoint.spec.is_enabled()).cloned();
+        let endpoint = snapshot.endpoint_by_key(key).cloned();
         drop(snapshot);
 
         let head = HeadParts { method: &method, uri: &uri, headers: &headers, event_name, caller };
         let outcome = match &endpoint {
-            None => Err(Refused::new(
-                StatusCode::NOT_FOUND,
-                "endpoint.unknown",
-                "there is no endpoint at this URL",
-                "no endpoint has this key, or it is disabled",
-            )),
+            None => Err(unknown("no endpoint has this key")),
+            Some(endpoint) if !endpoint.spec.is_enabled() => Err(unknown("the endpoint is disabled")),
             Some(endpoint) => self.accept(endpoint, &head, body, now).await,
         };
         match outcome {
@@ -270,6 +268,8 @@ impl Ingress {
             true => Some(self.0.store.spool(body.clone()).await.map_err(Problem::from)?),
             false => None,
         };
+        // What stands in a file is not held in memory as well while it waits for the writer.
+        let body = if spool.is_some() { Bytes::new() } else { body };
         let event = NewEvent {
             endpoint: endpoint.row,
             received_at: now,
@@ -333,8 +333,6 @@ impl Ingress {
     ) -> Problem {
         let Parts { problem, cause, body, .. } = *refused.0;
         self.0.metrics.refused(problem.status.as_u16(), problem.code);
-        let credential =
-            endpoint.and_then(|endpoint| endpoint.verifier.as_ref().ok()).and_then(|v| v.credential_header());
         self.0.refusals.record(NewRefusal {
             endpoint: endpoint.map(|endpoint| endpoint.row),
             at: now,
@@ -343,7 +341,7 @@ impl Ingress {
             cause,
             method: head.method.to_string(),
             remote: Some(head.caller.to_string()),
-            headers: kept_headers(head.headers, credential),
+            headers: refused_headers(endpoint, head.headers),
             body_size: body.len() as u64,
             body: body[..body.len().min(limits::REFUSAL_BODY_BYTES)].to_vec(),
         });
@@ -437,13 +435,39 @@ fn is_credential(name: &HeaderName, credential: Option<&HeaderName>) -> bool {
     Some(name) == credential || matches!(*name, header::AUTHORIZATION | header::PROXY_AUTHORIZATION | header::COOKIE)
 }
 
-/// The headers of a refusal.
+/// What says nothing of a caller's credentials wherever it is sent.
+const PLAIN_HEADERS: [HeaderName; 5] =
+    [header::HOST, header::USER_AGENT, header::ACCEPT, header::CONTENT_TYPE, header::CONTENT_LENGTH];
+
+/// The headers of a refusal. Without an endpoint nobody knows which of them is a credential, so only the plain
+/// ones are kept whole.
+fn refused_headers(endpoint: Option<&EndpointView>, headers: &HeaderMap) -> Headers {
+    match endpoint {
+        Some(endpoint) => kept_headers(headers, endpoint.spec.verify.credential_header().as_ref()),
+        None => {
+            let mut kept = kept_headers(headers, None);
+            for (name, value) in &mut kept {
+                if !PLAIN_HEADERS.iter().any(|plain| plain == name.as_str()) {
+                    *value = HeaderText::new(Bytes::from_static(MASK.as_bytes()));
+                }
+            }
+            kept
+        }
+    }
+}
+
+/// The headers of a request to an endpoint.
 fn kept_headers(headers: &HeaderMap, credential: Option<&HeaderName>) -> Headers {
     let kept = |name: &HeaderName, value: &HeaderValue| match is_credential(name, credential) {
         true => HeaderText::new(Bytes::from_static(MASK.as_bytes())),
         false => HeaderText::new(Bytes::copy_from_slice(value.as_bytes())),
     };
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), kept(name, value))).collect()
+}
+
+/// Unknown and disabled look the same to the caller.
+fn unknown(cause: &str) -> Refused {
+    Refused::new(StatusCode::NOT_FOUND, "endpoint.unknown", "there is no endpoint at this URL", cause)
 }
 
 fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refused> {
@@ -542,12 +566,87 @@ fn form_value(form: &[u8], name: &str) -> Option<Vec<u8>> {
     url::form_urlencoded::parse(form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned().into_bytes())
 }
 
+/// The scalar at a JSON Pointer (RFC 6901), as text. The body is walked through, not built: it may be large, and
+/// its values many.
 fn json_scalar(body: &[u8], pointer: &str) -> Option<Vec<u8>> {
-    let tree: serde_json::Value = serde_json::from_slice(body).ok()?;
-    match tree.pointer(pointer)? {
-        serde_json::Value::String(text) => Some(text.clone().into_bytes()),
-        serde_json::Value::Number(number) => Some(number.to_string().into_bytes()),
+    let tokens: Vec<String> =
+        pointer.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
+    let mut walk = serde_json::Deserializer::from_slice(body);
+    let raw = Follow(&tokens).deserialize(&mut walk).ok()??.get();
+    match raw.as_bytes().first()? {
+        b'"' => serde_json::from_str::<String>(raw).ok().map(String::into_bytes),
+        b'-' | b'0'..=b'9' => Some(raw.as_bytes().to_vec()),
         _ => None,
+    }
+}
+
+/// Follows the tokens of a pointer to the text of the value there; of repeated keys the last counts.
+struct Follow<'a>(&'a [String]);
+
+impl<'de> DeserializeSeed<'de> for Follow<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        if self.0.is_empty() {
+            return <&RawValue>::deserialize(deserializer).map(Some);
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Follow<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            if *key == self.0[0] {
+                found = map.next_value_seed(Follow(&self.0[1..]))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let wanted = self.0[0].parse().unwrap_or(usize::MAX);
+        for _ in 0..wanted {
+            if items.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(None);
+            }
+        }
+        let found = items.next_element_seed(Follow(&self.0[1..]))?.flatten();
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(found)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 }
 
@@ -617,6 +716,12 @@ mod tests {
             b"12345678901234567890123"
         );
         assert_eq!(json_scalar(br#"{"a":[1]}"#, "/a"), None);
+        assert_eq!(json_scalar(br#"{"a":[1,{"b/c":"x\u00e9"}],"z":0}"#, "/a/1/b~1c").unwrap(), "x\u{e9}".as_bytes());
+        assert_eq!(json_scalar(br#"{"a":1,"a":2}"#, "/a").unwrap(), b"2");
+        assert_eq!(json_scalar(br#"{"a":5}"#, "/a/b"), None);
+        assert_eq!(json_scalar(br#"[true]"#, "/0"), None);
+        let deep = format!("{{\"x\":{}{},\"id\":\"7\"}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(json_scalar(deep.as_bytes(), "/id").unwrap(), b"7");
         assert_eq!(form_value(b"x=1&id=a%20b&id=c", "id").unwrap(), b"a b");
     }
 }

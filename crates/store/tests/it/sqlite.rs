@@ -13,6 +13,8 @@ use serde_json::json;
 
 use crate::harness::{World, step_run};
 
+const NOW: linkspan_model::Timestamp = linkspan_model::Timestamp::from_micros(1_700_000_000_000_000);
+
 /// Every file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -170,8 +172,8 @@ async fn restores_a_backup_that_was_made_while_writing() {
     for file in files(other.folder()) {
         fs::remove_file(file).unwrap();
     }
-    assert_eq!(restore(&folder, other.folder()).unwrap().events, report.events);
-    assert!(matches!(restore(&folder, other.folder()), Err(StoreError::Conflict(_))));
+    assert_eq!(restore(&folder, other.folder(), NOW).unwrap().events, report.events);
+    assert!(matches!(restore(&folder, other.folder(), NOW), Err(StoreError::Conflict(_))));
     other.reopen();
     for id in acknowledged {
         assert_eq!(other.store().event(id).await.unwrap().body, world.store().event(id).await.unwrap().body);
@@ -211,7 +213,7 @@ async fn refuses_a_damaged_backup() {
     let folder = target.path().join("backup");
     let report = world.store().backup(folder.clone()).await.unwrap();
     let restored = target.path().join("restored");
-    let refused = || match restore(&folder, &restored) {
+    let refused = || match restore(&folder, &restored, NOW) {
         Err(StoreError::Unusable(reason)) => {
             assert!(!restored.join("linkspan.db").exists());
             reason
@@ -240,9 +242,9 @@ async fn refuses_a_damaged_backup() {
     // The log of another database must not be taken for this one's.
     fs::create_dir_all(&restored).unwrap();
     fs::write(restored.join("linkspan.db-wal"), "x").unwrap();
-    assert!(matches!(restore(&folder, &restored), Err(StoreError::Conflict(_))));
+    assert!(matches!(restore(&folder, &restored, NOW), Err(StoreError::Conflict(_))));
     fs::remove_file(restored.join("linkspan.db-wal")).unwrap();
-    restore(&folder, &restored).unwrap();
+    restore(&folder, &restored, NOW).unwrap();
 }
 
 #[test]
