@@ -298,6 +298,21 @@ fn token_is_never_stored() {
 }
 
 #[test]
+fn token_is_not_kept_where_nothing_can_verify_it() {
+    let server = server();
+    let path = server.path_of("token");
+    // At an unknown URL nobody knows which header is a credential.
+    let answer = server.post("/webhooks/unknown", &[JSON, ("X-Api-Key", SECRET)], "{}");
+    refused(&server, &answer, 404, "endpoint.unknown");
+    // A disabled endpoint, and one whose secret has no value, turn everybody away.
+    let disabled = json!({"spec": {"enabled": false}});
+    assert_eq!(server.api("PATCH", "/api/v1/endpoints/token", Some(&disabled)).status, 200);
+    let answer = server.post(&path, &[JSON, ("X-Api-Key", SECRET)], "{}");
+    refused(&server, &answer, 404, "endpoint.unknown");
+    assert_eq!(server.files_with(SECRET), [] as [std::path::PathBuf; 0]);
+}
+
+#[test]
 fn credentials_in_usual_headers_are_not_stored_either() {
     let server = server();
     let headers = [JSON, ("Authorization", "Bearer hunter2-hunter2"), ("Cookie", "session=hunter2-hunter2")];

@@ -86,6 +86,17 @@ pub async fn prunes_only_what_the_same_set_made(world: World) {
     assert!(changes.is_empty());
 }
 
+pub async fn gives_an_unchanged_document_to_the_set_that_names_it_last(world: World) {
+    apply_set(&world, json!([endpoint("moved"), endpoint("stays")]), "one", false).await.unwrap();
+    let changes = apply_set(&world, json!([endpoint("moved")]), "two", false).await.unwrap();
+    assert_eq!(lines(&changes), ["unchanged endpoint/moved"]);
+    let revision = world.store().resource(Kind::Endpoint, name("moved")).await.unwrap().revision;
+    assert_eq!(revision, 1);
+    let changes = apply_set(&world, json!([endpoint("stays")]), "one", true).await.unwrap();
+    assert_eq!(lines(&changes), ["unchanged endpoint/stays"]);
+    assert_eq!(names(&world, Kind::Endpoint).await, ["in", "moved", "stays"]);
+}
+
 pub async fn refuses_a_dangling_reference_with_a_near_match(world: World) {
     world.apply(json!([endpoint("github")])).await;
     let wrong = read(json!([recipe("r", "githb")]));

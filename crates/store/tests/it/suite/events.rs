@@ -190,3 +190,19 @@ pub async fn survives_reads_that_are_abandoned(world: World) {
         world.store().events_after(0, 1).await.unwrap();
     }
 }
+
+pub async fn passes_over_an_event_whose_body_is_lost(world: World) {
+    let before = world.append("before").await;
+    let body = bytes::Bytes::from(vec![b'x'; linkspan_model::limits::INLINE_BODY_BYTES + 1]);
+    let mut event = world.event(body.clone());
+    event.spool = Some(world.store().spool(body).await.unwrap());
+    let lost = world.store().append(event, Duration::from_secs(5)).await.unwrap().id;
+    let after = world.append("after").await;
+    for file in world.spooled() {
+        std::fs::remove_file(world.folder().join("spool").join(file)).unwrap();
+    }
+    let positions = [before, lost, after].map(linkspan_model::EventId::seq).to_vec();
+    let (found, gone) = world.store().events_at(positions).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.event.id).collect::<Vec<_>>(), [before, after]);
+    assert_eq!(gone.iter().map(|gone| gone.id).collect::<Vec<_>>(), [lost]);
+}

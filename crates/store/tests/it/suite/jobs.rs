@@ -269,3 +269,17 @@ pub async fn fails_a_job_that_comes_to_no_step(world: World) {
     assert_eq!((job.status, job.error), (JobStatus::Failed, Some(error())));
     assert!(matches!(world.store().fail_job(claimed.lease, error()).await, Err(StoreError::Fenced)));
 }
+
+pub async fn tells_a_job_whose_worker_went_away_from_one_that_waited(mut world: World) {
+    let first = world.claimed().await;
+    assert!(!first.was_interrupted);
+    let at = world.clock.now();
+    world.store().record_step(first.lease, waiting(0, at), Next::RetryAt(at)).await.unwrap();
+    let waited = world.store().claim(1).await.unwrap().remove(0);
+    assert!(!waited.was_interrupted);
+    // The worker of the second attempt goes away: nothing says so but the claim.
+    world.reopen();
+    let again = world.store().claim(1).await.unwrap().remove(0);
+    assert!(again.was_interrupted);
+    assert_eq!(again.steps[0].run.status, JobStatus::Waiting);
+}
