@@ -13,7 +13,7 @@ use linkspan_model::EventId;
 use linkspan_model::event::Event;
 use linkspan_model::template::Scope;
 use linkspan_store::{
-    Dispatched, LostEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
+    Dispatched, LogRun, LostEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
 };
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{Engine, HOPS_HEADER, HOPS_MAX, salt};
 
 /// Most events of one stretch.
-const STRETCH: u32 = 1_024;
+const STRETCH: u32 = 8_192;
+/// Most events of a stretch that recipes wait for.
+const AWAITED: usize = 1_024;
 /// Pause after a stretch that started nothing, so that a flood of events nobody waits for is passed over in long
 /// stretches instead of one after every commit.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -68,13 +70,16 @@ async fn advance(engine: &Engine) -> Result<Advance> {
     }
     let snapshot = Arc::clone(&engine.store.snapshot());
     let awaited = awaited(&snapshot, &stretch);
+    if awaited.len() == AWAITED {
+        awaited.last().into_iter().for_each(|last| cut(&mut stretch, *last));
+    }
     let (mut events, mut lost) = (Vec::new(), Vec::new());
     if let Some(last) = awaited.last().copied() {
         (events, lost) = engine.store.events_at(awaited).await?;
         // Large bodies come in several reads: the stretch ends where this one did.
         let reached = events.last().map(|event| event.seq).max(lost.last().map(|event| event.seq));
         if let Some(reached) = reached.filter(|reached| *reached != last) {
-            stretch.retain(|(seq, _)| *seq <= reached);
+            cut(&mut stretch, reached);
         }
     }
     let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, after, &stretch, &events, &lost))
@@ -91,28 +96,35 @@ async fn advance(engine: &Engine) -> Result<Advance> {
     Ok(if jobs > 0 { Advance::Jobs } else { Advance::Quiet })
 }
 
-/// The positions of events that a recipe waits for.
-fn awaited(snapshot: &Snapshot, stretch: &[(u64, i64)]) -> Vec<u64> {
+/// Takes the positions after `last` off a stretch.
+fn cut(stretch: &mut Vec<LogRun>, last: u64) {
+    stretch.retain(|run| run.first <= last);
+    stretch.iter_mut().for_each(|run| run.last = run.last.min(last));
+}
+
+/// The positions of the first events that a recipe waits for.
+fn awaited(snapshot: &Snapshot, stretch: &[LogRun]) -> Vec<u64> {
     let endpoints: HashSet<i64> = snapshot
         .recipes()
         .filter(|recipe| recipe.spec.is_enabled())
         .filter_map(|recipe| Some(snapshot.endpoint(recipe.spec.endpoint())?.row))
         .collect();
-    stretch.iter().filter(|(_, endpoint)| endpoints.contains(endpoint)).map(|(seq, _)| *seq).collect()
+    let awaited = stretch.iter().filter(|run| endpoints.contains(&run.endpoint));
+    awaited.flat_map(|run| run.first..=run.last).take(AWAITED).collect()
 }
 
 /// The jobs that these events start, and what is refused because it goes round in a loop.
 fn plan(
     snapshot: &Snapshot,
     after: u64,
-    stretch: &[(u64, i64)],
+    stretch: &[LogRun],
     events: &[StoredEvent],
     lost: &[LostEvent],
 ) -> (Dispatched, Vec<NewRefusal>) {
     let mut dispatched = Dispatched {
         after,
-        up_to: stretch.last().map_or(after, |(seq, _)| *seq),
-        index: stretch.iter().map(|(seq, endpoint)| (*endpoint, *seq)).collect(),
+        up_to: stretch.last().map_or(after, |run| run.last),
+        runs: stretch.to_vec(),
         jobs: Vec::new(),
     };
     let mut looped = Vec::new();

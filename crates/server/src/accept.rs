@@ -7,9 +7,12 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::staged::{Activity, StageLimits, Staged};
+use crate::staged::{Activity, Ending, StageLimits, Staged};
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +77,7 @@ pub struct Listener {
 struct Connections {
     began: Instant,
     next: AtomicU64,
-    open: Mutex<HashMap<u64, (Arc<Activity>, CancellationToken)>>,
+    open: Mutex<HashMap<u64, Arc<Activity>>>,
     most: usize,
 }
 
@@ -83,7 +86,6 @@ struct Place {
     connections: Arc<Connections>,
     number: u64,
     activity: Arc<Activity>,
-    evicted: CancellationToken,
 }
 
 impl Drop for Place {
@@ -93,7 +95,7 @@ impl Drop for Place {
 }
 
 impl Connections {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Arc<Activity>, CancellationToken)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Activity>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,22 +103,26 @@ impl Connections {
     /// room, and when none is idle there is none.
     fn place(self: &Arc<Self>) -> Option<Place> {
         let activity = Activity::new(self.began);
-        let evicted = CancellationToken::new();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.lock();
         if open.len() >= self.most {
             let oldest = open
                 .iter()
-                .filter_map(|(number, (activity, _))| activity.idle_since().map(|since| (since, *number)))
+                .filter_map(|(number, activity)| activity.idle_since().map(|since| (since, *number)))
                 .min()?
                 .1;
-            if let Some((_, token)) = open.remove(&oldest) {
-                token.cancel();
+            if let Some(activity) = open.remove(&oldest) {
+                activity.end(Ending::Evicted);
             }
         }
-        open.insert(number, (Arc::clone(&activity), evicted.clone()));
+        open.insert(number, Arc::clone(&activity));
         drop(open);
-        Some(Place { connections: Arc::clone(self), number, activity, evicted })
+        Some(Place { connections: Arc::clone(self), number, activity })
+    }
+
+    /// Lets every connection finish its requests and close.
+    fn finish(&self) {
+        self.lock().values().for_each(|activity| activity.end(Ending::Finishing));
     }
 }
 
@@ -131,7 +137,7 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
     });
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return connections.finish(),
             accepted = listener.socket.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -144,8 +150,7 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
             }
         };
         let Some(place) = connections.place() else { continue };
-        let connection =
-            Connection { place, peer, limits: listener.limits, handler: handler.clone(), stop: stop.clone() };
+        let connection = Connection { place, peer, limits: listener.limits, handler: handler.clone() };
         tasks.spawn(connection.run(stream, listener.tls.clone()));
     }
 }
@@ -155,7 +160,6 @@ struct Connection<H> {
     peer: SocketAddr,
     limits: AcceptLimits,
     handler: H,
-    stop: CancellationToken,
 }
 
 impl<H: Handler> Connection<H> {
@@ -168,8 +172,7 @@ impl<H: Handler> Connection<H> {
             Some(tls) => {
                 let shaken = tokio::select! {
                     shaken = tokio::time::timeout(self.limits.handshake, tls.accept(stream)) => shaken,
-                    () = self.place.evicted.cancelled() => return,
-                    () = self.stop.cancelled() => return,
+                    () = self.place.activity.ended() => return,
                 };
                 match shaken {
                     Ok(Ok(stream)) => self.speak(stream).await,
@@ -181,7 +184,7 @@ impl<H: Handler> Connection<H> {
     }
 
     async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { place, peer, limits, handler, stop } = self;
+        let Self { place, peer, limits, handler } = self;
         let activity = Arc::clone(&place.activity);
         let io = TokioIo::new(Staged::new(stream, Arc::clone(&activity), limits.stages));
         let service = service_fn(move |request| {
@@ -194,24 +197,30 @@ impl<H: Handler> Connection<H> {
             }
         });
         let builder = http_builder();
-        let connection = builder.serve_connection(io, service);
-        tokio::pin!(connection);
-        let mut finishing = false;
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended early");
+        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut ended = pin!(place.activity.ended());
+        let (mut is_watched, mut is_finishing) = (false, false);
+        poll_fn(|cx| {
+            // Watched once: the task stays the same, and what woke it is seen in `ending`, which costs one load.
+            if !std::mem::replace(&mut is_watched, true) {
+                let _is_seen_below = ended.as_mut().poll(cx);
+            }
+            match place.activity.ending() {
+                None => {}
+                Some(Ending::Evicted) => return Poll::Ready(()),
+                Some(Ending::Finishing) => {
+                    if !std::mem::replace(&mut is_finishing, true) {
+                        connection.as_mut().graceful_shutdown();
                     }
-                    return;
-                }
-                () = place.evicted.cancelled() => return,
-                () = stop.cancelled(), if !finishing => {
-                    finishing = true;
-                    connection.as_mut().graceful_shutdown();
                 }
             }
-        }
+            connection.as_mut().poll(cx).map(|outcome| {
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+            })
+        })
+        .await;
     }
 }
 

@@ -7,11 +7,12 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 /// The longest times of the stages.
@@ -35,6 +36,18 @@ pub struct Activity {
     /// Milliseconds on the listener's clock since when the connection has been idle; `BUSY` while it is not.
     idle_since: AtomicU64,
     began: Instant,
+    /// `Ending` as a number; 0 as long as it goes on.
+    ending: AtomicU8,
+    ended: Notify,
+}
+
+/// Why a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The server stops: after the requests that have begun.
+    Finishing = 1,
+    /// Another connection needs its place: at once.
+    Evicted = 2,
 }
 
 const BUSY: u64 = u64::MAX;
@@ -44,7 +57,14 @@ impl Activity {
     #[must_use]
     pub fn new(began: Instant) -> Arc<Self> {
         let idle_since = AtomicU64::new(millis(began.elapsed()));
-        Arc::new(Self { requests: AtomicUsize::new(0), begun: AtomicU64::new(0), idle_since, began })
+        Arc::new(Self {
+            requests: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+            idle_since,
+            began,
+            ending: AtomicU8::new(0),
+            ended: Notify::new(),
+        })
     }
 
     /// Notes that a request is being handled until the guard is dropped.
@@ -60,6 +80,27 @@ impl Activity {
     #[must_use]
     pub fn idle_since(&self) -> Option<u64> {
         Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != BUSY)
+    }
+
+    /// Asks the connection to end.
+    pub fn end(&self, ending: Ending) {
+        self.ending.store(ending as u8, Ordering::Release);
+        self.ended.notify_one();
+    }
+
+    /// Whether and how the connection is to end.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        match self.ending.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Ending::Finishing),
+            _ => Some(Ending::Evicted),
+        }
+    }
+
+    /// Resolves when the connection is to end; for one waiter.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
     }
 
     fn is_busy(&self) -> bool {

@@ -1,5 +1,8 @@
 //! The log of events: appended by ingest, read by position.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 use linkspan_model::event::{Event, EventHead};
 use linkspan_model::id::EventId;
@@ -63,6 +66,72 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
+/// A stretch of the log whose events all belong to one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRun {
+    /// The endpoint's row.
+    pub endpoint: i64,
+    /// Position of its first event.
+    pub first: u64,
+    /// Position of its last event.
+    pub last: u64,
+}
+
+impl LogRun {
+    /// The runs of events given as endpoint and position, in the order of the log.
+    #[must_use]
+    pub fn of(events: impl IntoIterator<Item = (i64, u64)>) -> Vec<Self> {
+        let mut runs = Vec::new();
+        events.into_iter().for_each(|(endpoint, seq)| Self::extend(&mut runs, endpoint, seq));
+        runs
+    }
+
+    /// Adds an event to the last of `runs`, or begins another one.
+    pub(crate) fn extend(runs: &mut Vec<Self>, endpoint: i64, seq: u64) {
+        match runs.last_mut() {
+            Some(run) if run.endpoint == endpoint && run.last + 1 == seq => run.last = seq,
+            _ => runs.push(Self { endpoint, first: seq, last: seq }),
+        }
+    }
+}
+
+/// The end of the log in memory, so that whoever follows it closely needs not read it.
+#[derive(Debug, Default)]
+pub(crate) struct LogTail(Mutex<VecDeque<LogRun>>);
+
+/// Most runs that the tail keeps.
+const TAIL_RUNS: usize = 4_096;
+
+impl LogTail {
+    /// Adds what a commit has appended.
+    pub(crate) fn push(&self, runs: impl IntoIterator<Item = LogRun>) {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(runs);
+        let surplus = tail.len().saturating_sub(TAIL_RUNS);
+        tail.drain(..surplus);
+    }
+
+    /// At most `limit` events after position `after`; nothing when the tail begins later.
+    fn after(&self, after: u64, limit: u64) -> Option<Vec<LogRun>> {
+        let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.front()?.first > after + 1 {
+            return None;
+        }
+        let mut left = limit;
+        let mut found = Vec::new();
+        for run in tail.range(tail.partition_point(|run| run.last <= after)..) {
+            let first = run.first.max(after + 1);
+            let last = run.last.min(first.saturating_add(left).saturating_sub(1));
+            if last < first {
+                break;
+            }
+            left -= last - first + 1;
+            found.push(LogRun { endpoint: run.endpoint, first, last });
+        }
+        Some(found)
+    }
+}
+
 /// Which events to list.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
@@ -122,19 +191,22 @@ impl Store {
         self.writer().shared.events.wait(poll).await;
     }
 
-    /// Position and endpoint's row of the events after position `after`, oldest first: what is needed to pass
-    /// over events that nobody waits for.
+    /// The positions after `after`, oldest first, and whose events stand there, `limit` events at most: what is
+    /// needed to pass over events that nobody waits for.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn log_after(&self, after: u64, limit: u32) -> Result<Vec<(u64, i64)>> {
+    pub async fn log_after(&self, after: u64, limit: u32) -> Result<Vec<LogRun>> {
+        if let Some(runs) = self.writer().shared.tail.after(after, u64::from(limit)) {
+            return Ok(runs);
+        }
         self.read(move |db| {
             let mut statement =
                 db.prepare_cached("SELECT seq, endpoint FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
             let mut rows = statement.query(params![after.cast_signed(), limit])?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
-                found.push((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
+                LogRun::extend(&mut found, row.get(1)?, row.get::<_, i64>(0)?.cast_unsigned());
             }
             Ok(found)
         })
@@ -204,9 +276,10 @@ impl Store {
         let spool = self.spool_folder().clone();
         self.read(move |db| {
             let sql = format!(
-                "SELECT {COLUMNS}, e.endpoint FROM event_index i JOIN events e ON e.seq = i.seq
+                "SELECT {COLUMNS}, e.endpoint FROM event_runs i JOIN events e ON e.seq BETWEEN i.first AND i.last
                  JOIN resources r ON r.id = e.endpoint
-                 WHERE i.endpoint = ?1 AND i.seq > ?2 AND i.seq <= ?3 ORDER BY i.seq LIMIT ?4"
+                 WHERE i.endpoint = ?1 AND i.last > ?2 AND i.first <= ?3 AND e.seq > ?2 AND e.seq <= ?3
+                 ORDER BY i.last, e.seq LIMIT ?4"
             );
             let mut statement = db.prepare_cached(&sql)?;
             let mut rows = statement.query(params![
@@ -295,19 +368,29 @@ fn bounded(rows: &mut rusqlite::Rows<'_>, spool: &Spool) -> Result<Vec<StoredEve
 fn list(db: &Connection, filter: &EventFilter, spool: &Spool) -> Result<Vec<Event>> {
     // Only what dispatch has put into the index is found by endpoint; without one the log itself is read.
     let source = match &filter.endpoint {
-        Some(_) => "FROM event_index i JOIN events e ON e.seq = i.seq JOIN resources r ON r.id = e.endpoint",
+        Some(_) => {
+            "FROM event_runs i JOIN events e ON e.seq BETWEEN i.first AND i.last JOIN resources r ON r.id = e.endpoint"
+        }
         None => FROM,
     };
     let endpoint = match &filter.endpoint {
         Some(name) => crate::resource::row_of(db, linkspan_model::Kind::Endpoint, name)?,
         None => 0,
     };
-    let by = if filter.endpoint.is_some() { "i.endpoint = ?1 AND i.seq" } else { "?1 = 0 AND e.seq" };
+    let by = match (&filter.endpoint, filter.after) {
+        (Some(_), Some(_)) => "i.endpoint = ?1 AND i.last > ?2 AND e.seq",
+        // Up to the run that the bound lies in.
+        (Some(_), None) => {
+            "i.endpoint = ?1 AND i.last <= ifnull((SELECT min(last) FROM event_runs
+                                                   WHERE endpoint = ?1 AND last >= ?2), 9223372036854775807) AND e.seq"
+        }
+        (None, _) => "?1 = 0 AND e.seq",
+    };
     let (bound, direction, order) = match (filter.after, filter.before) {
         (Some(after), _) => (after, ">", "ASC"),
         (None, before) => (before.unwrap_or(i64::MAX as u64), "<", "DESC"),
     };
-    let order_by = if filter.endpoint.is_some() { "i.seq" } else { "e.seq" };
+    let order_by = if filter.endpoint.is_some() { format!("i.last {order}, e.seq") } else { "e.seq".to_owned() };
     let sql = format!("SELECT {COLUMNS} {source} WHERE {by} {direction} ?2 ORDER BY {order_by} {order} LIMIT ?3");
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query(params![endpoint, bound.min(i64::MAX as u64).cast_signed(), filter.limit])?;
@@ -347,4 +430,33 @@ pub(crate) async fn blocking<T: Send + 'static>(run: impl FnOnce() -> Result<T> 
     tokio::task::spawn_blocking(run)
         .await
         .unwrap_or_else(|error| Err(StoreError::Database(format!("a read ended early: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_end_where_the_endpoint_or_the_position_jumps() {
+        let run = |endpoint, first, last| LogRun { endpoint, first, last };
+        assert_eq!(
+            LogRun::of([(1, 1), (1, 2), (2, 3), (1, 4), (1, 6)]),
+            [run(1, 1, 2), run(2, 3, 3), run(1, 4, 4), run(1, 6, 6)]
+        );
+    }
+
+    #[test]
+    fn the_tail_gives_what_follows_a_position_or_says_that_it_begins_later() {
+        let run = |endpoint, first, last| LogRun { endpoint, first, last };
+        let tail = LogTail::default();
+        assert_eq!(tail.after(0, 10), None);
+        tail.push([run(1, 5, 9), run(2, 10, 10), run(1, 11, 20)]);
+        assert_eq!(tail.after(3, 10), None);
+        assert_eq!(tail.after(4, 100), Some(vec![run(1, 5, 9), run(2, 10, 10), run(1, 11, 20)]));
+        assert_eq!(tail.after(7, 4), Some(vec![run(1, 8, 9), run(2, 10, 10), run(1, 11, 11)]));
+        assert_eq!(tail.after(20, 4), Some(vec![]));
+        tail.push((0..TAIL_RUNS as u64).map(|n| run(3, 21 + n, 21 + n)));
+        assert_eq!(tail.after(19, 4), None);
+        assert_eq!(tail.after(20, 1), Some(vec![run(3, 21, 21)]));
+    }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::Store;
 use crate::error::{Result, StoreError};
+use crate::event::LogRun;
 use crate::seal::MasterKey;
 use crate::spool::{Spool, SpoolFile};
 
@@ -42,8 +43,8 @@ pub struct Dispatched {
     pub after: u64,
     /// The position it reached.
     pub up_to: u64,
-    /// Endpoint row and position of every event in between.
-    pub index: Vec<(i64, u64)>,
+    /// Whose events stand in between.
+    pub runs: Vec<LogRun>,
     /// The jobs they start.
     pub jobs: Vec<NewJob>,
 }
@@ -148,9 +149,10 @@ impl Store {
             if found != dispatched.after {
                 return Err(StoreError::Conflict(format!("dispatch is at {found}, not at {}", dispatched.after)));
             }
-            let mut index = db.prepare_cached("INSERT OR IGNORE INTO event_index (endpoint, seq) VALUES (?1, ?2)")?;
-            for (endpoint, seq) in &dispatched.index {
-                index.execute(params![endpoint, seq.cast_signed()])?;
+            let mut index =
+                db.prepare_cached("INSERT OR IGNORE INTO event_runs (endpoint, first, last) VALUES (?1, ?2, ?3)")?;
+            for LogRun { endpoint, first, last } in &dispatched.runs {
+                index.execute(params![endpoint, first.cast_signed(), last.cast_signed()])?;
             }
             for job in &dispatched.jobs {
                 insert_job(db, job, now)?;

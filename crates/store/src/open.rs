@@ -134,7 +134,9 @@ impl Store {
         let snapshot = Snapshot::load(&db, &key, secrets.as_ref())?;
         let revision = snapshot.revision;
         let readers = Readers::open(|| open_reader(&database))?;
-        let writer = Writer::start(db, last_seq)?;
+        let beside = Connection::open(&database)?;
+        configure_writer(&beside, durability)?;
+        let writer = Writer::start(db, beside, last_seq)?;
         Ok(Self(Arc::new(Inner {
             readers,
             writer,
@@ -301,8 +303,6 @@ fn configure_writer(db: &Connection, durability: Durability) -> Result<()> {
     db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", durability.pragma())?;
-    // About 32 MiB of log between checkpoints.
-    db.pragma_update(None, "wal_autocheckpoint", 4096)?;
     db.pragma_update(None, "cache_size", -16_384)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     // On platforms where fsync does not reach the platter unless asked.

@@ -150,8 +150,9 @@ fn delete_events(db: &Connection, before: i64) -> Result<(usize, Vec<String>)> {
     let floor: i64 = db
         .prepare_cached(
             "SELECT min(ifnull((SELECT seq FROM positions WHERE consumer = 'dispatch'), 0),
-                        ifnull((SELECT min((SELECT min(i.seq) FROM event_index i
-                                            WHERE i.endpoint = e.id AND i.seq > ifnull(s.position, 0))) - 1
+                        ifnull((SELECT min((SELECT max(i.first, ifnull(s.position, 0) + 1) FROM event_runs i
+                                            WHERE i.endpoint = e.id AND i.last > ifnull(s.position, 0)
+                                            ORDER BY i.last LIMIT 1)) - 1
                                 FROM resources r
                                 JOIN resources e ON e.kind = 'endpoint' AND e.deleted_at IS NULL
                                      AND e.name = json_extract(r.document, '$.spec.from.endpoint')
@@ -172,7 +173,8 @@ fn delete_events(db: &Connection, before: i64) -> Result<(usize, Vec<String>)> {
     let mut files = Vec::new();
     for (seq, endpoint, file) in &found {
         db.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
-        db.prepare_cached("DELETE FROM event_index WHERE endpoint = ?1 AND seq = ?2")?
+        // A run goes with its last event.
+        db.prepare_cached("DELETE FROM event_runs WHERE endpoint = ?1 AND last = ?2")?
             .execute(params![endpoint, seq])?;
         if let Some(file) = file {
             db.prepare_cached("DELETE FROM spool WHERE name = ?1")?.execute([file])?;

@@ -15,8 +15,9 @@ use linkspan_model::id::EventId;
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
+use crate::checkpoint::Checkpoints;
 use crate::error::{Result, StoreError};
-use crate::event::{Appended, NewEvent};
+use crate::event::{Appended, LogRun, LogTail, NewEvent};
 use crate::spool::SpoolFile;
 use crate::wakeup::Wakeup;
 
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) commits: AtomicU64,
     pub(crate) committed_events: AtomicU64,
     pub(crate) commit_micros: AtomicU64,
+    pub(crate) tail: LogTail,
     pub(crate) events: Wakeup,
     pub(crate) stopped: Wakeup,
 }
@@ -104,13 +106,15 @@ where
 
 impl Writer {
     /// Starts the writer on its own connection; `last_seq` is the highest position in the log.
-    pub(crate) fn start(db: Connection, last_seq: u64) -> Result<Self> {
+    pub(crate) fn start(mut db: Connection, beside: Connection, last_seq: u64) -> Result<Self> {
         let (queue, work) = mpsc::channel();
         let shared = Arc::new(Shared { last_seq: AtomicU64::new(last_seq), ..Shared::default() });
         let state = Arc::clone(&shared);
+        let poisoned = Arc::clone(&shared);
+        let checkpoints = Checkpoints::start(&mut db, beside, move || poisoned.poison())?;
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write_until_closed(&db, &work, &state, last_seq + 1))?;
+            .spawn(move || write_until_closed(&db, checkpoints, &work, &state, last_seq + 1))?;
         Ok(Self { queue: Some(queue), shared, thread: Some(thread) })
     }
 
@@ -212,7 +216,13 @@ impl Shared {
     }
 }
 
-fn write_until_closed(db: &Connection, work: &mpsc::Receiver<Work>, shared: &Shared, mut next_seq: u64) {
+fn write_until_closed(
+    db: &Connection,
+    mut checkpoints: Checkpoints,
+    work: &mpsc::Receiver<Work>,
+    shared: &Shared,
+    mut next_seq: u64,
+) {
     let _guard = PoisonOnPanic(shared);
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while let Ok(first) = work.recv() {
@@ -226,6 +236,10 @@ fn write_until_closed(db: &Connection, work: &mpsc::Receiver<Work>, shared: &Sha
         shared.queued.fetch_sub(batch.len(), Ordering::Relaxed);
         shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         next_seq = commit(db, &mut batch, shared, next_seq);
+        if let Err(error) = checkpoints.after_commit(db) {
+            tracing::error!(%error, "the log could not be folded into the database");
+            shared.poison();
+        }
         if shared.poisoned.load(Ordering::Acquire) {
             break;
         }
@@ -246,6 +260,7 @@ fn commit(db: &Connection, batch: &mut Vec<Work>, shared: &Shared, first_seq: u6
     let began = std::time::Instant::now();
     let mut seq = first_seq;
     let mut appended: Vec<WrittenEvent> = Vec::with_capacity(batch.len());
+    let mut runs = Vec::new();
     let mut finished: Vec<Box<dyn Operation>> = Vec::new();
     let mut outcome = execute(db, "BEGIN IMMEDIATE");
     for work in batch.drain(..) {
@@ -258,6 +273,9 @@ fn commit(db: &Connection, batch: &mut Vec<Work>, shared: &Shared, first_seq: u6
                     Ok(()) => write_event(db, &event, &mut seq),
                     Err(error) => Err(error.clone()),
                 };
+                if let Ok(Appended { id, duplicate: false }) = &written {
+                    LogRun::extend(&mut runs, event.endpoint, id.seq());
+                }
                 // A full disk or a broken one ends the whole transaction, whatever SQLite makes of the statement.
                 if let (Ok(()), Err(error)) = (&outcome, &written) {
                     outcome = Err(error.clone());
@@ -280,6 +298,7 @@ fn commit(db: &Connection, batch: &mut Vec<Work>, shared: &Shared, first_seq: u6
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             shared.commit_micros.fetch_add(micros, Ordering::Relaxed);
             if seq > first_seq {
+                shared.tail.push(runs);
                 shared.last_seq.store(seq - 1, Ordering::Release);
                 shared.events.notify();
             }

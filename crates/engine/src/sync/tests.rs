@@ -8,7 +8,7 @@ use linkspan_model::event::{EventHead, VerifiedBy};
 use linkspan_model::rows::{Columns, rows};
 use linkspan_model::secret::SecretSpec;
 use linkspan_model::{Document, EventId, SecretBytes, limits};
-use linkspan_store::{Dispatched, Durability, MasterKey, NewEvent, SecretSource, Settings, Store};
+use linkspan_store::{Dispatched, Durability, LogRun, MasterKey, NewEvent, SecretSource, Settings, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
@@ -132,8 +132,8 @@ impl World {
         let after = self.store().dispatch_position().await.unwrap();
         let events = self.store().events_after(after, u32::MAX).await.unwrap();
         let Some(last) = events.last() else { return };
-        let index = events.iter().map(|stored| (stored.endpoint, stored.seq)).collect();
-        let dispatched = Dispatched { after, up_to: last.seq, index, jobs: Vec::new() };
+        let runs = LogRun::of(events.iter().map(|stored| (stored.endpoint, stored.seq)));
+        let dispatched = Dispatched { after, up_to: last.seq, runs, jobs: Vec::new() };
         self.store().dispatch(dispatched).await.unwrap();
     }
 

@@ -12,8 +12,8 @@ use linkspan_model::job::{JobStatus, StepRun};
 use linkspan_model::secret::SecretSpec;
 use linkspan_model::{Clock, Document, EventId, JobId, Name, SecretBytes, Timestamp, limits};
 use linkspan_store::{
-    Appended, Change, Claimed, DedupeKey, Dispatched, Durability, MasterKey, NewEvent, NewJob, Result, SecretSource,
-    Settings, Store,
+    Appended, Change, Claimed, DedupeKey, Dispatched, Durability, LogRun, MasterKey, NewEvent, NewJob, Result,
+    SecretSource, Settings, Store,
 };
 use serde_json::{Value, json};
 
@@ -179,9 +179,9 @@ impl World {
         let after = self.store().dispatch_position().await.unwrap();
         let events = self.store().events_after(after, u32::MAX).await.unwrap();
         let jobs = events.iter().map(|stored| self.job_for(stored.event.id)).collect();
-        let index = events.iter().map(|stored| (stored.endpoint, stored.seq)).collect();
+        let runs = LogRun::of(events.iter().map(|stored| (stored.endpoint, stored.seq)));
         let up_to = events.last().map_or(after, |stored| stored.seq);
-        self.store().dispatch(Dispatched { after, up_to, index, jobs }).await.unwrap();
+        self.store().dispatch(Dispatched { after, up_to, runs, jobs }).await.unwrap();
     }
 
     /// A job of `act` on an event.

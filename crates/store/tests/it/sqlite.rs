@@ -67,6 +67,24 @@ async fn folds_the_log_into_the_database_when_it_closes() {
     assert!(!world.folder().join("linkspan.db-wal").exists());
 }
 
+/// The log of a store that is written to all the time starts from its beginning again, instead of growing for ever.
+#[tokio::test]
+async fn folds_the_log_beside_the_writer() {
+    const WRITTEN: usize = 96 << 20;
+    let world = World::on_sqlite().await;
+    let body = Bytes::from(vec![b'x'; limits::INLINE_BODY_BYTES - 1]);
+    let mut written = 0;
+    while written < WRITTEN {
+        let append = || world.append(body.clone());
+        tokio::join!(append(), append(), append(), append(), append(), append(), append(), append());
+        written += 8 * body.len();
+    }
+    let database = std::fs::metadata(world.folder().join("linkspan.db")).unwrap().len();
+    assert!(database > WRITTEN as u64 / 2, "only {database} bytes have reached the database");
+    let log = world.store().wal_bytes();
+    assert!(log < WRITTEN as u64 / 2, "the log has grown to {log} bytes");
+}
+
 #[tokio::test]
 async fn gives_freed_pages_back() {
     let world = World::on_sqlite().await;

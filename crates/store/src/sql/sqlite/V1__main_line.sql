@@ -61,11 +61,13 @@ CREATE TABLE events (
     body        BLOB
 ) STRICT;
 
--- Written by dispatch, behind the answer's path: finds the events of one endpoint.
-CREATE TABLE event_index (
+-- Written by dispatch, behind the answer's path: finds the events of one endpoint. A row is a stretch of the log
+-- whose events all belong to it.
+CREATE TABLE event_runs (
     endpoint INTEGER NOT NULL,
-    seq      INTEGER NOT NULL,
-    PRIMARY KEY (endpoint, seq)
+    first    INTEGER NOT NULL,
+    last     INTEGER NOT NULL,
+    PRIMARY KEY (endpoint, last)
 ) WITHOUT ROWID, STRICT;
 
 CREATE TABLE dedupe (

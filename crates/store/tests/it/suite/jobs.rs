@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::{Clock as _, limits};
-use linkspan_store::{Claimed, Dispatched, JobFilter, Next, StepRecord, StoreError};
+use linkspan_store::{Claimed, Dispatched, JobFilter, LogRun, Next, StepRecord, StoreError};
 use serde_json::{Value, json};
 
 use crate::harness::{World, name, recipe, step_run};
@@ -59,7 +59,7 @@ pub async fn refuses_a_dispatch_from_another_position(world: World) {
     let twice = || Dispatched {
         after: 0,
         up_to: event.seq(),
-        index: vec![(world.endpoint("in"), event.seq())],
+        runs: LogRun::of([(world.endpoint("in"), event.seq())]),
         jobs: vec![world.job_for(event)],
     };
     let (one, other) = tokio::join!(world.store().dispatch(twice()), world.store().dispatch(twice()));

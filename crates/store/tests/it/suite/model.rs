@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::{Clock as _, EventId, JobId, limits};
-use linkspan_store::{Claimed, DedupeKey, Dispatched, Next, StepRecord, StoreError};
+use linkspan_store::{Claimed, DedupeKey, Dispatched, LogRun, Next, StepRecord, StoreError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
@@ -208,7 +208,7 @@ async fn dispatch(world: &World, model: &mut Model, most: u32) {
     let dispatched = Dispatched {
         after,
         up_to: last.seq,
-        index: events.iter().map(|stored| (stored.endpoint, stored.seq)).collect(),
+        runs: LogRun::of(events.iter().map(|stored| (stored.endpoint, stored.seq))),
         jobs: events.iter().map(|stored| world.job_for(stored.event.id)).collect(),
     };
     world.store().dispatch(dispatched.clone()).await.unwrap();
