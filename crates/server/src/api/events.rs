@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::body::ShownBody;
 use super::call::{Answer, Call};
 use super::route::{ParameterKind, Route, data, page, run};
 use super::{Api, internal};
@@ -41,12 +42,8 @@ pub(super) struct EventBody {
     /// The caller's address.
     remote: Option<String>,
     verified: VerifiedBy,
-    /// The body, where it is UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
-    /// The body as base64, where it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_base64: Option<String>,
+    #[serde(flatten)]
+    body: ShownBody,
     /// The size of the body in bytes.
     size: u64,
 }
@@ -169,7 +166,6 @@ struct Rotated {
 impl From<Event> for EventBody {
     fn from(event: Event) -> Self {
         let Event { id, endpoint, received_at, head, body } = event;
-        let text = std::str::from_utf8(&body).ok().map(str::to_owned);
         Self {
             id,
             endpoint,
@@ -181,8 +177,7 @@ impl From<Event> for EventBody {
             remote: head.remote,
             verified: head.verified,
             size: body.len() as u64,
-            body_base64: if text.is_none() { Some(BASE64.encode(&body)) } else { None },
-            body: text,
+            body: ShownBody::of(&body),
         }
     }
 }
