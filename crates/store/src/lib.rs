@@ -38,3 +38,4 @@ pub use seal::MasterKey;
 pub use snapshot::{ConnectionView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
 pub use spool::SpoolFile;
 pub use sync::{Batch, BatchState, SyncState, SyncTicket};
+pub use token::reset_operator_token;
