@@ -27,7 +27,7 @@ mod writer;
 pub use backup::{BackupReport, restore};
 pub use disk::DiskState;
 pub use error::{Result, StoreError};
-pub use event::{Appended, DedupeKey, EventFilter, LostEvent, NewEvent, StoredEvent};
+pub use event::{Appended, DedupeKey, EventFilter, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};
 pub use folder::DataFolder;
 pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, Lease, NewJob, Next, StepRecord};
 pub use open::{Durability, SecretSource, Settings, Store};

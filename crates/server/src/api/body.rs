@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// A body as it is shown: exactly one of the fields, or none when there is nothing to show.
+/// A body as it is shown: one of the fields, or none when the body is lost.
 #[derive(Default, Serialize, JsonSchema)]
 pub(super) struct ShownBody {
     /// The body, where it is UTF-8; of a refusal its beginning.
