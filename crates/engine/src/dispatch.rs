@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use linkspan_model::EventId;
 use linkspan_model::event::Event;
+use linkspan_model::hops::{self, HOPS_MAX, HopsKey};
 use linkspan_model::template::Scope;
 use linkspan_store::{
     Dispatched, LostEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
@@ -18,7 +19,7 @@ use linkspan_store::{
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, HOPS_HEADER, HOPS_MAX, salt};
+use crate::{Engine, salt};
 
 /// Most events of one stretch.
 const STRETCH: u32 = 1_024;
@@ -77,7 +78,9 @@ async fn advance(engine: &Engine) -> Result<Advance> {
             stretch.retain(|(seq, _)| *seq <= reached);
         }
     }
-    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, after, &stretch, &events, &lost))
+    let stretch = Stretch { after, log: stretch, events, lost };
+    let key = engine.store.hops_key().clone();
+    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, &key, &stretch))
         .await
         .map_err(|error| StoreError::Database(format!("dispatch ended early: {error}")))?;
     let jobs = dispatched.jobs.len();
@@ -101,24 +104,31 @@ fn awaited(snapshot: &Snapshot, stretch: &[(u64, i64)]) -> Vec<u64> {
     stretch.iter().filter(|(_, endpoint)| endpoints.contains(endpoint)).map(|(seq, _)| *seq).collect()
 }
 
-/// The jobs that these events start, and what is refused because it goes round in a loop.
-fn plan(
-    snapshot: &Snapshot,
+/// A stretch of the log.
+struct Stretch {
+    /// The position before it.
     after: u64,
-    stretch: &[(u64, i64)],
-    events: &[StoredEvent],
-    lost: &[LostEvent],
-) -> (Dispatched, Vec<NewRefusal>) {
+    /// Positions and endpoints of all events in it.
+    log: Vec<(u64, i64)>,
+    /// The events that a recipe waits for.
+    events: Vec<StoredEvent>,
+    /// Those of them whose body cannot be read.
+    lost: Vec<LostEvent>,
+}
+
+/// The jobs that a stretch starts, and what is refused because it goes round in a loop.
+fn plan(snapshot: &Snapshot, key: &HopsKey, stretch: &Stretch) -> (Dispatched, Vec<NewRefusal>) {
+    let Stretch { after, log, events, lost } = stretch;
     let mut dispatched = Dispatched {
-        after,
-        up_to: stretch.last().map_or(after, |(seq, _)| *seq),
-        index: stretch.iter().map(|(seq, endpoint)| (*endpoint, *seq)).collect(),
+        after: *after,
+        up_to: log.last().map_or(*after, |(seq, _)| *seq),
+        index: log.iter().map(|(seq, endpoint)| (*endpoint, *seq)).collect(),
         jobs: Vec::new(),
     };
     let mut looped = Vec::new();
     for StoredEvent { seq, endpoint, event } in events {
         let jobs = jobs_of(snapshot, *seq, event);
-        if !jobs.is_empty() && hops(event) >= HOPS_MAX {
+        if !jobs.is_empty() && key.count(&hops_header(event)) >= HOPS_MAX {
             looped.push(refusal(*endpoint, event));
         } else {
             dispatched.jobs.extend(jobs);
@@ -157,9 +167,10 @@ fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
         .collect()
 }
 
-/// How often an event has come through recipes.
-pub(crate) fn hops(event: &Event) -> u32 {
-    event.head.header(HOPS_HEADER).and_then(|value| value.to_text().trim().parse().ok()).unwrap_or(0)
+/// The marks with which an event came, checked or not.
+pub(crate) fn hops_header(event: &Event) -> String {
+    let values = event.head.headers.iter().filter(|(name, _)| name == hops::HEADER);
+    values.map(|(_, value)| value.to_text()).collect::<Vec<_>>().join(",")
 }
 
 fn refusal(endpoint: i64, event: &Event) -> NewRefusal {
