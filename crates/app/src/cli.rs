@@ -517,4 +517,6 @@ pub(crate) struct TokenArgs {
 pub(crate) enum TokenCommand {
     /// Replace the operator token; the old one is dead at once.
     Rotate,
+    /// Replace a lost operator token in the data folder of a stopped server.
+    Reset,
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use linkspan_model::EventId;
 use linkspan_model::event::Event;
+use linkspan_model::hops::{self, HOPS_MAX, HopsKey};
 use linkspan_model::template::Scope;
 use linkspan_store::{
     Dispatched, LogRun, LostEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
@@ -18,7 +19,7 @@ use linkspan_store::{
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, HOPS_HEADER, HOPS_MAX, salt};
+use crate::{Engine, salt};
 
 /// Most events of one stretch.
 const STRETCH: u32 = 8_192;
@@ -64,14 +65,14 @@ async fn advance(engine: &Engine) -> Result<Advance> {
     if after >= engine.store.last_seq() {
         return Ok(Advance::End);
     }
-    let mut stretch = engine.store.log_after(after, STRETCH).await?;
-    if stretch.is_empty() {
+    let mut log = engine.store.log_after(after, STRETCH).await?;
+    if log.is_empty() {
         return Ok(Advance::End);
     }
     let snapshot = Arc::clone(&engine.store.snapshot());
-    let awaited = awaited(&snapshot, &stretch);
+    let awaited = awaited(&snapshot, &log);
     if awaited.len() == AWAITED {
-        awaited.last().into_iter().for_each(|last| cut(&mut stretch, *last));
+        awaited.last().into_iter().for_each(|last| cut(&mut log, *last));
     }
     let (mut events, mut lost) = (Vec::new(), Vec::new());
     if let Some(last) = awaited.last().copied() {
@@ -79,10 +80,12 @@ async fn advance(engine: &Engine) -> Result<Advance> {
         // Large bodies come in several reads: the stretch ends where this one did.
         let reached = events.last().map(|event| event.seq).max(lost.last().map(|event| event.seq));
         if let Some(reached) = reached.filter(|reached| *reached != last) {
-            cut(&mut stretch, reached);
+            cut(&mut log, reached);
         }
     }
-    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, after, &stretch, &events, &lost))
+    let stretch = Stretch { after, log, events, lost };
+    let key = engine.store.hops_key().clone();
+    let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, &key, &stretch))
         .await
         .map_err(|error| StoreError::Database(format!("dispatch ended early: {error}")))?;
     let jobs = dispatched.jobs.len();
@@ -97,40 +100,47 @@ async fn advance(engine: &Engine) -> Result<Advance> {
 }
 
 /// Takes the positions after `last` off a stretch.
-fn cut(stretch: &mut Vec<LogRun>, last: u64) {
-    stretch.retain(|run| run.first <= last);
-    stretch.iter_mut().for_each(|run| run.last = run.last.min(last));
+fn cut(log: &mut Vec<LogRun>, last: u64) {
+    log.retain(|run| run.first <= last);
+    log.iter_mut().for_each(|run| run.last = run.last.min(last));
 }
 
 /// The positions of the first events that a recipe waits for.
-fn awaited(snapshot: &Snapshot, stretch: &[LogRun]) -> Vec<u64> {
+fn awaited(snapshot: &Snapshot, log: &[LogRun]) -> Vec<u64> {
     let endpoints: HashSet<i64> = snapshot
         .recipes()
         .filter(|recipe| recipe.spec.is_enabled())
         .filter_map(|recipe| Some(snapshot.endpoint(recipe.spec.endpoint())?.row))
         .collect();
-    let awaited = stretch.iter().filter(|run| endpoints.contains(&run.endpoint));
+    let awaited = log.iter().filter(|run| endpoints.contains(&run.endpoint));
     awaited.flat_map(|run| run.first..=run.last).take(AWAITED).collect()
 }
 
-/// The jobs that these events start, and what is refused because it goes round in a loop.
-fn plan(
-    snapshot: &Snapshot,
+/// A stretch of the log.
+struct Stretch {
+    /// The position before it.
     after: u64,
-    stretch: &[LogRun],
-    events: &[StoredEvent],
-    lost: &[LostEvent],
-) -> (Dispatched, Vec<NewRefusal>) {
+    /// Whose events stand in it.
+    log: Vec<LogRun>,
+    /// The events that a recipe waits for.
+    events: Vec<StoredEvent>,
+    /// Those of them whose body cannot be read.
+    lost: Vec<LostEvent>,
+}
+
+/// The jobs that a stretch starts, and what is refused because it goes round in a loop.
+fn plan(snapshot: &Snapshot, key: &HopsKey, stretch: &Stretch) -> (Dispatched, Vec<NewRefusal>) {
+    let Stretch { after, log, events, lost } = stretch;
     let mut dispatched = Dispatched {
-        after,
-        up_to: stretch.last().map_or(after, |run| run.last),
-        runs: stretch.to_vec(),
+        after: *after,
+        up_to: log.last().map_or(*after, |run| run.last),
+        runs: log.clone(),
         jobs: Vec::new(),
     };
     let mut looped = Vec::new();
     for StoredEvent { seq, endpoint, event } in events {
         let jobs = jobs_of(snapshot, *seq, event);
-        if !jobs.is_empty() && hops(event) >= HOPS_MAX {
+        if !jobs.is_empty() && key.count(&hops_header(event)) >= HOPS_MAX {
             looped.push(refusal(*endpoint, event));
         } else {
             dispatched.jobs.extend(jobs);
@@ -169,9 +179,10 @@ fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
         .collect()
 }
 
-/// How often an event has come through recipes.
-pub(crate) fn hops(event: &Event) -> u32 {
-    event.head.header(HOPS_HEADER).and_then(|value| value.to_text().trim().parse().ok()).unwrap_or(0)
+/// The marks with which an event came, checked or not.
+pub(crate) fn hops_header(event: &Event) -> String {
+    let values = event.head.headers.iter().filter(|(name, _)| name == hops::HEADER);
+    values.map(|(_, value)| value.to_text()).collect::<Vec<_>>().join(",")
 }
 
 fn refusal(endpoint: i64, event: &Event) -> NewRefusal {

@@ -31,13 +31,6 @@ pub struct Engine {
     pub own_url: Arc<str>,
 }
 
-/// The header that counts how often a request has come through recipes, so that a recipe that feeds its own
-/// endpoint ends.
-pub const HOPS_HEADER: &str = "linkspan-hops";
-
-/// Most times that an event may have come through recipes before it starts no more jobs.
-pub const HOPS_MAX: u32 = 8;
-
 /// Twelve random bits for an id.
 fn salt() -> u16 {
     let mut bytes = [0; 2];

@@ -53,6 +53,7 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         let description = format!("the trigger's condition cannot be evaluated: {error}");
         return engine.store.fail_job(job.lease, failure("recipe.condition", description)).await;
     }
+    let hops = engine.store.hops_key().next(&dispatch::hops_header(&event));
     for (position, step) in recipe.steps().iter().enumerate() {
         let recorded = job.steps.get(position);
         if let Some(finished) = recorded.filter(|recorded| recorded.run.status == JobStatus::Succeeded) {
@@ -71,7 +72,7 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
             lease: job.lease,
             position: u32::try_from(position).unwrap_or(u32::MAX),
             is_last: position + 1 == recipe.steps().len(),
-            hops: dispatch::hops(&event).saturating_add(1),
+            hops: &hops,
         };
         let (record, next, result) = step::run(&context, step, &scope, earlier).await;
         let ended = next != Next::Continue;

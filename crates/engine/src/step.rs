@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use linkspan_model::account::{AccountSpec, Credential};
 use linkspan_model::connection::ConnectionSpec;
+use linkspan_model::hops::HEADER as HOPS_HEADER;
 use linkspan_model::job::{JobStatus, StepError, StepRun};
 use linkspan_model::recipe::{CompiledStep, Effect};
 use linkspan_model::request::{RequestSpec, SentRequest};
@@ -20,7 +21,7 @@ use linkspan_store::{Lease, Next, Snapshot, StepRecord};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::{Engine, HOPS_HEADER, jitter};
+use crate::{Engine, jitter};
 
 /// Where a step runs.
 pub(crate) struct StepContext<'a> {
@@ -30,7 +31,7 @@ pub(crate) struct StepContext<'a> {
     pub(crate) position: u32,
     pub(crate) is_last: bool,
     /// What the request says of how often it has come through recipes.
-    pub(crate) hops: u32,
+    pub(crate) hops: &'a str,
 }
 
 /// What earlier work on the step has recorded.
@@ -211,17 +212,19 @@ fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials
 
 /// The idempotency key, the same on every attempt and after a crash, and the count that ends loops.
 fn add_own_headers(request: &mut RequestSpec, context: &StepContext<'_>, step: &CompiledStep) {
-    let mut add = |name: &'static str, value: String| {
-        let name = HeaderName::from_static(name);
-        let is_set = request.headers.iter().any(|(set, _)| *set == name);
-        if let (false, Ok(value)) = (is_set, HeaderValue::from_str(&value)) {
-            request.headers.push((name, value));
-        }
-    };
-    if step.effect != Effect::Read {
-        add("idempotency-key", format!("{}-{}", context.lease.job, step.id));
+    let name = HeaderName::from_static("idempotency-key");
+    let is_set = request.headers.iter().any(|(set, _)| *set == name);
+    if step.effect != Effect::Read
+        && !is_set
+        && let Ok(value) = HeaderValue::from_str(&format!("{}-{}", context.lease.job, step.id))
+    {
+        request.headers.push((name, value));
     }
-    add(HOPS_HEADER, context.hops.to_string());
+    // A recipe cannot take itself out of the loop guard.
+    request.headers.retain(|(name, _)| *name != HOPS_HEADER);
+    if let Ok(value) = HeaderValue::from_str(context.hops) {
+        request.headers.push((HeaderName::from_static(HOPS_HEADER), value));
+    }
 }
 
 fn send_options(connection: &ConnectionSpec, timeout: Option<Duration>) -> SendOptions {

@@ -10,6 +10,7 @@ pub mod document;
 pub mod endpoint;
 pub mod event;
 pub mod fault;
+pub mod hops;
 pub mod id;
 pub mod job;
 pub mod limits;

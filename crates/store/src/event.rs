@@ -296,14 +296,22 @@ impl Store {
     /// One event.
     ///
     /// # Errors
-    /// `NotFound` when there is none with this id (any more).
+    /// `NotFound` when there is none with this id (any more), `Unusable` when its body is lost.
     pub async fn event(&self, id: EventId) -> Result<Event> {
+        self.shown_event(id).await?.whole().map_err(|lost| StoreError::Unusable(lost.reason))
+    }
+
+    /// One event, also when its body is lost.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none with this id (any more).
+    pub async fn shown_event(&self, id: EventId) -> Result<ShownEvent> {
         let spool = self.spool_folder().clone();
         self.read(move |db| {
             let sql = format!("SELECT {COLUMNS} {FROM} WHERE e.seq = ?1");
             let found = db
                 .prepare_cached(&sql)?
-                .query_row([id.seq().cast_signed()], |row| Ok(event_of(row, &spool)))
+                .query_row([id.seq().cast_signed()], |row| Ok(shown_event(db, row, &spool)))
                 .optional()?
                 .transpose()?;
             found.filter(|event| event.id == id).ok_or_else(|| StoreError::NotFound(format!("event {id}")))
@@ -311,14 +319,49 @@ impl Store {
         .await
     }
 
-    /// A page of events.
+    /// A page of events. One whose body is lost is among them: it must not hide the others.
     ///
     /// # Errors
     /// `NotFound` when there is no such endpoint.
-    pub async fn events(&self, filter: EventFilter) -> Result<Vec<Event>> {
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<ShownEvent>> {
         let spool = self.spool_folder().clone();
         self.read(move |db| list(db, &filter, &spool)).await
     }
+}
+
+/// An event to be looked at: what is left of one whose body is lost is shown too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownEvent {
+    /// Its id, which holds its position in the log.
+    pub id: EventId,
+    /// The endpoint that accepted it.
+    pub endpoint: Name,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+    /// Method, headers and the rest of the head.
+    pub head: EventHead,
+    /// The body, byte for byte, or why it cannot be read any more.
+    pub body: std::result::Result<Bytes, LostBody>,
+}
+
+impl ShownEvent {
+    /// The event with its body.
+    ///
+    /// # Errors
+    /// When the body is lost.
+    pub fn whole(self) -> std::result::Result<Event, LostBody> {
+        let Self { id, endpoint, received_at, head, body } = self;
+        Ok(Event { id, endpoint, received_at, head, body: body? })
+    }
+}
+
+/// A body that cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostBody {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Why it cannot be read.
+    pub reason: String,
 }
 
 /// An event whose body cannot be read any more.
@@ -365,7 +408,7 @@ fn bounded(rows: &mut rusqlite::Rows<'_>, spool: &Spool) -> Result<Vec<StoredEve
     Ok(events)
 }
 
-fn list(db: &Connection, filter: &EventFilter, spool: &Spool) -> Result<Vec<Event>> {
+fn list(db: &Connection, filter: &EventFilter, spool: &Spool) -> Result<Vec<ShownEvent>> {
     // Only what dispatch has put into the index is found by endpoint; without one the log itself is read.
     let source = match &filter.endpoint {
         Some(_) => {
@@ -397,8 +440,8 @@ fn list(db: &Connection, filter: &EventFilter, spool: &Spool) -> Result<Vec<Even
     let mut events = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        let event = event_of(row, spool)?;
-        bytes += event.body.len();
+        let event = shown_event(db, row, spool)?;
+        bytes += event.body.as_ref().map_or(0, Bytes::len);
         events.push(event);
         if bytes >= READ_BYTES {
             break;
@@ -408,21 +451,47 @@ fn list(db: &Connection, filter: &EventFilter, spool: &Spool) -> Result<Vec<Even
 }
 
 fn event_of(row: &Row<'_>, spool: &Spool) -> Result<Event> {
+    let (id, received_at) = id_of(row)?;
+    Ok(Event { id, endpoint: endpoint_of(row)?, received_at, head: head_of(row)?, body: body_of(row, spool)? })
+}
+
+fn shown_event(db: &Connection, row: &Row<'_>, spool: &Spool) -> Result<ShownEvent> {
+    let (id, received_at) = id_of(row)?;
+    let body = match body_of(row, spool) {
+        Ok(body) => Ok(body),
+        Err(StoreError::Unusable(reason)) => {
+            tracing::error!(event = %id, reason, "the body of an event is lost");
+            let mut sizes = db.prepare_cached("SELECT size FROM spool WHERE name = ?1")?;
+            let size: i64 = sizes.query_row([row.get::<_, String>(3)?], |row| row.get(0)).optional()?.unwrap_or(0);
+            Err(LostBody { size: size.cast_unsigned(), reason })
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(ShownEvent { id, endpoint: endpoint_of(row)?, received_at, head: head_of(row)?, body })
+}
+
+fn id_of(row: &Row<'_>) -> Result<(EventId, Timestamp)> {
     let seq: i64 = row.get(0)?;
     let received_at = Timestamp::from_micros(row.get(1)?);
-    let head: EventHead = serde_json::from_slice(row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    Ok((EventId::new(received_at, seq.cast_unsigned(), row.get(2)?), received_at))
+}
+
+fn endpoint_of(row: &Row<'_>) -> Result<Name> {
+    let name: String = row.get(6)?;
+    name.parse().map_err(|error| StoreError::Database(format!("{error}")))
+}
+
+fn head_of(row: &Row<'_>) -> Result<EventHead> {
+    Ok(serde_json::from_slice(row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)?)
+}
+
+/// The body; `Unusable` when its file cannot be read.
+fn body_of(row: &Row<'_>, spool: &Spool) -> Result<Bytes> {
     let body = match row.get::<_, Option<String>>(3)? {
         Some(name) => spool.read(&name)?,
         None => row.get::<_, Option<Vec<u8>>>(5)?.unwrap_or_default(),
     };
-    let name: String = row.get(6)?;
-    Ok(Event {
-        id: EventId::new(received_at, seq.cast_unsigned(), row.get(2)?),
-        endpoint: name.parse().map_err(|error| StoreError::Database(format!("{error}")))?,
-        received_at,
-        head,
-        body: body.into(),
-    })
+    Ok(body.into())
 }
 
 /// Runs what blocks on the disk away from the threads that serve requests.

@@ -160,6 +160,12 @@ impl Store {
         self.0.snapshot.load()
     }
 
+    /// The key that the loop guard's marks are written and checked with.
+    #[must_use]
+    pub fn hops_key(&self) -> &linkspan_model::hops::HopsKey {
+        self.0.key.hops()
+    }
+
     /// Tells of every change of the configuration.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {

@@ -37,14 +37,61 @@ impl Readers {
         read: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let connection = self.lock().pop().ok_or(StoreError::Poisoned)?;
-        // One transaction: what a read sees in several statements belongs together.
-        let outcome = connection.unchecked_transaction().map_err(StoreError::from).and_then(|view| read(&view));
-        self.lock().push(connection);
-        drop(permit);
-        outcome
+        let taken = Taken { readers: self, connection: Some(connection), _permit: permit };
+        // One transaction: what a read sees in several statements belongs together. A read that panics rolls it back
+        // before the connection goes back, because it is dropped first.
+        let view = taken.connection()?.unchecked_transaction()?;
+        read(&view)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection in use. It goes back to the others however its read ends: after reads that panic there must not be
+/// fewer. The permit goes after it.
+struct Taken<'a> {
+    readers: &'a Readers,
+    connection: Option<Connection>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Taken<'_> {
+    fn connection(&self) -> Result<&Connection> {
+        self.connection.as_ref().ok_or(StoreError::Poisoned)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.readers.lock().extend(self.connection.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn keeps_its_connections_when_reads_panic() {
+        let readers = Readers::open(|| Ok(Connection::open_in_memory()?)).unwrap();
+        for _ in 0..READERS {
+            let permit = readers.permit().await.unwrap();
+            let read = |db: &Connection| -> Result<()> {
+                db.prepare_cached("SELECT 1")?.query([])?.next()?;
+                panic!("on purpose")
+            };
+            assert!(catch_unwind(AssertUnwindSafe(|| readers.with(permit, read))).is_err());
+        }
+        assert_eq!((readers.lock().len(), readers.free.available_permits()), (READERS, READERS));
+        for _ in 0..READERS {
+            let permit = readers.permit().await.unwrap();
+            let in_transaction = readers.with(permit, |db| Ok(!db.is_autocommit())).unwrap();
+            assert!(in_transaction);
+        }
+        assert!(readers.lock().iter().all(Connection::is_autocommit));
     }
 }

@@ -6,15 +6,19 @@
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use linkspan_model::SecretBytes;
+use linkspan_model::hops::HopsKey;
 
 use crate::error::{Result, StoreError};
 
 const VERSION: u8 = 1;
 const NONCE: usize = 24;
 
-/// The key that all secrets at rest are sealed under.
+/// The key that all secrets at rest are sealed under, and what else follows from it.
 #[derive(Clone)]
-pub struct MasterKey(XChaCha20Poly1305);
+pub struct MasterKey {
+    cipher: XChaCha20Poly1305,
+    hops: HopsKey,
+}
 
 impl std::fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -26,7 +30,7 @@ impl MasterKey {
     /// The key with these 32 bytes.
     #[must_use]
     pub fn new(bytes: &[u8; 32]) -> Self {
-        Self(XChaCha20Poly1305::new(bytes.into()))
+        Self { cipher: XChaCha20Poly1305::new(bytes.into()), hops: HopsKey::derive(bytes) }
     }
 
     /// Reads a key as it is written in a key file: 64 hexadecimal digits.
@@ -48,12 +52,17 @@ impl MasterKey {
         Ok(hex::encode(random::<32>()?))
     }
 
+    /// The key of the loop guard's marks.
+    pub(crate) fn hops(&self) -> &HopsKey {
+        &self.hops
+    }
+
     /// Seals a value for the row `place`.
     pub(crate) fn seal(&self, place: &str, value: &SecretBytes) -> Result<Vec<u8>> {
         let nonce = random::<NONCE>()?;
         let payload = Payload { msg: value.expose(), aad: place.as_bytes() };
         let sealed = self
-            .0
+            .cipher
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| StoreError::Unusable("a secret could not be sealed".to_owned()))?;
         Ok([&[VERSION][..], &nonce, &sealed].concat())
@@ -73,7 +82,7 @@ impl MasterKey {
         let (nonce, ciphertext) = rest.split_at(NONCE);
         let nonce: [u8; NONCE] = nonce.try_into().map_err(|_| wrong())?;
         let payload = Payload { msg: ciphertext, aad: place.as_bytes() };
-        self.0.decrypt(&XNonce::from(nonce), payload).map(SecretBytes::new).map_err(|_| wrong())
+        self.cipher.decrypt(&XNonce::from(nonce), payload).map(SecretBytes::new).map_err(|_| wrong())
     }
 }
 

@@ -177,6 +177,10 @@ fn show_event(event: &Value) {
     match (event["body"].as_str(), event["body_base64"].as_str()) {
         (Some(body), _) => output::line(&output::plain(body)),
         (None, Some(encoded)) => output::line(&format!("base64: {encoded}")),
-        (None, None) => {}
+        (None, None) => {
+            if let Some(reason) = event["body_lost"].as_str() {
+                output::line(&output::plain(&format!("body lost: {reason}")));
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ mod syncs;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::cli::{Command, Connect, Output, Page};
+use crate::cli::{Command, Connect, Output, Page, TokenCommand};
 use crate::client::{Client, with_query};
 use crate::output;
 
@@ -37,7 +37,10 @@ pub(crate) fn run(command: Command, connect: Connect, output: Output) -> Result<
         Command::Check => server()?.check(),
         Command::Backup => server()?.backup(),
         Command::Restore(args) => server::restore(&args.from, &connect.data, output),
-        Command::Token(args) => server()?.token(&args.command),
+        Command::Token(args) => match args.command {
+            TokenCommand::Rotate => server()?.rotate_token(),
+            TokenCommand::Reset => server::reset_token(&connect.data, output),
+        },
         Command::Schema => {
             output::json(&linkspan_model::document::schema());
             Ok(())

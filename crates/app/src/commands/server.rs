@@ -8,7 +8,7 @@ use linkspan_model::Clock as _;
 use serde_json::{Value, json};
 
 use super::Commands;
-use crate::cli::{Cli, Connect, Output, TokenCommand};
+use crate::cli::{Cli, Connect, Output};
 use crate::client::Client;
 use crate::output;
 
@@ -44,8 +44,7 @@ impl Commands {
         Ok(())
     }
 
-    pub(super) fn token(&self, command: &TokenCommand) -> Result<()> {
-        let TokenCommand::Rotate = command;
+    pub(super) fn rotate_token(&self) -> Result<()> {
         let answer = self.client.post("/api/v1/token/rotate", None)?;
         self.show(&answer, |data| {
             output::line(data["token"].as_str().unwrap_or_default());
@@ -68,6 +67,26 @@ pub(super) fn restore(from: &Path, data: &Path, output: Output) -> Result<()> {
         output::note(
             "put the master key of the backed-up server into this folder as `key`, or name it with --key-file",
         );
+    }
+    Ok(())
+}
+
+pub(super) fn reset_token(data: &Path, output: Output) -> Result<()> {
+    // Before the lock, which makes a folder that is not there.
+    if !data.join("linkspan.db").exists() {
+        bail!("{} holds no database; name the server's data folder with --data", data.display());
+    }
+    let folder = linkspan_store::DataFolder::lock(data)?;
+    let token = linkspan_store::reset_operator_token(&folder, crate::serve::WallClock.now())?;
+    match output {
+        Output::Json => output::json(&json!({"data": {"token": token}})),
+        Output::Table => {
+            output::line(&token);
+            output::note(&format!(
+                "every older token is dead; {} holds this one, it is not shown again",
+                folder.operator_token().display()
+            ));
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Options, Server, request};
+use crate::harness::{Options, Server, open_endpoint, request};
 
 /// For every kind: a document's spec and another one, each complete with what `GROUND` gives.
 fn kinds() -> Vec<(&'static str, Value, Value)> {
@@ -374,6 +374,37 @@ fn lists_come_in_pages() {
         path = format!("/api/v1/secrets?limit=2&cursor={next}");
     }
     assert_eq!(names, ["a", "b", "c", "ground"]);
+}
+
+#[test]
+fn event_whose_body_is_lost_is_shown_without_it() {
+    let server = Server::start(&Options::default());
+    server.apply(&open_endpoint("in"));
+    let path = server.path_of("in");
+    let large = json!({"n": "x".repeat(70_000)});
+    let ids = [server.accept(&path, &json!(1)), server.accept(&path, &large), server.accept(&path, &json!(3))];
+    server.dispatched();
+    let whole = server.data(&format!("/api/v1/events/{}", ids[1]));
+    assert!(whole.get("body_lost").is_none() && whole["body"].as_str() == Some(&large.to_string()));
+    for file in std::fs::read_dir(server.data.join("spool")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+
+    let lists = ["/api/v1/events", "/api/v1/events?endpoint=in", "/api/v1/events?after=first&endpoint=in"];
+    for (path, order) in lists.into_iter().zip([[2, 1, 0], [2, 1, 0], [0, 1, 2]]) {
+        let list = server.data(path);
+        let listed: Vec<&str> = list.as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap()).collect();
+        assert_eq!(listed, order.map(|n| ids[n].as_str()), "{path}");
+        let lost = &list[1];
+        assert!(lost["body_lost"].as_str().unwrap().contains("cannot be read"), "{lost}");
+        assert_eq!((&lost["size"], lost.get("body"), lost.get("body_base64")), (&whole["size"], None, None));
+        assert_eq!(lost["headers"], whole["headers"]);
+        assert_eq!((list[0].get("body_lost"), &list[order[0]]["body"]), (None, &json!("1")));
+    }
+    let shown = server.data(&format!("/api/v1/events/{}", ids[1]));
+    assert!(shown["body_lost"].is_string(), "{shown}");
+    assert!(server.cli(&["events", "show", &ids[1]]).success().contains("body lost: the body in spool file"));
+    server.api("POST", &format!("/api/v1/events/{}/replay", ids[1]), None).assert_error(409, "event.body_lost");
 }
 
 #[test]

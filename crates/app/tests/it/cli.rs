@@ -322,6 +322,41 @@ fn rotated_token_is_shown_once_and_the_old_one_is_dead() {
 }
 
 #[test]
+fn lost_token_is_replaced_while_the_server_is_stopped() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut server = Server::start(&Options::default());
+    let first = server.token.clone();
+    let lost = server.cli(&["token", "rotate"]).success().trim().to_owned();
+    let (data, file) = (server.data.clone(), server.data.join("operator-token"));
+    let reset = |data: &std::path::Path| run(&["token", "reset", "--data", data.to_str().unwrap()], &[]);
+    assert!(reset(&data).failure(1).contains("in use by another linkspan; stop it"));
+    assert!(!file.exists());
+
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+    // The key may lie where only the server finds it.
+    std::fs::rename(data.join("key"), server.folder().join("key")).unwrap();
+    let token = reset(&data).success().trim().to_owned();
+    std::fs::rename(server.folder().join("key"), data.join("key")).unwrap();
+    assert!(token.starts_with("lso_") && token.len() == first.len() && ![&first, &lost].contains(&&token));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), token);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(server.files_with(&token), [file]);
+
+    let mut server = server.restart(&Options::default());
+    assert_eq!(server.token, token);
+    server.cli(&["events"]).success();
+    for dead in [first, lost] {
+        server.token = dead;
+        assert_eq!(server.get("/api/v1/version").status, 401);
+    }
+
+    let nowhere = server.folder().join("nowhere");
+    assert!(reset(&nowhere).failure(1).contains("holds no database"));
+    assert!(!nowhere.exists());
+}
+
+#[test]
 fn schema_completions_and_version_need_no_server() {
     let schema: Value = serde_json::from_str(&run(&["schema"], &[]).success()).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");

@@ -79,10 +79,13 @@ fn first_hour_example_runs_from_signed_payload_to_second_endpoint() {
     assert_eq!(job["status"], "succeeded", "{job:#}");
     assert_eq!(job["recipe"], "new-issue");
     let second = server.data("/api/v1/events?endpoint=desk")[0].clone();
+    let mark = hops_of(&second);
+    assert!(mark.starts_with("1.") && mark.len() == 34, "{mark}");
     let (desk, id) = (server.path_of("desk"), second["id"].as_str().unwrap());
     let step = steady(&job["steps"][0], &server)
         .replace(&desk, "/webhooks/DESK")
         .replace(id, "SECOND")
+        .replace(&mark, "MARK")
         .replace(job["id"].as_str().unwrap(), "JOB");
     insta::assert_snapshot!(step, @r#"
     {
@@ -111,7 +114,7 @@ fn first_hour_example_runs_from_signed_payload_to_second_endpoint() {
           ],
           [
             "linkspan-hops",
-            "1"
+            "MARK"
           ],
           [
             "user-agent",
@@ -394,7 +397,12 @@ spec:
   trigger: {webhook: {endpoint: in}}
   steps:
     - id: again
-      request: {connection: self, method: POST, path: /round, json: {n: '{{ trigger.body.n + 1 }}'}}
+      request:
+        connection: self
+        method: POST
+        path: /round
+        headers: {Linkspan-Hops: '0'}
+        json: {n: '{{ trigger.body.n + 1 }}'}
 ",
     );
     server.accept(&server.path_of("in"), &json!({"n": 0}));
@@ -408,6 +416,32 @@ spec:
     let events = server.data("/api/v1/events");
     assert_eq!(events.as_array().unwrap().len(), 9);
     assert_eq!(events[0]["body"], r#"{"n":8}"#);
+
+    // What this server wrote ends a loop, also beside something else; what anybody else writes counts as absent.
+    let mark = hops_of(&events[0]);
+    let post = |hops: &[&str]| {
+        let mut headers = vec![("Content-Type", "application/json")];
+        headers.extend(hops.iter().map(|value| ("linkspan-hops", *value)));
+        let answer = server.post(&server.path_of("in"), &headers, r#"{"n":100}"#);
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()["data"]["id"].as_str().unwrap().to_owned()
+    };
+    for ended in [&[mark.as_str()][..], &["0", &mark], &["1.00000000000000000000000000000000", &mark]] {
+        let event = post(ended);
+        assert!(server.refusal("recipe.loop")["cause"].as_str().unwrap().contains(&event));
+        assert_eq!(server.data(&format!("/api/v1/jobs?event={event}")), json!([]));
+    }
+    let forged = format!("9{}", &mark[1..]);
+    for forged in ["8", "99", "8.00000000000000000000000000000000", &forged] {
+        assert_eq!(server.job_of(&post(&[forged]))["status"], "succeeded", "{forged}");
+        server.refusal("recipe.loop");
+    }
+}
+
+/// The value of an event's `linkspan-hops`.
+fn hops_of(event: &Value) -> String {
+    let headers = event["headers"].as_array().unwrap();
+    headers.iter().find(|header| header[0] == "linkspan-hops").unwrap()[1].as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! Vectors here were computed with Python's `hmac`; those of GitHub, Slack and Standard Webhooks are the
 //! ones that their makers publish.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
+use super::check::Scheme;
 use super::*;
+use crate::fault::Fault;
+use crate::secret::SecretBytes;
+use crate::time::Timestamp;
 
 const SECRET: &str = "My$ecret@12345678";
 const BODY: &[u8] = br#"{"id":1,"name":"Wing"}"#;

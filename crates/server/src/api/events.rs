@@ -9,15 +9,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 use linkspan_model::endpoint::Format;
-use linkspan_model::event::{Event, Headers, VerifiedBy};
+use linkspan_model::event::{Headers, VerifiedBy};
 use linkspan_model::{EventId, JobId, Kind, Name, Timestamp};
-use linkspan_store::{EventFilter, NewJob};
+use linkspan_store::{EventFilter, NewJob, ShownEvent};
 use metrics::counter;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::body::ShownBody;
 use super::call::{Answer, Call};
 use super::route::{ParameterKind, Route, data, page, run};
 use super::{Api, internal};
@@ -41,12 +42,11 @@ pub(super) struct EventBody {
     /// The caller's address.
     remote: Option<String>,
     verified: VerifiedBy,
-    /// The body, where it is UTF-8.
+    #[serde(flatten)]
+    body: ShownBody,
+    /// Why there is no body: a large one whose file cannot be read any more. Absent when the body is there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
-    /// The body as base64, where it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_base64: Option<String>,
+    body_lost: Option<String>,
     /// The size of the body in bytes.
     size: u64,
 }
@@ -138,7 +138,8 @@ pub(super) fn routes() -> Vec<Route> {
             .about("events", "Starts recipes on a stored event again.")
             .path_parameter("id", "The id of the event.")
             .may_take::<ReplayBody>()
-            .gives::<ReplayAnswer>(),
+            .gives::<ReplayAnswer>()
+            .problems(&[409]),
         Route::new(Method::POST, "/api/v1/endpoints/{name}/send", "send_event", run!(send))
             .about("endpoints", "Sends a test event, signed by the endpoint's own verification.")
             .path_parameter("name", named)
@@ -166,10 +167,13 @@ struct Rotated {
     url: String,
 }
 
-impl From<Event> for EventBody {
-    fn from(event: Event) -> Self {
-        let Event { id, endpoint, received_at, head, body } = event;
-        let text = std::str::from_utf8(&body).ok().map(str::to_owned);
+impl From<ShownEvent> for EventBody {
+    fn from(event: ShownEvent) -> Self {
+        let ShownEvent { id, endpoint, received_at, head, body } = event;
+        let (body, size, body_lost) = match body {
+            Ok(body) => (ShownBody::of(&body), body.len() as u64, None),
+            Err(lost) => (ShownBody::default(), lost.size, Some(lost.reason)),
+        };
         Self {
             id,
             endpoint,
@@ -180,9 +184,9 @@ impl From<Event> for EventBody {
             headers: head.headers,
             remote: head.remote,
             verified: head.verified,
-            size: body.len() as u64,
-            body_base64: if text.is_none() { Some(BASE64.encode(&body)) } else { None },
-            body: text,
+            body,
+            body_lost,
+            size,
         }
     }
 }
@@ -205,14 +209,14 @@ async fn list(api: Api, call: Call) -> Result<Answer, Problem> {
     let wait = Duration::from_secs(if after.is_some() { call.number("wait", 0) } else { 0 });
     let found = wait_for(&api, filter, wait).await?;
     // A page of large events is cut short, so that only an empty one or a short one of small events is the last.
-    let bytes: usize = found.iter().map(|event| event.body.len()).sum();
+    let bytes: usize = found.iter().map(|event| event.body.as_ref().map_or(0, Bytes::len)).sum();
     let is_last = found.len() < limit as usize && bytes < 8 << 20;
     let next = if is_last { None } else { found.last().map(|event| event.id.to_string()) };
     let items = found.into_iter().map(|event| serde_json::to_value(EventBody::from(event)));
     Ok(page(items.collect::<Result<_, _>>().map_err(|error| internal(&error))?, next))
 }
 
-async fn wait_for(api: &Api, filter: EventFilter, wait: Duration) -> Result<Vec<Event>, Problem> {
+async fn wait_for(api: &Api, filter: EventFilter, wait: Duration) -> Result<Vec<ShownEvent>, Problem> {
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         let found = api.store.events(filter.clone()).await?;
@@ -224,12 +228,13 @@ async fn wait_for(api: &Api, filter: EventFilter, wait: Duration) -> Result<Vec<
 }
 
 async fn get(api: Api, call: Call) -> Result<Answer, Problem> {
-    data(EventBody::from(api.store.event(call.id()?).await?))
+    data(EventBody::from(api.store.shown_event(call.id()?).await?))
 }
 
 async fn replay(api: Api, call: Call) -> Result<Answer, Problem> {
     let body: ReplayBody = if call.body.is_null() { ReplayBody { recipe: None } } else { call.typed()? };
-    let event = api.store.event(call.id()?).await?;
+    let event = api.store.shown_event(call.id()?).await?;
+    let event = event.whole().map_err(|lost| Problem::new(StatusCode::CONFLICT, "event.body_lost", lost.reason))?;
     let snapshot = api.store.snapshot().clone();
     let format = snapshot.endpoint(&event.endpoint).and_then(|endpoint| endpoint.spec.format);
     let scope = linkspan_model::template::Scope::of_event(&event, format);

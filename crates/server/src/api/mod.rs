@@ -5,6 +5,7 @@
 
 mod admin;
 mod apply;
+mod body;
 mod call;
 mod events;
 mod jobs;

@@ -1,7 +1,5 @@
 //! Refusals: what was not accepted, and why.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use http::Method;
 use linkspan_model::event::Headers;
 use linkspan_model::{Name, Timestamp};
@@ -10,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::body::ShownBody;
 use super::call::{Answer, Call};
 use super::route::{ParameterKind, Route, page, run};
 use super::{Api, internal};
@@ -34,12 +33,8 @@ struct RefusalBody {
     remote: Option<String>,
     /// `[name, value]` pairs, credentials masked.
     headers: Headers,
-    /// The beginning of the body, where it is UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
-    /// The beginning of the body as base64, where it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_base64: Option<String>,
+    #[serde(flatten)]
+    body: ShownBody,
     /// The size of the body as far as it was read.
     size: u64,
 }
@@ -65,7 +60,6 @@ pub(super) fn routes() -> Vec<Route> {
 impl From<Refusal> for RefusalBody {
     fn from(found: Refusal) -> Self {
         let Refusal { seq, endpoint, refusal } = found;
-        let text = String::from_utf8(refusal.body.clone()).ok();
         Self {
             id: seq,
             endpoint,
@@ -76,8 +70,7 @@ impl From<Refusal> for RefusalBody {
             method: refusal.method,
             remote: refusal.remote,
             headers: refusal.headers,
-            body_base64: if text.is_none() { Some(BASE64.encode(&refusal.body)) } else { None },
-            body: text,
+            body: ShownBody::of(&refusal.body),
             size: refusal.body_size,
         }
     }
