@@ -15,6 +15,7 @@ pub mod job;
 pub mod limits;
 pub mod name;
 pub mod naming;
+mod reader;
 pub mod recipe;
 pub mod request;
 pub mod response;

@@ -1,9 +1,19 @@
-//! Requests that are ready to send, and what came of them.
+//! Requests: as documents write them, with their templates read, made of data, and what came of them.
+//!
+//! Rendering a request gives one that stays below the connection's base URL and on its origin.
+
+mod compile;
+mod render;
+mod step;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+pub use self::compile::CompiledRequest;
+pub use self::render::RenderFault;
+pub use self::step::{Effect, RequestStep, ResponseFormat};
 
 /// A request with nothing left to render: what `outbound` sends.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::recipe::ResponseFormat;
+use crate::request::ResponseFormat;
 use crate::tree::{self, TreeError};
 
 /// Why an answer is not what the step wants.

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
+use url::Url;
 
 use super::*;
+use crate::job::StepError;
+use crate::request::{RenderFault, RequestSpec};
 
 fn spec(request: &Value) -> RecipeSpec {
     let written = json!({
