@@ -4,6 +4,7 @@
 //! result depends only on its arguments. No async, no I/O, no clock and no environment.
 
 pub mod account;
+pub mod charset;
 pub mod connection;
 pub mod destination;
 pub mod document;

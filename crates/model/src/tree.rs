@@ -65,9 +65,15 @@ pub fn measure(json: &[u8]) -> Result<(), TreeError> {
 /// # Errors
 /// When it is not JSON, too deep or too large.
 pub fn parse_json(bytes: &[u8]) -> Result<Value, TreeError> {
-    let bytes = without_bom(bytes);
-    measure(bytes)?;
-    serde_json::from_slice(bytes).map_err(|error| TreeError::NotJson(error.to_string()))
+    let text = std::str::from_utf8(without_bom(bytes))
+        .map_err(|error| TreeError::NotJson(format!("not UTF-8 from byte {} on", error.valid_up_to())))?;
+    json_text(text)
+}
+
+/// Reads JSON that is text already.
+pub(crate) fn json_text(text: &str) -> Result<Value, TreeError> {
+    measure(text.as_bytes())?;
+    serde_json::from_str(text).map_err(|error| TreeError::NotJson(error.to_string()))
 }
 
 /// The same bytes without a UTF-8 byte order mark.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
-    LOCATION, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    LOCATION, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use url::Url;
 
 use crate::auth::Credentials;
+use crate::coding::{self, Unreadable};
 use crate::connector::{ConnectError, ConnectionId, Connector, Guard, Resolver, in_words};
 use crate::error::{SendError, SendErrorKind, Timeout};
 use crate::policy::Policy;
@@ -93,7 +94,7 @@ pub struct SendOptions {
     pub first_byte: Duration,
     /// Longest time for the whole exchange, redirects included. Default 30 s.
     pub total: Duration,
-    /// Longest body of the answer in bytes. Default 10 MiB.
+    /// Longest body of the answer in bytes, as received and unpacked. Default 10 MiB.
     pub response_max_bytes: u64,
     /// Redirects that are followed, at most 5. With 0, the default, a redirect is an answer like others.
     pub redirects: u8,
@@ -134,8 +135,10 @@ pub struct Exchange {
     pub status: StatusCode,
     /// The answer's headers as received.
     pub headers: HeaderMap,
-    /// The answer's body as received.
+    /// The answer's body, unpacked.
     pub body: Bytes,
+    /// The content coding of the body, when it is one that is not undone here; `body` is then as received.
+    pub undecoded: Option<String>,
     /// How long it took.
     pub timings: Timings,
     /// The answer for the history: secrets masked, body cut.
@@ -213,13 +216,18 @@ impl Outbound {
             let body = read(body, status, timings, options.response_max_bytes, options.total, deadline)
                 .await
                 .map_err(|kind| fail(kind, &hop))?;
+            let (body, undecoded) = unpack(body, &parts.headers, status, options.response_max_bytes)
+                .await
+                .map_err(|kind| fail(kind, &hop))?;
             timings.total_us = micros(started.elapsed());
-            let received = shown::response(status, &parts.headers, &body, credentials.masker());
+            let is_packed = undecoded.is_some();
+            let received = shown::response(status, &parts.headers, &body, is_packed, credentials.masker());
             return Ok(Exchange {
                 sent: hop.shown(credentials),
                 status,
                 headers: parts.headers,
                 body,
+                undecoded,
                 timings,
                 received,
             });
@@ -246,8 +254,9 @@ impl Hop {
             headers.append(name, value);
         }
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        // We hand bodies on as they come: what was not asked for need not be unpacked.
-        headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
+        // A part of a packed body cannot be unpacked.
+        let accepted = if headers.contains_key(RANGE) { "identity" } else { coding::ACCEPTED };
+        headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static(accepted));
         credentials.apply(&mut headers);
         let mut url = spec.url;
         url.set_fragment(None);
@@ -516,6 +525,34 @@ pub(crate) async fn read(
         joined.extend_from_slice(&piece);
     }
     Ok(if joined.is_empty() { whole } else { joined.freeze() })
+}
+
+/// Undoes the content codings of a body; what the header says, when that is nothing that can be undone.
+async fn unpack(
+    body: Bytes,
+    headers: &HeaderMap,
+    status: StatusCode,
+    max: u64,
+) -> Result<(Bytes, Option<String>), SendErrorKind> {
+    let codings = match coding::codings(headers) {
+        // An answer to HEAD, or 304, names the coding of a body that did not come.
+        _ if body.is_empty() => return Ok((body, None)),
+        Err(undecoded) => return Ok((body, Some(undecoded))),
+        Ok(codings) if codings.is_empty() => return Ok((body, None)),
+        Ok(codings) => codings,
+    };
+    let status = status.as_u16();
+    // Not among the sockets: what a few bytes unpack to takes its time.
+    let unpacked = tokio::task::spawn_blocking(move || coding::unpack(&codings, &body, max)).await;
+    match unpacked {
+        Ok(Ok(body)) => Ok((body.into(), None)),
+        Ok(Err(Unreadable::TooLarge)) => Err(SendErrorKind::TooLarge { status, max }),
+        Ok(Err(Unreadable::Broken { coding, reason })) => {
+            Err(SendErrorKind::Encoding { status, coding: coding.name(), reason })
+        }
+        // The runtime is about to end.
+        Err(error) => Err(SendErrorKind::Reset { status: Some(status), reason: error.to_string() }),
+    }
 }
 
 /// A body that is handed over in pieces and says when.

@@ -24,7 +24,7 @@ async fn sends_what_it_is_given_and_little_more() {
         "x-twice: 1",
         "x-twice: 2",
         concat!("user-agent: linkspan/", env!("CARGO_PKG_VERSION")),
-        "accept-encoding: identity",
+        "accept-encoding: gzip, br, zstd",
         "content-length: 5",
         &format!("host: {}", upstream.address),
     ]
