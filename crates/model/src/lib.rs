@@ -30,6 +30,7 @@ pub mod time;
 pub mod tree;
 pub mod units;
 pub mod verify;
+pub mod xml;
 
 pub use document::{Document, Kind, Spec};
 pub use fault::Fault;

@@ -10,13 +10,17 @@ use serde_json::Value;
 use crate::charset::{self, CharsetError};
 use crate::request::ResponseFormat;
 use crate::tree::{self, TreeError};
+use crate::xml;
 
 /// Why an answer is not what the step wants.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The step wants JSON.
     #[error("the answer is {0}; set `response` to text or raw when it need not be JSON")]
-    Json(#[from] TreeError),
+    Json(TreeError),
+    /// The step wants XML.
+    #[error("the answer is {0}; set `response` to text or raw when it need not be XML")]
+    Xml(TreeError),
     /// The step wants text, and the bytes are none in their character set.
     #[error("the answer is no text: {0}; set `response` to raw for bytes")]
     Text(#[from] CharsetError),
@@ -31,6 +35,7 @@ impl ReadError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Json(_) => "response.not_json",
+            Self::Xml(_) => "response.not_xml",
             Self::Text(_) => "response.not_text",
             Self::Packed(_) => "response.packed",
         }
@@ -63,19 +68,25 @@ pub fn read(format: Option<ResponseFormat>, answer: Answer<'_>) -> Result<Value,
     match (format, packed) {
         (Some(ResponseFormat::Raw), _) | (None, Some(_)) => Ok(tree::base64(body)),
         (_, Some(packed)) => Err(ReadError::Packed(packed.to_owned())),
-        (Some(ResponseFormat::Json), None) => Ok(json(content_type, body)?),
+        (Some(ResponseFormat::Json), None) => json(content_type, body).map_err(ReadError::Json),
+        (Some(ResponseFormat::Xml), None) => xml::read(content_type, body).map_err(ReadError::Xml),
         (Some(ResponseFormat::Text), None) => Ok(text(content_type, body)?.into_owned().into()),
         (None, None) => Ok(unasked(content_type, body)),
     }
 }
 
-/// By the answer's own word, else by its looks: JSON where it is, else text where it can be, else bytes.
+/// By the answer's own word, else by its looks: JSON or XML where it is, else text where it can be, else bytes.
 fn unasked(content_type: Option<&str>, body: &[u8]) -> Value {
     let essence = content_type.map(charset::essence).unwrap_or_default();
     if (is_json(&essence) || essence.is_empty() && looks_like_json(body))
         && let Ok(value) = json(content_type, body)
     {
         return value;
+    }
+    if (is_xml(&essence) || essence.is_empty() && looks_like_xml(body))
+        && let Ok(tree) = xml::read(content_type, body)
+    {
+        return tree;
     }
     let binary = ["image/", "audio/", "video/", "font/"].iter().any(|kind| essence.starts_with(kind))
         || matches!(essence.as_str(), "application/octet-stream" | "application/pdf" | "application/zip");
@@ -92,6 +103,16 @@ fn is_json(essence: &str) -> bool {
 /// Whether it begins like an object or a list.
 fn looks_like_json(body: &[u8]) -> bool {
     matches!(tree::without_bom(body).trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+/// A picture in XML is rather handed on than looked into.
+fn is_xml(essence: &str) -> bool {
+    matches!(essence, "application/xml" | "text/xml") || essence.ends_with("+xml") && !essence.starts_with("image/")
+}
+
+/// Whether it begins with an XML declaration.
+fn looks_like_xml(body: &[u8]) -> bool {
+    tree::without_bom(body).starts_with(b"<?xml")
 }
 
 /// JSON is UTF-8 (RFC 8259, section 8.1); what is not may say so by a byte order mark or a character set.
@@ -145,6 +166,11 @@ mod tests {
             ("", b"\xff", json!({"base64": "/w=="})),
             ("image/png", b"png", json!({"base64": "cG5n"})),
             ("image/svg+xml", b"<svg/>", json!("<svg/>")),
+            ("text/xml; charset=latin1", b"<a>\xe9</a>", json!({"a": "é"})),
+            ("application/soap+xml", b"<a b='1'/>", json!({"a": {"@b": "1"}})),
+            ("application/xml", b"<a>", json!("<a>")),
+            ("", b"<?xml version='1.0'?><a/>", json!({"a": ""})),
+            ("", b"<html></html>", json!("<html></html>")),
             ("application/json", b"", json!(null)),
         ] {
             assert_eq!(auto(content_type, body), expected, "{content_type} {body:?}");
@@ -173,6 +199,13 @@ mod tests {
             "the answer is no text: the character set `klingon` is not known; set `response` to raw for bytes"
         );
         assert_eq!(text("text/plain", b"\xff").unwrap_err().code(), "response.not_text");
+        let xml = |body: &[u8]| of(Some(ResponseFormat::Xml), Some("text/plain"), body);
+        assert_eq!(xml(b"<a>1</a>").unwrap(), json!({"a": "1"}));
+        assert_eq!(
+            xml(b"{}").unwrap_err().to_string(),
+            "the answer is not XML: text stands outside the root element, at line 1; set `response` to text or raw \
+             when it need not be XML"
+        );
         assert_eq!(of(Some(ResponseFormat::Text), None, b"\"a\"").unwrap(), json!("\"a\""));
         assert_eq!(of(Some(ResponseFormat::Raw), None, b"a").unwrap(), json!({"base64": "YQ=="}));
     }

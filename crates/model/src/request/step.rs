@@ -37,7 +37,8 @@ pub struct RequestStep {
     /// A text body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// What the answer is read as; left out: JSON where the answer says so, else text, else bytes.
+    /// What the answer is read as; left out: JSON or XML where the answer says so, else text, else
+    /// bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ResponseFormat>,
     /// Whether the request may be repeated when its outcome is unknown; left out: by the method.
@@ -54,7 +55,9 @@ pub struct RequestStep {
 pub enum ResponseFormat {
     /// JSON; an answer that is not JSON is a step error.
     Json,
-    /// Text in UTF-8.
+    /// XML, as a tree; an answer that is not XML is a step error.
+    Xml,
+    /// Text, in the character set that the answer names, else UTF-8.
     Text,
     /// The bytes, as base64 in the output.
     Raw,
