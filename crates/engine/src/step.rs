@@ -239,6 +239,7 @@ fn send_options(connection: &ConnectionSpec, timeout: Option<Duration>) -> SendO
         } else {
             RedirectScope::Anywhere
         },
+        header_case: connection.header_case.unwrap_or_default(),
     }
 }
 

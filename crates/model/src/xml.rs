@@ -53,6 +53,19 @@ pub fn check(content_type: Option<&str>, bytes: &[u8]) -> Result<(), TreeError> 
     walk(&text(content_type, bytes)?, &mut |_| Ok(()))
 }
 
+/// Whether a text is a well-formed document that can be sent in UTF-8.
+///
+/// # Errors
+/// Where it is not, and why; also when its declaration names another encoding.
+pub(crate) fn check_sent(text: &str) -> Result<(), TreeError> {
+    match named(text.as_bytes()) {
+        Some(name) if !name.eq_ignore_ascii_case("utf-8") => {
+            Err(TreeError::NotXml(format!("its declaration says `{}`, and UTF-8 is sent", shown(name))))
+        }
+        _ => walk(text, &mut |_| Ok(())),
+    }
+}
+
 /// The same as [`read`] for what is text already.
 ///
 /// # Errors
@@ -76,14 +89,18 @@ fn declared_within(bytes: &[u8]) -> Option<&str> {
         [0, b'<', 0, b'?', ..] => return Some("utf-16be"),
         _ => {}
     }
+    // It could be read, so it is not in UTF-16, whatever it says.
+    named(bytes).filter(|name| !name.to_ascii_lowercase().starts_with("utf-16"))
+}
+
+/// The encoding that an XML declaration names.
+fn named(bytes: &[u8]) -> Option<&str> {
     let declaration = bytes.strip_prefix(b"<?xml")?;
     let end = declaration.iter().take(200).position(|byte| *byte == b'>')?;
     let declaration = std::str::from_utf8(declaration.get(..end)?).ok()?;
     let value = declaration.split_once("encoding")?.1.trim_start().strip_prefix('=')?.trim_start();
     let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
-    let name = value[1..].split(quote).next()?;
-    // It could be read, so it is not in UTF-16, whatever it says.
-    (!name.to_ascii_lowercase().starts_with("utf-16")).then_some(name)
+    value[1..].split(quote).next()
 }
 
 /// A piece of a document.

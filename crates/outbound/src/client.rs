@@ -17,13 +17,14 @@ use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
     LOCATION, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
 use linkspan_model::request::{ReceivedResponse, RequestSpec, SentRequest, Timings};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -61,7 +62,7 @@ const PERSONAL: &[HeaderName] = &[AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
 
 pub(crate) type Pool = Client<Connector, Upload>;
 
-pub(crate) fn pool(guard: Guard, resolver: Resolver, roots: Roots) -> Pool {
+pub(crate) fn pool(connector: Connector, case: HeaderCase) -> Pool {
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -69,17 +70,20 @@ pub(crate) fn pool(guard: Guard, resolver: Resolver, roots: Roots) -> Pool {
         .pool_max_idle_per_host(POOL_PER_ORIGIN)
         .http1_max_headers(limits::HEADERS_MAX)
         .http1_max_buf_size(usize::try_from(HEAD_MAX_BYTES).unwrap_or(usize::MAX))
+        .http1_title_case_headers(case == HeaderCase::Title)
         .http2_max_header_list_size(HEAD_MAX_BYTES)
         // A silent network would hold a shared connection until the system gives up, minutes later.
         .http2_keep_alive_interval(Duration::from_secs(20))
         .http2_keep_alive_timeout(Duration::from_secs(10))
-        .build(Connector::new(guard, resolver, roots))
+        .build(connector)
 }
 
 /// The client for everything that documents name. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     pool: Pool,
+    /// For connections that want names of headers in title case: the library decides that for a whole pool.
+    title_case: Pool,
 }
 
 /// Limits of one exchange.
@@ -100,6 +104,8 @@ pub struct SendOptions {
     pub redirects: u8,
     /// Where redirects may lead.
     pub redirect_scope: RedirectScope,
+    /// How names of headers are written over HTTP/1.
+    pub header_case: HeaderCase,
 }
 
 /// Where redirects may lead.
@@ -122,6 +128,7 @@ impl Default for SendOptions {
             response_max_bytes: limits::RESPONSE_DEFAULT_BYTES,
             redirects: 0,
             redirect_scope: RedirectScope::default(),
+            header_case: HeaderCase::default(),
         }
     }
 }
@@ -164,7 +171,8 @@ impl Outbound {
     /// A client behind this policy.
     #[must_use]
     pub fn with(policy: Policy, resolver: Resolver, roots: Roots) -> Self {
-        Self { pool: pool(Guard::Policy(Arc::new(policy)), resolver, roots) }
+        let connector = Connector::new(Guard::Policy(Arc::new(policy)), resolver, roots);
+        Self { pool: pool(connector.clone(), HeaderCase::Lower), title_case: pool(connector, HeaderCase::Title) }
     }
 
     /// Sends a request and reads its whole answer, whatever its status.
@@ -179,7 +187,11 @@ impl Outbound {
     ) -> Result<Exchange, Box<Failed>> {
         let started = Instant::now();
         let deadline = started + options.total;
-        let mut hop = Hop::first(spec, credentials);
+        let mut hop = Hop::first(spec, credentials, options.header_case);
+        let pool = match options.header_case {
+            HeaderCase::Lower => &self.pool,
+            HeaderCase::Title => &self.title_case,
+        };
         loop {
             let fail = |kind, hop: &Hop| {
                 let error = SendError::new(kind, hop.host(credentials), hop.redirects);
@@ -194,10 +206,12 @@ impl Outbound {
             *request.method_mut() = hop.method.clone();
             *request.uri_mut() = uri;
             *request.headers_mut() = hop.headers.clone();
-            let answer = head(&self.pool, request, hop.body.clone(), options, deadline)
-                .await
-                .map_err(|kind| fail(kind, &hop))?;
+            let answer =
+                head(pool, request, hop.body.clone(), options, deadline).await.map_err(|kind| fail(kind, &hop))?;
 
+            if answer.response.version() >= Version::HTTP_2 {
+                hop.case = HeaderCase::Lower;
+            }
             if options.redirects > 0 {
                 let max = options.redirects.min(limits::REDIRECTS_MAX);
                 match hop.redirect(&answer.response, max, options.redirect_scope, credentials) {
@@ -244,10 +258,12 @@ struct Hop {
     /// Names that a step set although they are ours.
     refused: Option<HeaderName>,
     redirects: u8,
+    /// How names of headers were written, as far as it is known.
+    case: HeaderCase,
 }
 
 impl Hop {
-    fn first(spec: RequestSpec, credentials: &Credentials) -> Self {
+    fn first(spec: RequestSpec, credentials: &Credentials, case: HeaderCase) -> Self {
         let refused = spec.headers.iter().map(|(name, _)| name).find(|name| OURS.contains(name)).cloned();
         let mut headers = HeaderMap::with_capacity(spec.headers.len() + 4);
         for (name, value) in spec.headers {
@@ -260,7 +276,7 @@ impl Hop {
         credentials.apply(&mut headers);
         let mut url = spec.url;
         url.set_fragment(None);
-        let mut hop = Self { method: spec.method, url, headers, body: spec.body, refused, redirects: 0 };
+        let mut hop = Self { method: spec.method, url, headers, body: spec.body, refused, redirects: 0, case };
         hop.set_length();
         hop
     }
@@ -334,6 +350,7 @@ impl Hop {
             body: self.body.clone(),
             refused: None,
             redirects: self.redirects + 1,
+            case: self.case,
         };
         if becomes_get {
             next.method = Method::GET;
@@ -355,7 +372,13 @@ impl Hop {
     }
 
     fn shown(&self, credentials: &Credentials) -> SentRequest {
-        shown::request(&self.method, &self.url, &self.headers, &self.body, credentials)
+        let mut sent = shown::request(&self.method, &self.url, &self.headers, &self.body, credentials);
+        if self.case == HeaderCase::Title {
+            for (name, _) in &mut sent.headers {
+                *name = shown::title_case(name);
+            }
+        }
+        sent
     }
 }
 

@@ -129,3 +129,86 @@ fn an_answer_that_is_not_what_the_step_wants_is_named() {
         assert!(description.starts_with(&format!("the answer cannot be read: {reason}")), "{description}");
     }
 }
+
+#[test]
+fn bytes_travel_from_an_answer_into_bodies_and_parts() {
+    const PICTURE: &[u8] = b"\x89PNG\r\n\x1a\n\x00\xff";
+    let upstream = Upstream::start(|_, seen| match seen.target.as_str() {
+        "/picture" => Reply::Raw(200, "Content-Type: image/png\r\n", PICTURE.to_vec()),
+        "/form" => Reply::Json(500, json!({})),
+        _ => Reply::Json(200, json!({})),
+    });
+    let steps = "
+    - {id: fetch, request: {connection: desk, method: GET, path: /picture, response: raw}}
+    - {id: put, request: {connection: desk, method: PUT, path: /raw, raw: '{{ steps.fetch.body }}'}}
+    - {id: event, request: {connection: desk, method: PUT, path: /event, raw: '{{ trigger.body }}'}}
+    - id: form
+      request:
+        connection: desk
+        method: POST
+        path: /form
+        effect: idempotent
+        multipart:
+          - {name: title, text: '{{ trigger.method }}'}
+          - {name: picture, filename: a.png, content_type: image/png, raw: '{{ steps.fetch.body }}'}
+";
+    let (server, path) = server_with("bytes", &upstream, steps);
+    let answer = server.post(&path, &[], b"\xff\x00event");
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let job = server.job_when("tell", |job| job["status"] == "waiting");
+    let sent = upstream.wait_for(5);
+    assert_eq!((&*sent[1].body, sent[1].header("content-type")), (PICTURE, "application/octet-stream"));
+    assert_eq!(sent[2].body, b"\xff\x00event");
+    let content_type = sent[3].header("content-type");
+    let boundary = content_type.strip_prefix("multipart/form-data; boundary=").unwrap();
+    let expected = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"title\"\r\n\r\nPOST\r\n--{boundary}\r\n\
+         Content-Disposition: form-data; name=\"picture\"; filename=\"a.png\"\r\nContent-Type: image/png\r\n\r\n"
+    );
+    let end = format!("\r\n--{boundary}--\r\n");
+    assert_eq!(sent[3].body, [expected.as_bytes(), PICTURE, end.as_bytes()].concat());
+    // A second attempt says the same.
+    assert_eq!((&sent[4].body, sent[4].header("content-type")), (&sent[3].body, content_type));
+
+    let shown = &job["steps"][3]["input"]["body"];
+    assert_eq!(shown["parts"][0]["text"], "POST");
+    assert_eq!(shown["parts"][1]["base64"], "iVBORw0KGgoA/w==");
+    assert_eq!((&shown["parts"][1]["size"], &shown["text"]), (&json!(PICTURE.len()), &Value::Null));
+    assert_eq!(job["steps"][1]["input"]["body"]["base64"], "iVBORw0KGgoA/w==");
+    assert_eq!(job["steps"][0]["output"]["body"], json!({"base64": "iVBORw0KGgoA/w=="}));
+    let id = job["id"].as_str().unwrap();
+    assert_eq!(server.api("POST", &format!("/api/v1/jobs/{id}/cancel"), None).status, 200);
+}
+
+#[test]
+fn xml_goes_out_and_names_of_headers_as_the_connection_wants() {
+    let upstream = Upstream::ok();
+    let steps = "
+    - id: tell
+      request:
+        connection: loud
+        method: POST
+        path: /
+        headers: {x-order-id: '{{ trigger.body.id }}'}
+        xml: {order: {'@id': '{{ trigger.body.id }}', note: '{{ trigger.body.note }}'}}
+";
+    let (server, path) = {
+        let server = Server::start(&Options::egress());
+        let documents = [
+            "kind: endpoint\nname: in\nspec: {verify: none, format: json}\n".to_owned(),
+            format!("kind: connection\nname: loud\nspec: {{base_url: '{}', header_case: title}}\n", upstream.url()),
+            format!("kind: recipe\nname: tell\nspec:\n  trigger:\n    webhook: {{endpoint: in}}\n  steps:\n{steps}"),
+        ];
+        server.apply(&documents.join("---\n"));
+        let path = server.path_of("in");
+        (server, path)
+    };
+    let job = accepted(&server, &path, "application/json", r#"{"id": 7, "note": "</note><evil/>"}"#);
+    assert_eq!(job["status"], "succeeded", "{job:#}");
+    let seen = upstream.seen().remove(0);
+    let body =
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><order id=\"7\"><note>&lt;/note&gt;&lt;evil/&gt;</note></order>";
+    assert_eq!((String::from_utf8_lossy(&seen.body).as_ref(), seen.header("content-type")), (body, "application/xml"));
+    assert!(seen.headers.contains(&("X-Order-Id".to_owned(), "7".to_owned())), "{:?}", seen.headers);
+    assert!(job["steps"][0]["input"]["headers"].as_array().unwrap().contains(&json!(["X-Order-Id", "7"])));
+}

@@ -186,7 +186,7 @@ fn refuses_what_cannot_work() {
         ),
         (
             json!({"method": "GET", "url": "https://h", "json": 1, "text": "a"}),
-            "steps[0].request: give one of json, form and text",
+            "steps[0].request: give one of json, form, multipart, xml, text and raw",
         ),
         (
             json!({"method": "GET", "url": "https://h", "headers": {"a b": "c"}}),

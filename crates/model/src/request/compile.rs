@@ -1,10 +1,11 @@
 //! Requests with their templates read: everything that can be known before there is data.
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method};
 use indexmap::IndexMap;
-use serde_json::Value;
 use url::Url;
 
+use super::body::Body;
 use super::step::RequestStep;
 use crate::limits;
 use crate::reader::Reader;
@@ -24,23 +25,6 @@ pub struct CompiledRequest {
 pub(super) enum Target {
     Path(Template),
     Url(Template),
-}
-
-#[derive(Debug)]
-pub(super) enum Body {
-    None,
-    Json(JsonTemplate),
-    Form(Vec<(String, Template)>),
-    Text(Template),
-}
-
-/// A JSON value whose texts are templates; its keys are literal.
-#[derive(Debug)]
-pub(super) enum JsonTemplate {
-    Literal(Value),
-    Text(Template),
-    List(Vec<Self>),
-    Object(Vec<(String, Self)>),
 }
 
 const METHODS: [Method; 7] =
@@ -63,6 +47,12 @@ impl CompiledRequest {
         let query = fields(reader, &format!("{path}.query"), &step.query);
         let headers = headers(reader, &format!("{path}.headers"), &step.headers);
         let body = Body::read(reader, path, step);
+        if let (Body::Multipart(_), Some((_, written, _))) =
+            (&body, headers.iter().find(|(name, ..)| *name == CONTENT_TYPE))
+        {
+            let reason = "the content type of a multipart body is set with its boundary; leave it out";
+            reader.fault(&format!("{path}.headers.{written}"), reason);
+        }
         if step.timeout.is_some_and(|timeout| timeout.get().is_zero() || timeout.get() > limits::TOTAL_TIMEOUT_MAX) {
             reader.fault(&format!("{path}.timeout"), "a timeout is between 1ms and 120s");
         }
@@ -109,7 +99,7 @@ impl Target {
     }
 }
 
-fn fields(reader: &mut Reader, path: &str, fields: &IndexMap<String, String>) -> Vec<(String, Template)> {
+pub(super) fn fields(reader: &mut Reader, path: &str, fields: &IndexMap<String, String>) -> Vec<(String, Template)> {
     fields
         .iter()
         .filter_map(|(name, text)| Some((name.clone(), reader.template(&format!("{path}.{name}"), text)?)))
@@ -138,48 +128,6 @@ fn headers(reader: &mut Reader, path: &str, headers: &IndexMap<String, String>) 
         read.push((name, written.clone(), template));
     }
     read
-}
-
-impl Body {
-    fn read(reader: &mut Reader, path: &str, request: &RequestStep) -> Self {
-        let given = [request.json.is_some(), request.form.is_some(), request.text.is_some()];
-        if given.iter().filter(|is| **is).count() > 1 {
-            reader.fault(path, "give one of json, form and text");
-        }
-        if let Some(value) = &request.json {
-            return JsonTemplate::read(reader, &format!("{path}.json"), value).map_or(Self::None, Self::Json);
-        }
-        if let Some(given) = &request.form {
-            return Self::Form(fields(reader, &format!("{path}.form"), given));
-        }
-        let text = request.text.as_deref();
-        text.and_then(|text| reader.template(&format!("{path}.text"), text)).map_or(Self::None, Self::Text)
-    }
-}
-
-impl JsonTemplate {
-    fn read(reader: &mut Reader, path: &str, value: &Value) -> Option<Self> {
-        Some(match value {
-            Value::String(text) => {
-                let template = reader.template(path, text)?;
-                match template.as_literal() {
-                    Some(_) => Self::Literal(value.clone()),
-                    None => Self::Text(template),
-                }
-            }
-            Value::Array(items) => {
-                let items = items.iter().enumerate();
-                Self::List(items.filter_map(|(n, item)| Self::read(reader, &format!("{path}[{n}]"), item)).collect())
-            }
-            Value::Object(map) => {
-                let fields = map.iter();
-                let read = fields
-                    .filter_map(|(key, item)| Some((key.clone(), Self::read(reader, &format!("{path}.{key}"), item)?)));
-                Self::Object(read.collect())
-            }
-            scalar => Self::Literal(scalar.clone()),
-        })
-    }
 }
 
 /// Reads a whole URL that a request may go to.

@@ -1,15 +1,12 @@
 //! Requests made of data: from templates to what is sent.
 
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use percent_encoding::utf8_percent_encode;
-use serde_json::Value;
 use url::Url;
 
 use super::RequestSpec;
-use super::compile::{Body, CompiledRequest, JsonTemplate, Target, checked_url};
+use super::compile::{CompiledRequest, Target, checked_url};
 use crate::job::StepError;
-use crate::limits;
 use crate::template::{self, RenderError, Scope};
 
 /// Why a request could not be made of the data: which field of the step, where in it, and what is wrong.
@@ -18,7 +15,8 @@ use crate::template::{self, RenderError, Scope};
 pub struct RenderFault {
     /// The field of the step: `path`, `headers.X-Name`, `json.items[0].title`.
     pub field: String,
-    /// Dotted slug: `template.unknown_pill`, `template.failed`, `request.url`, `request.too_large`.
+    /// Dotted slug: `template.unknown_pill`, `template.failed`, `request.url`, `request.body`,
+    /// `request.too_large`.
     pub code: &'static str,
     /// Where in the field, in characters from 1, when a template is at fault.
     pub column: Option<usize>,
@@ -29,7 +27,7 @@ pub struct RenderFault {
 }
 
 impl RenderFault {
-    fn of(field: impl Into<String>, error: &RenderError) -> Self {
+    pub(super) fn of(field: impl Into<String>, error: &RenderError) -> Self {
         Self {
             field: field.into(),
             code: error.code(),
@@ -39,7 +37,7 @@ impl RenderFault {
         }
     }
 
-    fn new(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
         Self { field: field.into(), code, column: None, pill: None, message: message.into() }
     }
 }
@@ -72,7 +70,7 @@ impl CompiledRequest {
         if let Some(content_type) = content_type
             && !self.headers.iter().any(|(name, ..)| name == CONTENT_TYPE)
         {
-            headers.push((CONTENT_TYPE, HeaderValue::from_static(content_type)));
+            headers.push((CONTENT_TYPE, content_type));
         }
         Ok(RequestSpec { method: self.method.clone(), url, headers, body: body.into() })
     }
@@ -141,54 +139,4 @@ fn join(base: &Url, rendered: &str) -> Option<Url> {
     url.set_fragment(None);
     let inside = url.path().strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     (inside && url.origin() == base.origin()).then_some(url)
-}
-
-impl Body {
-    /// The bytes, and what they are.
-    fn render(&self, scope: &Scope) -> Result<(Vec<u8>, Option<&'static str>), RenderFault> {
-        match self {
-            Self::None => Ok((Vec::new(), None)),
-            Self::Json(json) => {
-                let mut room = usize::try_from(limits::BODY_MAX_BYTES).unwrap_or(usize::MAX);
-                let value = json.render("json", scope, &mut room)?;
-                Ok((value.to_string().into_bytes(), Some("application/json")))
-            }
-            Self::Form(fields) => {
-                let mut form = url::form_urlencoded::Serializer::new(String::new());
-                for (name, template) in fields {
-                    let value = template.render_text(scope).map_err(|e| RenderFault::of(format!("form.{name}"), &e))?;
-                    form.append_pair(name, &value);
-                }
-                Ok((form.finish().into_bytes(), Some("application/x-www-form-urlencoded")))
-            }
-            Self::Text(template) => {
-                let text = template.render_text(scope).map_err(|e| RenderFault::of("text", &e))?;
-                Ok((text.into_bytes(), Some("text/plain; charset=utf-8")))
-            }
-        }
-    }
-}
-
-impl JsonTemplate {
-    /// The value; `room` is how much memory values of pills may still take, together.
-    fn render(&self, field: &str, scope: &Scope, room: &mut usize) -> Result<Value, RenderFault> {
-        match self {
-            Self::Literal(value) => Ok(value.clone()),
-            Self::Text(template) => {
-                let value = template.render_value(scope).map_err(|e| RenderFault::of(field, &e))?;
-                *room = room.checked_sub(template::weight(&value, *room)).ok_or_else(|| {
-                    RenderFault::new(field, "request.too_large", "the body would take more than 64 MiB")
-                })?;
-                Ok(value)
-            }
-            Self::List(items) => {
-                items.iter().enumerate().map(|(n, item)| item.render(&format!("{field}[{n}]"), scope, room)).collect()
-            }
-            Self::Object(fields) => fields
-                .iter()
-                .map(|(key, item)| Ok((key.clone(), item.render(&format!("{field}.{key}"), scope, room)?)))
-                .collect::<Result<serde_json::Map<_, _>, _>>()
-                .map(Value::Object),
-        }
-    }
 }

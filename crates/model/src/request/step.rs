@@ -2,7 +2,8 @@
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::name::Name;
 use crate::units::Duration;
@@ -34,9 +35,19 @@ pub struct RequestStep {
     /// A form body, fields in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<IndexMap<String, String>>,
+    /// A `multipart/form-data` body (RFC 7578), parts in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multipart: Option<Vec<PartSpec>>,
+    /// An XML body: a tree (`@name` attributes, `#text`, lists for repeated elements), or a text whose pills are
+    /// escaped; one whole pill may hold either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xml: Option<serde_json::Value>,
     /// A text body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// A body of bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<RawSpec>,
     /// What the answer is read as; left out: JSON or XML where the answer says so, else text, else
     /// bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +58,71 @@ pub struct RequestStep {
     /// Longest time for the whole exchange, in place of the connection's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+}
+
+/// A part of a multipart body: a field, or with a `filename` a file. One of `text`, `json` and `raw` is its content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartSpec {
+    /// The name of the field; may stand in several parts.
+    pub name: String,
+    /// The name of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+    /// What the content is; left out: nothing for a field of text, else by the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// A text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// JSON; a text in it that is one whole pill keeps the value's type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<serde_json::Value>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<RawSpec>,
+}
+
+/// Bytes: one whole pill that holds them, or `{base64: …}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RawSpec {
+    /// A pill: the body of an answer that was read as `raw`, of an event of an endpoint of bytes, or a text.
+    Pill(String),
+    /// Written out.
+    Base64(Base64Spec),
+}
+
+/// Bytes as base64 (RFC 4648), with or without padding; white space is skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Base64Spec {
+    /// The text; may hold pills.
+    pub base64: String,
+}
+
+impl<'de> Deserialize<'de> for RawSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PillOrBase64;
+
+        impl<'de> Visitor<'de> for PillOrBase64 {
+            type Value = RawSpec;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a pill or {base64: …}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawSpec, E> {
+                Ok(RawSpec::Pill(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawSpec, A::Error> {
+                Base64Spec::deserialize(de::value::MapAccessDeserializer::new(map)).map(RawSpec::Base64)
+            }
+        }
+
+        deserializer.deserialize_any(PillOrBase64)
+    }
 }
 
 /// What an answer is read as.

@@ -66,7 +66,9 @@ async fn a_coding_that_nobody_asked_for_is_handed_on() {
 #[tokio::test]
 async fn what_is_not_packed_as_it_says_is_an_error() {
     let whole = gzip(b"hello hello hello");
-    for (body, reason) in [(b"plain text and no more".to_vec(), "invalid gzip header"), (whole[..20].to_vec(), "it ends early")] {
+    for (body, reason) in
+        [(b"plain text and no more".to_vec(), "invalid gzip header"), (whole[..20].to_vec(), "it ends early")]
+    {
         let error = read("content-encoding: gzip\r\n", body).await.unwrap_err();
         assert_eq!((error.code(), error.reached()), ("outbound.encoding", Reached::Yes));
         let text = error.description();
