@@ -153,7 +153,7 @@ fn ended(mut rest: impl BufRead, unpacked: Option<Vec<u8>>) -> io::Result<Option
 
 /// Everything that a stream gives; nothing when it is more than `max` bytes.
 fn read(mut stream: impl Read, max: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut body = Vec::new();
+    let mut body: Vec<u8> = Vec::new();
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         let size = match stream.read(&mut piece) {
@@ -164,6 +164,10 @@ fn read(mut stream: impl Read, max: usize) -> io::Result<Option<Vec<u8>>> {
         };
         if size > max - body.len() {
             return Ok(None);
+        }
+        if body.capacity() - body.len() < size {
+            // Doubled, but never beyond what it may become.
+            body.reserve_exact(body.len().max(PIECE_BYTES).min(max - body.len()));
         }
         body.extend_from_slice(&piece[..size]);
     }
