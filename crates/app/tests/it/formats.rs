@@ -34,7 +34,7 @@ fn xml_comes_in_is_seen_by_pills_and_fills_a_table() {
         method: POST
         path: /orders/{{ trigger.body.order['@id'] }}
         json:
-          skus: \"{{ trigger.body.order.item | pluck('@sku') }}\"
+          skus: \"{{ trigger.body.order.item | list | pluck('@sku') }}\"
           all: \"{{ trigger.body }}\"
 ";
     let (server, path) = server_with("xml", &upstream, steps);
