@@ -4,6 +4,7 @@ import base64
 import json
 import time
 import uuid
+from xml.etree import ElementTree
 
 import pytest
 
@@ -272,12 +273,139 @@ def test_answers_are_read_as_they_are(bench):
     job = bench.run({"method": "GET", "path": "/html", "response": "json"})
     assert (job["status"], job["error"]["code"]) == ("failed", "response.unreadable")
 
-    # No encoding is accepted, and the request says so. What comes compressed all the same is not read as if it
-    # were text.
-    for compressed in ("gzip", "deflate", "brotli"):
-        job = bench.run({"method": "GET", "path": f"/{compressed}", "response": "json"})
-        assert (job["status"], job["error"]["code"]) == ("failed", "response.unreadable")
-        assert pairs(job["steps"][0]["input"]["headers"])["accept-encoding"] == "identity"
+
+def test_packed_answers_are_unpacked(bench):
+    for path, word in (("gzip", "gzipped"), ("deflate", "deflated"), ("brotli", "brotli")):
+        (step,) = succeeded(bench.run({"method": "GET", "path": f"/{path}", "response": "json"}))
+        assert step["output"]["body"][word] is True
+        # The headers stay as they came, and so does what was asked for.
+        assert pairs(step["output"]["headers"])["content-encoding"] == {"brotli": "br"}.get(path, path)
+        assert pairs(step["input"]["headers"])["accept-encoding"] == "gzip, br, zstd"
+
+
+def fetched(bench, target):
+    """What an ordinary client gets."""
+    return Caller(bench.httpbin.url).call("GET", target)[2]
+
+
+def test_characters_of_every_script_survive(bench):
+    (step,) = succeeded(bench.run({"method": "GET", "path": "/encoding/utf8"}))
+    text = step["output"]["body"]
+    assert text == fetched(bench, "/encoding/utf8").decode()
+    assert all(c in text for c in "∮ლЗ⠑ท☺█")
+
+
+def test_xml_becomes_a_tree_and_goes_back(bench):
+    steps = [
+        {"method": "GET", "path": "/xml"},
+        {"method": "POST", "path": "/anything/back", "xml": "{{ steps.s0.body }}"},
+        {"method": "POST", "path": "/anything/new", "xml": {"a": {"@t": "{{ steps.s0.body.slideshow['@title'] }}", "s": "{{ trigger.body.awkward }}"}}},
+        {"method": "POST", "path": "/anything/text", "xml": "<a t='{{ trigger.body.awkward }}'>{{ trigger.body.awkward }}</a>"},
+    ]
+    read, back, new, text = succeeded(bench.run(*steps, event={"awkward": AWKWARD}))
+    show = read["output"]["body"]["slideshow"]
+    assert show["@title"] == "Sample Slide Show"
+    assert [slide["title"] for slide in show["slide"]] == ["Wake up to WonderWidgets!", "Overview"]
+    assert show["slide"][1]["item"][0] == {"#text": ["Why ", " are great"], "em": "WonderWidgets", "#order": ["#text", "em", "#text"]}
+
+    def canonical(text):
+        return ElementTree.canonicalize(text, strip_text=True)
+
+    # A parser that is not ours finds the same document.
+    assert canonical(back["output"]["body"]["data"]) == canonical(fetched(bench, "/xml").decode())
+    assert pairs(back["output"]["body"]["headers"].items())["content-type"] == "application/xml"
+    made = ElementTree.fromstring(new["output"]["body"]["data"])
+    assert (made.get("t"), made.find("s").text) == ("Sample Slide Show", AWKWARD)
+    made = ElementTree.fromstring(text["output"]["body"]["data"])
+    assert (made.get("t"), made.text) == (AWKWARD, AWKWARD)
+
+
+def test_multipart_arrives_as_fields_and_files(bench):
+    steps = [
+        {"method": "GET", "path": "/image/png", "response": "raw"},
+        {
+            "method": "POST",
+            "path": "/anything/upload",
+            "multipart": [
+                {"name": "title", "text": "{{ trigger.body.awkward }}"},
+                {"name": "title", "text": "again"},
+                {"name": "meta", "filename": "meta.json", "json": {"n": "{{ trigger.body.n }}"}},
+                {"name": "picture", "filename": "{{ trigger.body.awkward }}.png", "content_type": "image/png", "raw": "{{ steps.s0.body }}"},
+                {"name": "bytes", "filename": "b", "raw": {"base64": "/wD+"}},
+                {"name": "note", "filename": "note.txt", "text": "line\r\nline"},
+            ],
+        },
+    ]
+    _, step = succeeded(bench.run(*steps, event={"awkward": AWKWARD, "n": 9007199254740993}))
+    echo = step["output"]["body"]
+    assert echo["form"] == {"title": [AWKWARD, "again"]}
+    picture = fetched(bench, "/image/png")
+    assert echo["files"] == {
+        "meta": '{"n":9007199254740993}',
+        "picture": "data:image/png;base64," + base64.b64encode(picture).decode(),
+        "bytes": "data:application/octet-stream;base64,/wD+",
+        "note": "line\r\nline",
+    }
+    # The record shows every part as what it is.
+    shown = step["input"]["body"]
+    assert shown["parts"][0]["text"] == AWKWARD
+    assert base64.b64decode(shown["parts"][3]["base64"]) == picture
+    assert shown["size"] == int(pairs(step["input"]["headers"])["content-length"])
+
+
+def test_bytes_travel_unchanged(bench):
+    steps = [
+        {"method": "GET", "path": "/stream-bytes/70000?seed=3&chunk_size=999", "response": "raw"},
+        {"method": "PUT", "path": "/anything/raw", "raw": "{{ steps.s0.body }}"},
+        {"method": "PUT", "path": "/anything/typed", "raw": {"base64": "AAEC/w"}, "headers": {"Content-Type": "image/x-none"}},
+    ]
+    _, raw, typed = succeeded(bench.run(*steps))
+    wanted = fetched(bench, "/stream-bytes/70000?seed=3&chunk_size=999")
+    head = "data:application/octet-stream;base64,"
+    # The echo is longer than the history keeps, so it is cut there.
+    assert raw["output"]["body"]["cut"] is True
+    assert head + base64.b64encode(wanted).decode()[:1000] in raw["output"]["body"]["text"]
+    assert raw["input"]["body"]["size"] == 70000
+    assert typed["output"]["body"]["data"] == head + "AAEC/w=="
+    assert pairs(typed["output"]["body"]["headers"].items())["content-type"] == "image/x-none"
+
+
+def test_nothing_is_null(bench):
+    steps = [
+        {"method": "GET", "path": "/status/204", "response": "json"},
+        {"method": "HEAD", "path": "/json", "response": "json"},
+        {"method": "GET", "path": "/etag/one", "headers": {"If-None-Match": '"one"'}, "response": "json"},
+        {"method": "GET", "path": "/bytes/0", "response": "xml"},
+        {"method": "POST", "path": "/anything/all", "json": ["{{ steps.s0.body }}", "{{ steps.s1.body }}", "{{ steps.s2.body }}", "{{ steps.s2.status }}", "{{ steps.s3.body }}"]},
+    ]
+    echo = succeeded(bench.run(*steps))[-1]["output"]["body"]
+    assert echo["json"] == [None, None, None, 304, None]
+
+
+def test_answers_that_come_in_pieces(bench):
+    steps = [
+        {"method": "GET", "path": "/drip?duration=1&numbytes=5&delay=0", "response": "text"},
+        {"method": "GET", "path": "/stream/3"},
+    ]
+    drip, stream = succeeded(bench.run(*steps))
+    assert drip["output"]["body"] == "*****"
+    # It says JSON and is lines of JSON: then it is text, unless the step insists.
+    assert [json.loads(line)["id"] for line in stream["output"]["body"].splitlines()] == [0, 1, 2]
+    job = bench.run({"method": "GET", "path": "/stream/3", "response": "json"})
+    assert job["error"]["code"] == "response.unreadable"
+
+
+def test_an_answer_that_drips_too_long(bench):
+    step = {"connection": "hasty", "method": "GET", "path": "/drip?duration=5&numbytes=5&delay=0", "response": "text"}
+    job_id = bench.start_job(step)
+
+    def failed_once():
+        (step,) = bench.server.job(job_id)["steps"] or [{}]
+        return step.get("error")
+
+    error = eventually(failed_once, 20)
+    assert error["code"] == "outbound.timeout" and "reading the body" in error["description"]
+    bench.server.api("POST", f"/api/v1/jobs/{job_id}/cancel")
 
 
 def test_a_later_step_uses_an_earlier_answer(bench):

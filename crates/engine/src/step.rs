@@ -10,9 +10,9 @@ use linkspan_model::account::{AccountSpec, Credential};
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::hops::HEADER as HOPS_HEADER;
 use linkspan_model::job::{JobStatus, StepError, StepRun};
-use linkspan_model::recipe::{CompiledStep, Effect};
-use linkspan_model::request::{RequestSpec, SentRequest};
-use linkspan_model::response::read;
+use linkspan_model::recipe::CompiledStep;
+use linkspan_model::request::{Effect, RequestSpec, SentRequest};
+use linkspan_model::response::{self, Answer};
 use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision};
 use linkspan_model::template::{Scope, headers_value};
 use linkspan_model::{Name, Timestamp, limits};
@@ -242,6 +242,7 @@ fn send_options(connection: &ConnectionSpec, timeout: Option<Duration>) -> SendO
         } else {
             RedirectScope::Anywhere
         },
+        header_case: connection.header_case.unwrap_or_default(),
     }
 }
 
@@ -253,7 +254,8 @@ fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchang
     let input = shown_input(&exchange.sent);
     let status = exchange.status.as_u16();
     let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let body = read(step.response, content_type, &exchange.body);
+    let packed = exchange.undecoded.as_deref();
+    let body = response::read(step.response, Answer { status, content_type, packed, body: &exchange.body });
     let headers = headers_value(
         exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
     );
@@ -271,7 +273,8 @@ fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchang
         output["size"] = shown.size.into();
     }
     let (result, outcome) = match body {
-        _ if !exchange.status.is_success() => {
+        // Only a request with a condition is answered 304, and then that is what it asked for.
+        _ if !exchange.status.is_success() && exchange.status != http::StatusCode::NOT_MODIFIED => {
             let retry_after = exchange
                 .headers
                 .get(http::header::RETRY_AFTER)
@@ -302,7 +305,7 @@ fn not_answered(connection: &ConnectionSpec, failure: Failed) -> Attempt {
         (true, Reached::Maybe | Reached::Yes) => Some(Outcome::SentNoAnswer),
     };
     let outcome = match error.kind {
-        SendErrorKind::Malformed { .. } => Some(Outcome::BadAnswer),
+        SendErrorKind::Malformed { .. } | SendErrorKind::Encoding { .. } => Some(Outcome::BadAnswer),
         _ => outcome,
     };
     Attempt { input: shown_input(&sent), output: None, result: Err(shown), outcome }

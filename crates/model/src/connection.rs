@@ -35,9 +35,24 @@ pub struct ConnectionSpec {
     /// Redirects that are followed, each re-checked like the first address. Default 0, at most 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirects: Option<u8>,
+    /// How names of headers are written over HTTP/1: `lower`, the default, or `title` (`X-Api-Key`) for servers
+    /// that are particular about it. HTTP/2 knows lower case only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_case: Option<HeaderCase>,
     /// Limits of this connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ConnectionLimits>,
+}
+
+/// How names of headers are written over HTTP/1; they mean the same (RFC 9110, section 5.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HeaderCase {
+    /// `x-api-key`.
+    #[default]
+    Lower,
+    /// `X-Api-Key`.
+    Title,
 }
 
 /// Longest times of the stages of an exchange.

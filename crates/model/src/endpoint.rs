@@ -34,6 +34,8 @@ pub struct EndpointSpec {
 pub enum Format {
     /// RFC 8259; a body that does not parse is refused with 400 and kept among the refusals.
     Json,
+    /// XML 1.0 without a document type; what does not parse is refused with 400 and kept among the refusals.
+    Xml,
     /// `application/x-www-form-urlencoded`.
     Form,
     /// UTF-8 text.

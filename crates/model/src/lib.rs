@@ -4,6 +4,7 @@
 //! result depends only on its arguments. No async, no I/O, no clock and no environment.
 
 pub mod account;
+pub mod charset;
 pub mod connection;
 pub mod destination;
 pub mod document;
@@ -16,6 +17,7 @@ pub mod job;
 pub mod limits;
 pub mod name;
 pub mod naming;
+mod reader;
 pub mod recipe;
 pub mod request;
 pub mod response;
@@ -29,6 +31,7 @@ pub mod time;
 pub mod tree;
 pub mod units;
 pub mod verify;
+pub mod xml;
 
 pub use document::{Document, Kind, Spec};
 pub use fault::Fault;

@@ -1,9 +1,21 @@
-//! Requests that are ready to send, and what came of them.
+//! Requests: as documents write them, with their templates read, made of data, and what came of them.
+//!
+//! Rendering a request gives one that stays below the connection's base URL and on its origin.
+
+mod body;
+mod compile;
+pub mod multipart;
+mod render;
+mod step;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+pub use self::compile::CompiledRequest;
+pub use self::render::RenderFault;
+pub use self::step::{Base64Spec, Effect, PartSpec, RawSpec, RequestStep, ResponseFormat};
 
 /// A request with nothing left to render: what `outbound` sends.
 #[derive(Debug, Clone)]
@@ -53,7 +65,28 @@ pub struct ShownBody {
     /// The body as base64, when it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base64: Option<String>,
+    /// The parts of a multipart body, in place of text and base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Vec<ShownPart>>,
     /// Size of the whole body in bytes.
+    pub size: u64,
+    /// Whether only the beginning is shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+}
+
+/// A part of a multipart body, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShownPart {
+    /// The lines of its head: Content-Disposition with name and filename, Content-Type.
+    pub headers: Vec<(String, String)>,
+    /// The content as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The content as base64, when it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// Size of the whole content in bytes.
     pub size: u64,
     /// Whether only the beginning is shown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -79,3 +112,6 @@ pub struct Timings {
     /// The whole exchange.
     pub total_us: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::limits;
-use crate::recipe::Effect;
+use crate::request::Effect;
 use crate::time::Timestamp;
 
 /// First wait; every further one may be twice as long.

@@ -21,7 +21,7 @@ use crate::id::EventId;
 use crate::naming::{column_name, free_name};
 use crate::sync::SyncFormat;
 use crate::time::Timestamp;
-use crate::tree;
+use crate::{tree, xml};
 
 /// The columns that every table has: event, element, when it was received, when it was loaded.
 pub const SYSTEM_COLUMNS: [&str; 4] = ["_id", "_index", "_received_at", "_synced_at"];
@@ -147,6 +147,25 @@ pub fn rows(id: EventId, received_at: Timestamp, body: &[u8], format: SyncFormat
             Err(error) => whole(text.to_owned(), Some(error.into())),
         },
     }
+}
+
+/// The row of an event whose body is XML: attributes, children and text of the root element, as
+/// [`crate::xml`] gives them. What has no tree stands whole in `payload`.
+#[must_use]
+pub fn xml_rows(id: EventId, received_at: Timestamp, content_type: Option<&str>, body: &[u8]) -> Rows {
+    let unparsed = match xml::read(content_type, body) {
+        Ok(tree) => {
+            let root = tree.as_object().and_then(|tree| tree.values().next()).cloned().unwrap_or_default();
+            let shaped = rows(id, received_at, root.to_string().as_bytes(), SyncFormat::Unpacked);
+            match shaped.unparsed {
+                None => return shaped,
+                Some(unparsed) => unparsed,
+            }
+        }
+        Err(error) => error.into(),
+    };
+    let whole = rows(id, received_at, body, SyncFormat::Packed);
+    Rows { unparsed: whole.unparsed.or(Some(unparsed)), ..whole }
 }
 
 /// The cells of each row of a JSON text.
@@ -393,6 +412,28 @@ mod tests {
     fn any_type() -> impl Strategy<Value = ColumnType> {
         use ColumnType::{Bool, Decimal, Int, Json, Null, Text};
         prop::sample::select(vec![Null, Bool, Int, Decimal, Json, Text])
+    }
+
+    #[test]
+    fn xml_gives_the_fields_of_its_root() {
+        let xml = |body: &[u8]| xml_rows(of(b"", SyncFormat::Packed).rows[0].id, AT, None, body);
+        let rows = xml(b"<order id='7'><total>1.50</total><item>a</item><item>b</item></order>");
+        let cells: Vec<_> = rows.rows[0].cells.iter().map(|(key, cell)| (key.as_str(), cell.clone())).collect();
+        assert_eq!(
+            cells,
+            [
+                ("@id", Cell::Text("7".to_owned())),
+                ("total", Cell::Text("1.50".to_owned())),
+                ("item", Cell::Json("[\"a\",\"b\"]".to_owned())),
+            ]
+        );
+        assert_eq!((rows.rows.len(), rows.unparsed), (1, None));
+        assert_eq!(xml(b"<a>x</a>").rows[0].cells[PAYLOAD], Cell::Text("x".to_owned()));
+        let deep = "<a>".repeat(70) + &"</a>".repeat(70);
+        let rows = xml(deep.as_bytes());
+        assert_eq!(rows.rows[0].cells[PAYLOAD], Cell::Text(deep));
+        assert_eq!(rows.unparsed, Some(tree::TreeError::TooDeep.into()));
+        assert_eq!(xml(b"<a>\xe9</a>").unparsed, Some(Unparsed::Bytes));
     }
 
     proptest! {

@@ -146,6 +146,18 @@ impl Template {
     /// # Errors
     /// Where and why a pill gives nothing.
     pub fn render_text(&self, scope: &Scope) -> Result<String, RenderError> {
+        self.render_escaped(scope, |text| Ok(text.to_owned()))
+    }
+
+    /// What it gives as text, with every pill passed through `escape`.
+    ///
+    /// # Errors
+    /// As [`Template::render_text`], and when `escape` says that a pill's text cannot stand there.
+    pub(crate) fn render_escaped(
+        &self,
+        scope: &Scope,
+        escape: impl Fn(&str) -> Result<String, String>,
+    ) -> Result<String, RenderError> {
         let mut out = String::new();
         for part in &self.parts {
             match part {
@@ -155,7 +167,9 @@ impl Template {
                     if filters::weight(value, CONTAINER_WEIGHT) > CONTAINER_WEIGHT {
                         return Err(too_long(program.column));
                     }
-                    append(&mut out, &filters::text_of(value), program.column)
+                    let text =
+                        escape(&filters::text_of(value)).map_err(|reason| RenderError::new(program.column, reason))?;
+                    append(&mut out, &text, program.column)
                 })?,
             }
         }

@@ -1,4 +1,4 @@
-//! Bodies as trees of values: JSON, forms and query strings.
+//! Bodies as trees of values: JSON, XML, forms and query strings.
 //!
 //! Numbers keep their text. Depth and number of values are counted before anything is built, because the
 //! tree of a small hostile body can take a hundred times its size.
@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::endpoint::Format;
 use crate::limits;
+use crate::xml;
 
 /// Why bytes have no tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum TreeError {
     /// Not JSON.
     #[error("not JSON: {0}")]
     NotJson(String),
+    /// Not XML.
+    #[error("not XML: {0}")]
+    NotXml(String),
     /// Brackets within brackets beyond [`limits::TREE_DEPTH`].
     #[error("deeper than {} levels", limits::TREE_DEPTH)]
     TooDeep,
@@ -65,9 +69,15 @@ pub fn measure(json: &[u8]) -> Result<(), TreeError> {
 /// # Errors
 /// When it is not JSON, too deep or too large.
 pub fn parse_json(bytes: &[u8]) -> Result<Value, TreeError> {
-    let bytes = without_bom(bytes);
-    measure(bytes)?;
-    serde_json::from_slice(bytes).map_err(|error| TreeError::NotJson(error.to_string()))
+    let text = std::str::from_utf8(without_bom(bytes))
+        .map_err(|error| TreeError::NotJson(format!("not UTF-8 from byte {} on", error.valid_up_to())))?;
+    json_text(text)
+}
+
+/// Reads JSON that is text already.
+pub(crate) fn json_text(text: &str) -> Result<Value, TreeError> {
+    measure(text.as_bytes())?;
+    serde_json::from_str(text).map_err(|error| TreeError::NotJson(error.to_string()))
 }
 
 /// The same bytes without a UTF-8 byte order mark.
@@ -112,6 +122,7 @@ pub fn event_body(format: Option<Format>, content_type: Option<&str>, body: &[u8
     }
     match format {
         Some(Format::Json) => parse_json(body),
+        Some(Format::Xml) => xml::read(content_type, body),
         Some(Format::Form) => Ok(parse_form(body)),
         Some(Format::Bytes) => Ok(base64(body)),
         Some(Format::Text | Format::Query) => Ok(text(body)),
@@ -187,6 +198,9 @@ mod tests {
             (None, None, b"\xff", json!({"base64": "/w=="})),
             (Some(Format::Json), form, b"1", json!(1)),
             (Some(Format::Text), None, b"{}", json!("{}")),
+            (Some(Format::Xml), None, b"<a>1</a>", json!({"a": "1"})),
+            (Some(Format::Xml), Some("text/xml; charset=latin1"), b"<a>\xe9</a>", json!({"a": "é"})),
+            (None, None, b"<a>1</a>", json!("<a>1</a>")),
             (Some(Format::Bytes), None, b"a", json!({"base64": "YQ=="})),
         ] {
             assert_eq!(event_body(format, content_type, body).unwrap(), expected, "{format:?} {body:?}");

@@ -15,21 +15,23 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
-    LOCATION, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    LOCATION, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
 use linkspan_model::request::{ReceivedResponse, RequestSpec, SentRequest, Timings};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use url::Url;
 
 use crate::auth::Credentials;
+use crate::coding::{self, Unreadable};
 use crate::connector::{ConnectError, ConnectionId, Connector, Guard, Resolver, in_words};
 use crate::error::{SendError, SendErrorKind, Timeout};
 use crate::policy::Policy;
@@ -60,7 +62,7 @@ const PERSONAL: &[HeaderName] = &[AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
 
 pub(crate) type Pool = Client<Connector, Upload>;
 
-pub(crate) fn pool(guard: Guard, resolver: Resolver, roots: Roots) -> Pool {
+pub(crate) fn pool(connector: Connector, case: HeaderCase) -> Pool {
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -68,17 +70,20 @@ pub(crate) fn pool(guard: Guard, resolver: Resolver, roots: Roots) -> Pool {
         .pool_max_idle_per_host(POOL_PER_ORIGIN)
         .http1_max_headers(limits::HEADERS_MAX)
         .http1_max_buf_size(usize::try_from(HEAD_MAX_BYTES).unwrap_or(usize::MAX))
+        .http1_title_case_headers(case == HeaderCase::Title)
         .http2_max_header_list_size(HEAD_MAX_BYTES)
         // A silent network would hold a shared connection until the system gives up, minutes later.
         .http2_keep_alive_interval(Duration::from_secs(20))
         .http2_keep_alive_timeout(Duration::from_secs(10))
-        .build(Connector::new(guard, resolver, roots))
+        .build(connector)
 }
 
 /// The client for everything that documents name. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     pool: Pool,
+    /// For connections that want names of headers in title case: the library decides that for a whole pool.
+    title_case: Pool,
 }
 
 /// Limits of one exchange.
@@ -93,12 +98,14 @@ pub struct SendOptions {
     pub first_byte: Duration,
     /// Longest time for the whole exchange, redirects included. Default 30 s.
     pub total: Duration,
-    /// Longest body of the answer in bytes. Default 10 MiB.
+    /// Longest body of the answer in bytes, as received and unpacked. Default 10 MiB.
     pub response_max_bytes: u64,
     /// Redirects that are followed, at most 5. With 0, the default, a redirect is an answer like others.
     pub redirects: u8,
     /// Where redirects may lead.
     pub redirect_scope: RedirectScope,
+    /// How names of headers are written over HTTP/1.
+    pub header_case: HeaderCase,
 }
 
 /// Where redirects may lead.
@@ -121,6 +128,7 @@ impl Default for SendOptions {
             response_max_bytes: limits::RESPONSE_DEFAULT_BYTES,
             redirects: 0,
             redirect_scope: RedirectScope::default(),
+            header_case: HeaderCase::default(),
         }
     }
 }
@@ -134,8 +142,10 @@ pub struct Exchange {
     pub status: StatusCode,
     /// The answer's headers as received.
     pub headers: HeaderMap,
-    /// The answer's body as received.
+    /// The answer's body, unpacked.
     pub body: Bytes,
+    /// The content coding of the body, when it is one that is not undone here; `body` is then as received.
+    pub undecoded: Option<String>,
     /// How long it took.
     pub timings: Timings,
     /// The answer for the history: secrets masked, body cut.
@@ -161,7 +171,8 @@ impl Outbound {
     /// A client behind this policy.
     #[must_use]
     pub fn with(policy: Policy, resolver: Resolver, roots: Roots) -> Self {
-        Self { pool: pool(Guard::Policy(Arc::new(policy)), resolver, roots) }
+        let connector = Connector::new(Guard::Policy(Arc::new(policy)), resolver, roots);
+        Self { pool: pool(connector.clone(), HeaderCase::Lower), title_case: pool(connector, HeaderCase::Title) }
     }
 
     /// Sends a request and reads its whole answer, whatever its status.
@@ -176,7 +187,11 @@ impl Outbound {
     ) -> Result<Exchange, Box<Failed>> {
         let started = Instant::now();
         let deadline = started + options.total;
-        let mut hop = Hop::first(spec, credentials);
+        let mut hop = Hop::first(spec, credentials, options.header_case);
+        let pool = match options.header_case {
+            HeaderCase::Lower => &self.pool,
+            HeaderCase::Title => &self.title_case,
+        };
         loop {
             let fail = |kind, hop: &Hop| {
                 let error = SendError::new(kind, hop.host(credentials), hop.redirects);
@@ -191,10 +206,12 @@ impl Outbound {
             *request.method_mut() = hop.method.clone();
             *request.uri_mut() = uri;
             *request.headers_mut() = hop.headers.clone();
-            let answer = head(&self.pool, request, hop.body.clone(), options, deadline)
-                .await
-                .map_err(|kind| fail(kind, &hop))?;
+            let answer =
+                head(pool, request, hop.body.clone(), options, deadline).await.map_err(|kind| fail(kind, &hop))?;
 
+            if answer.response.version() >= Version::HTTP_2 {
+                hop.case = HeaderCase::Lower;
+            }
             if options.redirects > 0 {
                 let max = options.redirects.min(limits::REDIRECTS_MAX);
                 match hop.redirect(&answer.response, max, options.redirect_scope, credentials) {
@@ -213,13 +230,18 @@ impl Outbound {
             let body = read(body, status, timings, options.response_max_bytes, options.total, deadline)
                 .await
                 .map_err(|kind| fail(kind, &hop))?;
+            let (body, undecoded) = unpack(body, &parts.headers, status, options.response_max_bytes)
+                .await
+                .map_err(|kind| fail(kind, &hop))?;
             timings.total_us = micros(started.elapsed());
-            let received = shown::response(status, &parts.headers, &body, credentials.masker());
+            let is_packed = undecoded.is_some();
+            let received = shown::response(status, &parts.headers, &body, is_packed, credentials.masker());
             return Ok(Exchange {
                 sent: hop.shown(credentials),
                 status,
                 headers: parts.headers,
                 body,
+                undecoded,
                 timings,
                 received,
             });
@@ -236,22 +258,25 @@ struct Hop {
     /// Names that a step set although they are ours.
     refused: Option<HeaderName>,
     redirects: u8,
+    /// How names of headers were written, as far as it is known.
+    case: HeaderCase,
 }
 
 impl Hop {
-    fn first(spec: RequestSpec, credentials: &Credentials) -> Self {
+    fn first(spec: RequestSpec, credentials: &Credentials, case: HeaderCase) -> Self {
         let refused = spec.headers.iter().map(|(name, _)| name).find(|name| OURS.contains(name)).cloned();
         let mut headers = HeaderMap::with_capacity(spec.headers.len() + 4);
         for (name, value) in spec.headers {
             headers.append(name, value);
         }
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        // We hand bodies on as they come: what was not asked for need not be unpacked.
-        headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
+        // A part of a packed body cannot be unpacked.
+        let accepted = if headers.contains_key(RANGE) { "identity" } else { coding::ACCEPTED };
+        headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static(accepted));
         credentials.apply(&mut headers);
         let mut url = spec.url;
         url.set_fragment(None);
-        let mut hop = Self { method: spec.method, url, headers, body: spec.body, refused, redirects: 0 };
+        let mut hop = Self { method: spec.method, url, headers, body: spec.body, refused, redirects: 0, case };
         hop.set_length();
         hop
     }
@@ -325,6 +350,7 @@ impl Hop {
             body: self.body.clone(),
             refused: None,
             redirects: self.redirects + 1,
+            case: self.case,
         };
         if becomes_get {
             next.method = Method::GET;
@@ -346,7 +372,13 @@ impl Hop {
     }
 
     fn shown(&self, credentials: &Credentials) -> SentRequest {
-        shown::request(&self.method, &self.url, &self.headers, &self.body, credentials)
+        let mut sent = shown::request(&self.method, &self.url, &self.headers, &self.body, credentials);
+        if self.case == HeaderCase::Title {
+            for (name, _) in &mut sent.headers {
+                *name = shown::title_case(name);
+            }
+        }
+        sent
     }
 }
 
@@ -516,6 +548,34 @@ pub(crate) async fn read(
         joined.extend_from_slice(&piece);
     }
     Ok(if joined.is_empty() { whole } else { joined.freeze() })
+}
+
+/// Undoes the content codings of a body; what the header says, when that is nothing that can be undone.
+async fn unpack(
+    body: Bytes,
+    headers: &HeaderMap,
+    status: StatusCode,
+    max: u64,
+) -> Result<(Bytes, Option<String>), SendErrorKind> {
+    let codings = match coding::codings(headers) {
+        // An answer to HEAD, or 304, names the coding of a body that did not come.
+        _ if body.is_empty() => return Ok((body, None)),
+        Err(undecoded) => return Ok((body, Some(undecoded))),
+        Ok(codings) if codings.is_empty() => return Ok((body, None)),
+        Ok(codings) => codings,
+    };
+    let status = status.as_u16();
+    // Not among the sockets: what a few bytes unpack to takes its time.
+    let unpacked = tokio::task::spawn_blocking(move || coding::unpack(&codings, &body, max)).await;
+    match unpacked {
+        Ok(Ok(body)) => Ok((body.into(), None)),
+        Ok(Err(Unreadable::TooLarge)) => Err(SendErrorKind::TooLarge { status, max }),
+        Ok(Err(Unreadable::Broken { coding, reason })) => {
+            Err(SendErrorKind::Encoding { status, coding: coding.name(), reason })
+        }
+        // The runtime is about to end.
+        Err(error) => Err(SendErrorKind::Reset { status: Some(status), reason: error.to_string() }),
+    }
 }
 
 /// A body that is handed over in pieces and says when.

@@ -63,7 +63,16 @@ pub enum SendErrorKind {
         /// What the parser said.
         reason: String,
     },
-    /// The answer's body is longer than allowed.
+    /// The answer's body is not packed in the way that its header says, or not whole.
+    Encoding {
+        /// The answer's status.
+        status: u16,
+        /// The content coding: `gzip`, `br`.
+        coding: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The answer's body is longer than allowed, as received or unpacked.
     TooLarge {
         /// The answer's status.
         status: u16,
@@ -105,6 +114,7 @@ impl SendError {
             SendErrorKind::Timeout(_) => "outbound.timeout",
             SendErrorKind::NotSent | SendErrorKind::Reset { .. } => "outbound.reset",
             SendErrorKind::Malformed { .. } => "outbound.protocol",
+            SendErrorKind::Encoding { .. } => "outbound.encoding",
             SendErrorKind::TooLarge { .. } => "outbound.too_large",
             SendErrorKind::Redirect(_) => "outbound.redirect",
         }
@@ -128,7 +138,9 @@ impl SendError {
             SendErrorKind::Timeout(Timeout { status, .. })
             | SendErrorKind::Reset { status, .. }
             | SendErrorKind::Malformed { status, .. } => status.map_or(Reached::Maybe, |_| Reached::Yes),
-            SendErrorKind::TooLarge { .. } | SendErrorKind::Redirect(_) => Reached::Yes,
+            SendErrorKind::Encoding { .. } | SendErrorKind::TooLarge { .. } | SendErrorKind::Redirect(_) => {
+                Reached::Yes
+            }
         }
     }
 
@@ -142,7 +154,8 @@ impl SendError {
             | SendErrorKind::NotSent
             | SendErrorKind::Timeout(_)
             | SendErrorKind::Reset { .. }
-            | SendErrorKind::Malformed { .. } => true,
+            | SendErrorKind::Malformed { .. }
+            | SendErrorKind::Encoding { .. } => true,
             SendErrorKind::Invalid(_)
             | SendErrorKind::Refused(_)
             | SendErrorKind::TooLarge { .. }
@@ -195,6 +208,9 @@ impl fmt::Display for SendError {
             SendErrorKind::Reset { status: None, reason } => write!(f, "no answer from {host}: {reason}")?,
             SendErrorKind::Reset { reason, .. } => write!(f, "the answer from {host} broke off: {reason}")?,
             SendErrorKind::Malformed { reason, .. } => write!(f, "the answer from {host} is not valid HTTP: {reason}")?,
+            SendErrorKind::Encoding { coding, reason, .. } => {
+                write!(f, "the answer from {host} cannot be unpacked as {coding}: {reason}")?;
+            }
             SendErrorKind::TooLarge { max, .. } => {
                 write!(f, "the answer from {host} is longer than its limit of {} bytes", grouped(u128::from(*max)))?;
             }
@@ -225,7 +241,7 @@ impl SendError {
             SendErrorKind::Timeout(Timeout { status, .. })
             | SendErrorKind::Reset { status, .. }
             | SendErrorKind::Malformed { status, .. } => *status,
-            SendErrorKind::TooLarge { status, .. } => Some(*status),
+            SendErrorKind::Encoding { status, .. } | SendErrorKind::TooLarge { status, .. } => Some(*status),
             _ => None,
         }
     }

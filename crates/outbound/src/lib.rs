@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod client;
+mod coding;
 mod connector;
 pub mod error;
 pub mod mask;

@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
+use linkspan_model::connection::HeaderCase;
 use linkspan_model::secret::SecretBytes;
 use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
 use crate::client::{AGENT, Pool, SendOptions, head, pool, read};
-use crate::connector::{Guard, Resolver};
+use crate::connector::{Connector, Guard, Resolver};
 use crate::error::{SendError, SendErrorKind};
 use crate::tls::Roots;
 
@@ -42,7 +43,7 @@ impl OperatorClient {
             .filter(|url| url.password().is_none() && url.query().is_none() && url.fragment().is_none())
             .ok_or(OperatorError::Base)?;
         let authorization = token.map(bearer).transpose()?;
-        let pool = pool(Guard::Open, Resolver::System, Roots::system());
+        let pool = pool(Connector::new(Guard::Open, Resolver::System, Roots::system()), HeaderCase::Lower);
         Ok(Self { pool, base, authorization, total })
     }
 

@@ -4,10 +4,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, PROXY_AUTHORIZATION};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use linkspan_model::limits::HISTORY_BODY_BYTES;
-use linkspan_model::request::{ReceivedResponse, SentRequest, ShownBody};
+use linkspan_model::request::multipart::{self, Piece};
+use linkspan_model::request::{ReceivedResponse, SentRequest, ShownBody, ShownPart};
 use linkspan_model::secret::MASK;
 use url::Url;
 
@@ -37,16 +38,56 @@ pub(crate) fn request(
         method: method.to_string(),
         url: masker.mask_text(url.as_str()).into_owned(),
         headers: shown,
-        body: body_of(masker, body),
+        body: parts_of(headers, body)
+            .map(|parts| shown_parts(masker, &parts, size(body)))
+            .or_else(|| body_of(masker, body)),
     }
 }
 
-pub(crate) fn response(status: StatusCode, headers: &HeaderMap, body: &[u8], masker: &Masker) -> ReceivedResponse {
-    let encoded =
-        headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let body = if encoded && !masker.is_empty() && !body.is_empty() {
-        // A compressed body can hold a secret that no search finds: its size is all that is shown.
-        Some(ShownBody { text: None, base64: None, size: size(body), cut: true })
+/// A name as HTTP/1 writes it in title case: every word of it.
+pub(crate) fn title_case(name: &str) -> String {
+    let mut starts = true;
+    name.chars()
+        .map(|c| {
+            let c = if starts { c.to_ascii_uppercase() } else { c };
+            starts = c == '-';
+            c
+        })
+        .collect()
+}
+
+/// The parts of a multipart body.
+fn parts_of<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<Vec<Piece<'a>>> {
+    let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    multipart::split(multipart::boundary_of(content_type)?, body)
+}
+
+/// Each part on its own, so that a picture does not make a text beside it unreadable. Together they show no more
+/// than one body does.
+fn shown_parts(masker: &Masker, parts: &[Piece<'_>], size: u64) -> ShownBody {
+    let mut room = HISTORY_BODY_BYTES;
+    let mut shown = Vec::with_capacity(parts.len());
+    for part in parts {
+        let ShownBody { text, base64, size, cut, .. } = body_up_to(masker, part.content, room);
+        room = room.saturating_sub(part.content.len());
+        let headers = part.headers.iter().map(|(name, value)| (name.clone(), masker.mask_text(value).into_owned()));
+        shown.push(ShownPart { headers: headers.collect(), text, base64, size, cut });
+    }
+    let cut = shown.iter().any(|part| part.cut);
+    ShownBody { text: None, base64: None, parts: Some(shown), size, cut }
+}
+
+/// `is_packed` says that the body has a content coding that was not undone.
+pub(crate) fn response(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    is_packed: bool,
+    masker: &Masker,
+) -> ReceivedResponse {
+    let body = if is_packed && !masker.is_empty() && !body.is_empty() {
+        // A packed body can hold a secret that no search finds: its size is all that is shown.
+        Some(ShownBody { text: None, base64: None, parts: None, size: size(body), cut: true })
     } else {
         body_of(masker, body)
     };
@@ -55,11 +96,12 @@ pub(crate) fn response(status: StatusCode, headers: &HeaderMap, body: &[u8], mas
 }
 
 fn body_of(masker: &Masker, body: &[u8]) -> Option<ShownBody> {
-    if body.is_empty() {
-        return None;
-    }
-    let cut = body.len() > HISTORY_BODY_BYTES;
-    let beginning = masker.mask_beginning(body, HISTORY_BODY_BYTES);
+    (!body.is_empty()).then(|| body_up_to(masker, body, HISTORY_BODY_BYTES))
+}
+
+fn body_up_to(masker: &Masker, body: &[u8], max: usize) -> ShownBody {
+    let cut = body.len() > max;
+    let beginning = masker.mask_beginning(body, max);
     let (text, base64) = match std::str::from_utf8(&beginning) {
         Ok(text) => (Some(text.to_owned()), None),
         // The cut went through a character.
@@ -68,7 +110,7 @@ fn body_of(masker: &Masker, body: &[u8]) -> Option<ShownBody> {
         }
         Err(_) => (None, Some(STANDARD.encode(&beginning))),
     };
-    Some(ShownBody { text, base64, size: size(body), cut })
+    ShownBody { text, base64, parts: None, size: size(body), cut }
 }
 
 fn size(body: &[u8]) -> u64 {
@@ -162,12 +204,35 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_response_is_shown_by_its_size() {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        let shown = response(StatusCode::OK, &headers, b"\x1f\x8b", credentials().masker());
-        assert_eq!(shown.body, Some(ShownBody { text: None, base64: None, size: 2, cut: true }));
-        let shown = response(StatusCode::OK, &headers, b"\x1f\x8b", Credentials::none().masker());
+    fn parts_are_shown_one_by_one() {
+        let part = |name: &str, content: &[u8]| multipart::Part {
+            name: name.to_owned(),
+            filename: None,
+            content_type: None,
+            content: content.to_vec(),
+        };
+        let long = vec![b'x'; HISTORY_BODY_BYTES];
+        let parts = [part("hunter2!", b"say hunter2!"), part("b", b"\x89hunter2!"), part("c", &long), part("d", b"e")];
+        let (body, content_type) = multipart::encode(&parts);
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
+        let url = Url::parse("http://a.test/").unwrap();
+        let shown = request(&Method::POST, &url, &headers, &body, &credentials()).body.unwrap();
+        assert_eq!((shown.size, shown.cut), (size(&body), true));
+        let parts = shown.parts.unwrap();
+        assert_eq!(parts[0].headers[0].1, format!("form-data; name=\"{MASK}\""));
+        assert_eq!(parts[0].text.as_deref(), Some(&*format!("say {MASK}")));
+        assert_eq!(parts[1].base64, Some(STANDARD.encode([b"\x89", MASK.as_bytes()].concat())));
+        assert!(parts[2].cut && parts[2].text.as_ref().unwrap().len() < HISTORY_BODY_BYTES);
+        assert!(parts[3].cut && parts[3].text.as_deref() == Some("") && parts[3].size == 1);
+        assert_eq!(title_case("x-api-key"), "X-Api-Key");
+    }
+
+    #[test]
+    fn a_packed_response_is_shown_by_its_size() {
+        let headers = HeaderMap::new();
+        let shown = response(StatusCode::OK, &headers, b"\x1f\x8b", true, credentials().masker());
+        assert_eq!(shown.body, Some(ShownBody { text: None, base64: None, parts: None, size: 2, cut: true }));
+        let shown = response(StatusCode::OK, &headers, b"\x1f\x8b", true, Credentials::none().masker());
         assert!(shown.body.unwrap().base64.is_some());
     }
 }

@@ -541,6 +541,8 @@ impl Seen {
 pub(crate) enum Reply {
     /// Answers.
     Json(u16, Value),
+    /// Answers with these lines in the head and this body.
+    Raw(u16, &'static str, Vec<u8>),
     /// Never answers, and keeps the connection open.
     Hang,
 }
@@ -605,12 +607,13 @@ fn serve(stream: TcpStream, plan: &Plan, log: &(Mutex<Vec<Seen>>, Condvar)) {
         };
         match reply {
             Reply::Json(status, body) => {
-                let body = body.to_string();
-                let head = format!(
-                    "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                    body.len()
-                );
-                if reader.get_mut().write_all(format!("{head}{body}").as_bytes()).is_err() {
+                if !answer(reader.get_mut(), status, "Content-Type: application/json\r\n", body.to_string().as_bytes())
+                {
+                    return;
+                }
+            }
+            Reply::Raw(status, headers, body) => {
+                if !answer(reader.get_mut(), status, headers, &body) {
                     return;
                 }
             }
@@ -621,6 +624,15 @@ fn serve(stream: TcpStream, plan: &Plan, log: &(Mutex<Vec<Seen>>, Condvar)) {
             }
         }
     }
+}
+
+/// Writes an answer; whether the other side took it.
+fn answer(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) -> bool {
+    // No length where there can be no body (RFC 9110, section 8.6).
+    let length =
+        if matches!(status, 204 | 304) { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let head = format!("HTTP/1.1 {status} Whatever\r\n{headers}{length}\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).is_ok()
 }
 
 fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Seen> {

@@ -5,6 +5,7 @@
 
 mod api;
 mod cli;
+mod formats;
 mod harness;
 mod ingest;
 mod lifecycle;

@@ -122,7 +122,7 @@ fn first_hour_example_runs_from_signed_payload_to_second_endpoint() {
           ],
           [
             "accept-encoding",
-            "identity"
+            "gzip, br, zstd"
           ],
           [
             "x-api-key",

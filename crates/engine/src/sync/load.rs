@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use linkspan_model::destination::DestinationSpec;
-use linkspan_model::rows::{Row, rows};
+use linkspan_model::endpoint::Format;
+use linkspan_model::event::Headers;
+use linkspan_model::rows::{Row, rows, xml_rows};
 use linkspan_model::sync::SyncFormat;
 use linkspan_model::{EventId, Timestamp, tree};
 use linkspan_store::{StoredEvent, SyncView};
@@ -17,9 +19,26 @@ pub(super) struct Loading {
     destination: Box<dyn Destination>,
     sync: String,
     table: TableName,
-    format: SyncFormat,
+    shape: Shape,
     position: u64,
     synced_at: Timestamp,
+}
+
+/// What a run of a sync knows beside its document.
+pub(super) struct Run {
+    /// Where the rows go.
+    pub(super) table: TableName,
+    /// What the endpoint declares its bodies to be.
+    pub(super) declared: Option<Format>,
+    /// When it began.
+    pub(super) synced_at: Timestamp,
+}
+
+/// What rows are made of.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    format: SyncFormat,
+    declared: Option<Format>,
 }
 
 /// What a batch came to.
@@ -35,14 +54,14 @@ impl Loading {
         folder: PathBuf,
         spec: DestinationSpec,
         sync: &SyncView,
-        table: TableName,
-        synced_at: Timestamp,
+        run: Run,
     ) -> Result<Self, SyncError> {
-        let (id, format) = (sync.id.clone(), sync.spec.format);
+        let Run { table, declared, synced_at } = run;
+        let (id, shape) = (sync.id.clone(), Shape { format: sync.spec.format, declared });
         blocking(move || {
             let mut destination = destination::open(&folder, &spec)?;
             let position = destination.position(&id, &table)?;
-            Ok(Self { destination, sync: id, table, format, position, synced_at })
+            Ok(Self { destination, sync: id, table, shape, position, synced_at })
         })
         .await
     }
@@ -57,7 +76,14 @@ impl Loading {
         blocking(move || {
             let mut shaped = Shaped::default();
             for StoredEvent { event, .. } in &events {
-                shaped.add(event.id, event.received_at, event.head.query.as_deref(), &event.body, self.format);
+                let came = Came {
+                    id: event.id,
+                    received_at: event.received_at,
+                    query: event.head.query.as_deref(),
+                    headers: &event.head.headers,
+                    body: &event.body,
+                };
+                shaped.add(&came, self.shape);
             }
             self.load_rows(&shaped, last)
         })
@@ -72,7 +98,14 @@ impl Loading {
                 let body = event
                     .bytes()
                     .map_err(|error| BucketError::Damaged { name: event.id.to_string(), reason: error.to_string() })?;
-                shaped.add(event.id, event.received_at, event.query.as_deref(), &body, self.format);
+                let came = Came {
+                    id: event.id,
+                    received_at: event.received_at,
+                    query: event.query.as_deref(),
+                    headers: &event.headers,
+                    body: &body,
+                };
+                shaped.add(&came, self.shape);
             }
             Ok(self.load_rows(&shaped, last)?.0)
         })
@@ -98,15 +131,35 @@ struct Shaped {
     counts: Counts,
 }
 
+/// An event, from the log or from an object.
+struct Came<'a> {
+    id: EventId,
+    received_at: Timestamp,
+    query: Option<&'a str>,
+    headers: &'a Headers,
+    body: &'a [u8],
+}
+
+impl Came<'_> {
+    fn content_type(&self) -> Option<String> {
+        let value = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        value.map(|(_, value)| value.to_text().into_owned())
+    }
+}
+
 impl Shaped {
-    fn add(&mut self, id: EventId, received_at: Timestamp, query: Option<&str>, body: &[u8], format: SyncFormat) {
-        let shaped = match query {
+    fn add(&mut self, came: &Came<'_>, shape: Shape) {
+        let Came { id, received_at, body, .. } = *came;
+        let shaped = match (came.query, shape) {
             // A request without a body carries its data in the query: an object of texts.
-            Some(query) if body.is_empty() && !query.is_empty() => {
+            (Some(query), _) if body.is_empty() && !query.is_empty() => {
                 let fields = tree::parse_query(query).to_string();
-                rows(id, received_at, fields.as_bytes(), format)
+                rows(id, received_at, fields.as_bytes(), shape.format)
             }
-            _ => rows(id, received_at, body, format),
+            (_, Shape { format: SyncFormat::Unpacked, declared: Some(Format::Xml) }) => {
+                xml_rows(id, received_at, came.content_type().as_deref(), body)
+            }
+            _ => rows(id, received_at, body, shape.format),
         };
         self.counts.events += 1;
         self.counts.unparsed += u64::from(shaped.unparsed.is_some());

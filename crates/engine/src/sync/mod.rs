@@ -21,7 +21,7 @@ use linkspan_store::{Batch, BatchState, DataFolder, Store, StoreError, StoredEve
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
-use self::load::Loading;
+use self::load::{Loading, Run};
 use crate::bucket::{Bucket, BucketError, object_name};
 use crate::destination::{DestinationError, Loaded, TableName};
 
@@ -175,16 +175,16 @@ impl SyncRunner {
         let endpoint_name = &sync.spec.from.endpoint;
         let (endpoint, destination) = {
             let snapshot = self.store.snapshot();
-            let endpoint = snapshot.endpoint(endpoint_name).map(|endpoint| endpoint.row);
+            let endpoint = snapshot.endpoint(endpoint_name).map(|endpoint| (endpoint.row, endpoint.spec.format));
             let destination = snapshot.destination(&sync.spec.to.destination).map(|found| found.spec.clone());
             (endpoint, destination)
         };
-        let endpoint = endpoint.ok_or_else(|| SyncError::Missing(format!("endpoint/{endpoint_name}")))?;
+        let (endpoint, declared) = endpoint.ok_or_else(|| SyncError::Missing(format!("endpoint/{endpoint_name}")))?;
         let destination =
             destination.ok_or_else(|| SyncError::Missing(format!("destination/{}", sync.spec.to.destination)))?;
         let course = Course { sync, endpoint, endpoint_name, began_at: self.clock.now() };
-        let table = TableName::of(&sync.spec.to)?;
-        let mut loading = Loading::open(self.destinations.clone(), destination, sync, table, course.began_at).await?;
+        let run = Run { table: TableName::of(&sync.spec.to)?, declared, synced_at: course.began_at };
+        let mut loading = Loading::open(self.destinations.clone(), destination, sync, run).await?;
 
         let mut outcome = SyncOutcome::default();
         let goal = self.store.dispatch_position().await?;

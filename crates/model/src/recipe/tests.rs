@@ -1,7 +1,10 @@
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
+use url::Url;
 
 use super::*;
+use crate::job::StepError;
+use crate::request::{RenderFault, RequestSpec};
 
 fn spec(request: &Value) -> RecipeSpec {
     let written = json!({
@@ -183,7 +186,7 @@ fn refuses_what_cannot_work() {
         ),
         (
             json!({"method": "GET", "url": "https://h", "json": 1, "text": "a"}),
-            "steps[0].request: give one of json, form and text",
+            "steps[0].request: give one of json, form, multipart, xml, text and raw",
         ),
         (
             json!({"method": "GET", "url": "https://h", "headers": {"a b": "c"}}),

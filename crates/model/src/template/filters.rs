@@ -84,6 +84,7 @@ static FILTERS: &[Filter] = filters! {
     "sum" 0..=0, Full |v| list(v[0])?.iter().try_fold(Value::from(0), |sum, item| add(&[&sum, item]));
     "min" 0..=0, Full |v| Ok(list(v[0])?.iter().min_by(|a, b| order(a, b)).cloned().unwrap_or_default());
     "max" 0..=0, Full |v| Ok(list(v[0])?.iter().max_by(|a, b| order(a, b)).cloned().unwrap_or_default());
+    "list" 0..=0, Any |v| Ok(as_list(v[0]));
     "sort" 0..=1, Full sort;
     "unique" 0..=0, Full unique;
     "reverse" 0..=0, Full reverse;
@@ -704,6 +705,15 @@ fn reverse(v: &[&Value]) -> Outcome {
 fn flatten(v: &[&Value]) -> Outcome {
     let items = list(v[0])?.iter();
     Ok(items.flat_map(|item| item.as_array().map_or(std::slice::from_ref(item), Vec::as_slice)).cloned().collect())
+}
+
+/// Where there may be one, several or none, as among the elements of XML.
+fn as_list(value: &Value) -> Value {
+    match value {
+        Value::Null => Value::Array(Vec::new()),
+        list @ Value::Array(_) => list.clone(),
+        one => Value::Array(vec![one.clone()]),
+    }
 }
 
 fn pluck(v: &[&Value]) -> Outcome {

@@ -140,6 +140,7 @@ fn filters_text_numbers_lists_and_times() {
         ("2.5 | round", json!(3)),
         ("2.345 | round(2)", json!(2.35)),
         ("'yes' | bool", json!(true)),
+        ("[[3] | list, 3 | list, null | list, {'a': 1} | list]", json!([[3], [3], [], [{"a": 1}]])),
         ("[3, 1, 2] | sum", json!(6)),
         ("[3, 1, 2] | min", json!(1)),
         ("[3, 'a', 2] | sort", json!([2, 3, "a"])),

@@ -1,8 +1,9 @@
 //! What is sent, what comes back, and what is shown of both.
 
 use http::{HeaderName, Method};
+use linkspan_model::connection::HeaderCase;
 use linkspan_model::secret::{MASK, SecretBytes};
-use linkspan_outbound::{Credentials, Part};
+use linkspan_outbound::{Credentials, Part, SendOptions};
 
 use crate::upstream::{Upstream, answer, get, request, soon, unheard};
 
@@ -24,7 +25,7 @@ async fn sends_what_it_is_given_and_little_more() {
         "x-twice: 1",
         "x-twice: 2",
         concat!("user-agent: linkspan/", env!("CARGO_PKG_VERSION")),
-        "accept-encoding: identity",
+        "accept-encoding: gzip, br, zstd",
         "content-length: 5",
         &format!("host: {}", upstream.address),
     ]
@@ -44,6 +45,32 @@ async fn a_step_may_name_its_own_agent_and_encodings() {
     let sent = upstream.requests().remove(0);
     assert!(sent.contains("user-agent: mine\r\n") && sent.contains("accept-encoding: gzip\r\n"), "{sent}");
     assert!(!sent.contains("content-length") && !sent.contains("linkspan"), "{sent}");
+}
+
+#[tokio::test]
+async fn names_of_headers_are_written_as_the_connection_wants() {
+    let upstream = Upstream::answering(|_| answer("200 OK", "", "")).await;
+    let client = upstream.client();
+    let credentials = Credentials::headers([(HeaderName::from_static("x-api-key"), secret("hunter2!"))]).unwrap();
+    for header_case in [HeaderCase::Title, HeaderCase::Lower] {
+        let spec = request(Method::POST, &upstream.url("/"), &[("x-b", "v"), ("content-type", "text/plain")], "");
+        let options = SendOptions { header_case, ..soon() };
+        let exchange = client.send(spec, &credentials, &options).await.unwrap();
+        let sent = upstream.requests().pop().unwrap();
+        let names: Vec<&str> = sent.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        let expected = match header_case {
+            HeaderCase::Title => {
+                ["X-B", "Content-Type", "User-Agent", "Accept-Encoding", "X-Api-Key", "Content-Length", "Host"]
+            }
+            HeaderCase::Lower => {
+                ["x-b", "content-type", "user-agent", "accept-encoding", "x-api-key", "content-length", "host"]
+            }
+        };
+        assert_eq!(names, expected);
+        // The history shows Host first, which is known before the rest.
+        let shown: Vec<&str> = exchange.sent.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((shown[0], &shown[1..]), (expected[6], &expected[..6]));
+    }
 }
 
 #[tokio::test]

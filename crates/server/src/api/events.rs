@@ -289,6 +289,7 @@ async fn send(api: Api, call: Call) -> Result<Answer, Problem> {
     let mut headers = HeaderMap::new();
     let content_type = match endpoint.spec.format {
         Some(Format::Form) => "application/x-www-form-urlencoded",
+        Some(Format::Xml) => "application/xml",
         Some(Format::Text) => "text/plain; charset=utf-8",
         Some(Format::Json) | None => "application/json",
         Some(Format::Bytes | Format::Query) => "application/octet-stream",

@@ -16,8 +16,9 @@ use http_body_util::Full;
 use linkspan_model::endpoint::{Format, Place};
 use linkspan_model::event::{HeaderText, Headers};
 use linkspan_model::secret::MASK;
+use linkspan_model::tree::TreeError;
 use linkspan_model::verify::Proof;
-use linkspan_model::{Clock, EventId, Timestamp, limits};
+use linkspan_model::{Clock, EventId, Timestamp, limits, xml};
 use linkspan_store::{DedupeKey, EndpointView, NewEvent, NewRefusal, Store};
 use percent_encoding::percent_decode_str;
 
@@ -261,7 +262,7 @@ impl Ingress {
         // Until here a request costs a connection and the bytes that came, and both are limited.
         let _in_flight = self.enter(endpoint.row)?;
         let proof = verify(endpoint, head.headers, &body, now)?;
-        check_format(endpoint.spec.format, &body).map_err(|refused| refused.with_body(&body))?;
+        check_format(endpoint.spec.format, head.headers, &body).map_err(|refused| refused.with_body(&body))?;
         let dedupe = dedupe_key(endpoint, head, &body, now);
         let spool = match body.len() > limits::INLINE_BODY_BYTES {
             true => Some(self.0.store.spool(body.clone()).await.map_err(Problem::from)?),
@@ -503,13 +504,18 @@ fn check_content_type(format: Option<Format>, headers: &HeaderMap) -> Result<(),
         Some(Format::Json) => {
             is_form || sent.starts_with("multipart/") || sent.ends_with("/xml") || sent.ends_with("+xml")
         }
+        Some(Format::Xml) => is_form || sent.starts_with("multipart/") || sent.ends_with("/json"),
         Some(Format::Form) => !is_form,
         _ => false,
     };
     if !is_wrong {
         return Ok(());
     }
-    let wanted = if format == Some(Format::Form) { "application/x-www-form-urlencoded" } else { "application/json" };
+    let wanted = match format {
+        Some(Format::Form) => "application/x-www-form-urlencoded",
+        Some(Format::Xml) => "application/xml",
+        _ => "application/json",
+    };
     let text = format!("this endpoint takes {wanted}");
     Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "endpoint.content_type", &text, format!("{sent} was sent")))
 }
@@ -528,7 +534,7 @@ fn verify(endpoint: &EndpointView, headers: &HeaderMap, body: &Bytes, now: Times
 
 /// Whether the body is what the endpoint declares. Without building anything: what parses but is too deep or
 /// too large for a tree is accepted, and only its parsed view is absent.
-fn check_format(format: Option<Format>, body: &Bytes) -> Result<(), Refused> {
+fn check_format(format: Option<Format>, headers: &HeaderMap, body: &Bytes) -> Result<(), Refused> {
     let malformed = |what: &str, reason: String| {
         let text = format!("the body is not {what}: {reason}");
         Refused::new(StatusCode::BAD_REQUEST, "body.malformed", &text, text.clone())
@@ -540,6 +546,13 @@ fn check_format(format: Option<Format>, body: &Bytes) -> Result<(), Refused> {
             serde_json::from_str::<serde::de::IgnoredAny>(text)
                 .map(|_| ())
                 .map_err(|error| malformed("JSON", error.to_string()))
+        }
+        Some(Format::Xml) => {
+            let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            xml::check(content_type, body).map_err(|error| match error {
+                TreeError::NotXml(reason) => malformed("XML", reason),
+                other => malformed("XML", other.to_string()),
+            })
         }
         Some(Format::Text | Format::Form) => {
             std::str::from_utf8(body).map(|_| ()).map_err(|error| malformed("text in UTF-8", error.to_string()))
@@ -616,12 +629,19 @@ mod tests {
     #[test]
     fn accepts_deep_json_and_refuses_what_does_not_parse() {
         let deep = Bytes::from("[".repeat(100_000) + &"]".repeat(100_000));
-        assert!(check_format(Some(Format::Json), &deep).is_ok());
-        assert!(check_format(Some(Format::Json), &Bytes::from_static(b"{\"a\":}")).is_err());
-        assert!(check_format(Some(Format::Json), &Bytes::new()).is_err());
-        assert!(check_format(Some(Format::Json), &Bytes::from_static(b"\"\xff\"")).is_err());
-        assert!(check_format(None, &Bytes::from_static(b"\xff")).is_ok());
-        assert!(check_format(Some(Format::Text), &Bytes::from_static(b"\xff")).is_err());
+        assert!(check_format(Some(Format::Json), &HeaderMap::new(), &deep).is_ok());
+        assert!(check_format(Some(Format::Json), &HeaderMap::new(), &Bytes::from_static(b"{\"a\":}")).is_err());
+        assert!(check_format(Some(Format::Json), &HeaderMap::new(), &Bytes::new()).is_err());
+        assert!(check_format(Some(Format::Json), &HeaderMap::new(), &Bytes::from_static(b"\"\xff\"")).is_err());
+        assert!(
+            check_format(Some(Format::Xml), &HeaderMap::new(), &Bytes::from("<a>".repeat(70) + &"</a>".repeat(70)))
+                .is_ok()
+        );
+        assert!(check_format(Some(Format::Xml), &HeaderMap::new(), &Bytes::from_static(b"<a>\xe9</a>")).is_err());
+        let latin = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/xml;charset=latin1"))]);
+        assert!(check_format(Some(Format::Xml), &latin, &Bytes::from_static(b"<a>\xe9</a>")).is_ok());
+        assert!(check_format(None, &HeaderMap::new(), &Bytes::from_static(b"\xff")).is_ok());
+        assert!(check_format(Some(Format::Text), &HeaderMap::new(), &Bytes::from_static(b"\xff")).is_err());
     }
 
     #[test]

@@ -1,0 +1,214 @@
+use indexmap::IndexMap;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::compile::CompiledRequest;
+use super::*;
+use crate::reader::Reader;
+use crate::template::Scope;
+
+fn compile(fields: &Value) -> Result<CompiledRequest, Vec<String>> {
+    let mut all = json!({"method": "POST", "url": "https://h/"});
+    all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let step: RequestStep = serde_json::from_value(all).unwrap();
+    let known = |_: &str, _: &crate::template::Pill| None;
+    let mut reader = Reader::new(&known);
+    let compiled = CompiledRequest::compile(&mut reader, "r", &step);
+    let faults: Vec<String> = reader.into_faults().iter().map(ToString::to_string).collect();
+    if faults.is_empty() { Ok(compiled.unwrap()) } else { Err(faults) }
+}
+
+fn render_with(fields: &Value, body: Value) -> Result<RequestSpec, RenderFault> {
+    compile(fields).unwrap().render(&Scope::new().with("b", body), None)
+}
+
+fn render(fields: &Value) -> Result<RequestSpec, RenderFault> {
+    let body = json!({"text": "a<b & \"c\"", "bytes": {"base64": "iVBORw0K"}, "n": 7, "list": ["x", "y"], "null": null,
+        "tree": {"order": {"@id": "7", "item": ["x", "y"]}}, "xml": "<a/>", "bad": "<a>", "break": "a\r\nb", "zero": "\u{0}"});
+    render_with(fields, body)
+}
+
+fn sent(fields: &Value) -> (String, String) {
+    let request = render(fields).unwrap();
+    let content_type = &request.headers.iter().find(|(name, _)| name == "content-type").unwrap().1;
+    (content_type.to_str().unwrap().to_owned(), String::from_utf8(request.body.to_vec()).unwrap())
+}
+
+fn fault(fields: &Value) -> String {
+    let fault = render(fields).unwrap_err();
+    format!("{}: {fault}", fault.code)
+}
+
+#[test]
+fn writes_xml_of_trees_and_texts() {
+    const HEAD: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
+    for (xml, expected) in [
+        (
+            json!({"a": {"@id": "{{ b.n }}", "t": "{{ b.text }}", "i": "{{ b.list }}", "n": "{{ b.null }}", "f": 1.5}}),
+            format!("{HEAD}<a id=\"7\"><t>a&lt;b &amp; &quot;c&quot;</t><i>x</i><i>y</i><n/><f>1.5</f></a>"),
+        ),
+        (json!("{{ b.tree }}"), format!("{HEAD}<order id=\"7\"><item>x</item><item>y</item></order>")),
+        (json!("{{ b.xml }}"), "<a/>".to_owned()),
+        (json!("<a b='{{ b.text }}'>{{ b.text }}</a>"), {
+            let text = "a&lt;b &amp; &quot;c&quot;";
+            format!("<a b='{text}'>{text}</a>")
+        }),
+        (json!("<a>{{ b.break }}</a>"), "<a>a&#13;\nb</a>".to_owned()),
+    ] {
+        assert_eq!(sent(&json!({ "xml": xml })), ("application/xml".to_owned(), expected));
+    }
+    assert_eq!(
+        fault(&json!({"xml": {"a": "{{ b.zero }}"}})),
+        "request.body: xml, `a`: XML cannot hold the character \\u{0}"
+    );
+    assert_eq!(
+        fault(&json!({"xml": "<a>{{ b.zero }}</a>"})),
+        "template.failed: xml, column 7: XML cannot hold the character \\u{0}"
+    );
+    assert_eq!(
+        fault(&json!({"xml": "{{ b.bad }}"})),
+        "request.body: xml, not XML: it ends before its elements are closed, at line 1"
+    );
+    assert!(fault(&json!({"xml": "<a {{ b.text }}/>"})).starts_with("request.body: xml, not XML: "));
+    assert_eq!(
+        fault(&json!({"xml": "{{ b.list }}"})),
+        "request.body: xml, XML is an object with one key, the name of the root element"
+    );
+}
+
+#[test]
+fn sends_bytes_as_they_are() {
+    let bytes = |fields: Value| render(&fields).map(|request| request.body.to_vec());
+    assert_eq!(bytes(json!({"raw": "{{ b.bytes }}"})).unwrap(), b"\x89PNG\r\n");
+    assert_eq!(bytes(json!({"raw": {"base64": "iVBO\n Rw0K"}})).unwrap(), b"\x89PNG\r\n");
+    assert_eq!(bytes(json!({"raw": {"base64": "{{ b.bytes.base64 }}"}})).unwrap(), b"\x89PNG\r\n");
+    assert_eq!(bytes(json!({"raw": {"base64": "YQ"}})).unwrap(), b"a");
+    assert_eq!(bytes(json!({"raw": "{{ b.xml }}"})).unwrap(), b"<a/>");
+    assert_eq!(bytes(json!({"raw": "{{ b.null }}"})).unwrap(), b"");
+    assert_eq!(sent(&json!({"raw": "{{ b.xml }}"})).0, "application/octet-stream");
+    let own = json!({"raw": "{{ b.xml }}", "headers": {"Content-Type": "image/png"}});
+    assert_eq!(sent(&own).0, "image/png");
+    assert_eq!(
+        fault(&json!({"raw": "{{ b.tree }}"})),
+        "request.body: raw, this pill holds no bytes; read the answer with `response: raw`"
+    );
+    assert!(fault(&json!({"raw": {"base64": "{{ b.text }}"}})).starts_with("request.body: raw.base64, not base64: "));
+}
+
+#[test]
+fn sends_fields_and_files() {
+    let fields = json!({"multipart": [
+        {"name": "title", "text": "{{ b.text }}"},
+        {"name": "meta", "json": {"n": "{{ b.n }}"}},
+        {"name": "file", "filename": "{{ b.n }}.png", "content_type": "image/png", "raw": "{{ b.bytes }}"},
+        {"name": "file", "filename": "b.txt", "text": "b"},
+    ]});
+    let request = render(&fields).unwrap();
+    let content_type = request.headers[0].1.to_str().unwrap();
+    let pieces = multipart::split(multipart::boundary_of(content_type).unwrap(), &request.body).unwrap();
+    let shown: Vec<_> = pieces
+        .iter()
+        .map(|piece| {
+            let lines: Vec<_> = piece.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            (lines.join("|"), piece.content)
+        })
+        .collect();
+    let expected = [
+        ("Content-Disposition: form-data; name=\"title\"", &b"a<b & \"c\""[..]),
+        ("Content-Disposition: form-data; name=\"meta\"|Content-Type: application/json", b"{\"n\":7}"),
+        ("Content-Disposition: form-data; name=\"file\"; filename=\"7.png\"|Content-Type: image/png", b"\x89PNG\r\n"),
+        (
+            "Content-Disposition: form-data; name=\"file\"; filename=\"b.txt\"|Content-Type: text/plain; charset=utf-8",
+            b"b",
+        ),
+    ];
+    assert_eq!(shown, expected.map(|(lines, content)| (lines.to_owned(), content)));
+    assert_eq!(render(&fields).unwrap().body, request.body, "every attempt sends the same bytes");
+    assert!(
+        fault(&json!({"multipart": [{"name": "a", "text": "b", "content_type": "a{{ b.break }}"}]}))
+            .starts_with("template.failed: multipart[0].content_type, column 5: a header value holds no line breaks")
+    );
+}
+
+#[test]
+fn refuses_bodies_that_cannot_work() {
+    for (fields, expected) in [
+        (
+            json!({"raw": "a"}),
+            "r.raw: raw is one whole pill that holds bytes, or {base64: …}; a text belongs into text",
+        ),
+        (json!({"raw": {"base64": "a b!"}}), "r.raw.base64: not base64: Invalid symbol 33, offset 2."),
+        (json!({"multipart": []}), "r.multipart: a multipart body has 1 to 100 parts"),
+        (json!({"multipart": [{"name": "a"}]}), "r.multipart[0]: a part has one of text, json and raw"),
+        (
+            json!({"multipart": [{"name": "a", "text": "b", "raw": "{{ b.x }}"}]}),
+            "r.multipart[0]: a part has one of text, json and raw",
+        ),
+        (
+            json!({"multipart": [{"name": "a", "text": "b", "content_type": "a\nb"}]}),
+            "r.multipart[0].content_type: a content type holds no line breaks or other control characters",
+        ),
+        (
+            json!({"multipart": [{"name": "a", "text": "b"}], "headers": {"Content-Type": "multipart/form-data"}}),
+            "r.headers.Content-Type: the content type of a multipart body is set with its boundary; leave it out",
+        ),
+        (json!({"xml": {"a": 1, "b": 2}}), "r.xml: XML has one root element, so the object has one key"),
+        (json!({"xml": {"a": {"b c": "{{ b.x }}"}}}), "r.xml: `a.b c`: `b c` is no name in XML"),
+        (json!({"xml": "<a>"}), "r.xml: not XML: it ends before its elements are closed, at line 1"),
+        (
+            json!({"xml": "<?xml version='1.0' encoding='latin1'?><a/>"}),
+            "r.xml: not XML: its declaration says `latin1`, and UTF-8 is sent",
+        ),
+        (json!({"xml": "<a/>", "text": "a"}), "r: give one of json, form, multipart, xml, text and raw"),
+        (
+            json!({"headers": {"X-A": "a\r\nX-B: b"}}),
+            "r.headers.X-A: a header value holds no line breaks or other control characters",
+        ),
+    ] {
+        assert_eq!(compile(&fields).err().unwrap(), [expected], "{fields}");
+    }
+    assert!(serde_json::from_value::<RequestStep>(json!({"method": "POST", "raw": {"base65": "a"}})).is_err());
+}
+
+#[test]
+fn every_method_is_sent_as_it_is_written() {
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] {
+        assert_eq!(render(&json!({ "method": method })).unwrap().method, method);
+    }
+}
+
+#[test]
+fn headers_keep_their_order_and_their_bytes() {
+    let headers = json!({"headers": {"X-Z": "é\t\"q\"", "X-A": "{{ b.n }} ", "Accept": "*/*"}, "text": "t"});
+    let request = render(&headers).unwrap();
+    let lines: Vec<_> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let expected = [
+        ("x-z", "é\t\"q\"".as_bytes()),
+        ("x-a", b"7"),
+        ("accept", b"*/*"),
+        ("content-type", b"text/plain; charset=utf-8"),
+    ];
+    assert_eq!(lines, expected);
+}
+
+proptest! {
+    #[test]
+    fn a_pill_never_changes_the_shape_of_xml(text in any::<String>()) {
+        let fields = json!({"xml": "<a b=\"{{ b.t }}\"><c>{{ b.t }}</c><![CDATA[{{ b.t }}]]></a>"});
+        if let Ok(request) = render_with(&fields, json!({ "t": text })) {
+            let tree = crate::xml::read(None, &request.body).unwrap();
+            let keys: Vec<&str> = tree["a"].as_object().unwrap().keys().map(String::as_str).collect();
+            prop_assert!(keys == ["@b", "c", "#text"] || keys == ["@b", "c"], "{:?}", keys);
+            prop_assert_eq!(tree["a"]["c"].as_str().unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_name_never_leaves_its_line(name in any::<String>(), filename in any::<String>()) {
+        let part = IndexMap::from([("name", "{{ b.name }}"), ("filename", "{{ b.filename }}"), ("text", "x")]);
+        let request = render_with(&json!({"multipart": [part]}), json!({"name": name, "filename": filename})).unwrap();
+        let boundary = multipart::boundary_of(request.headers[0].1.to_str().unwrap()).unwrap().to_owned();
+        let pieces = multipart::split(&boundary, &request.body).unwrap();
+        prop_assert_eq!((pieces.len(), pieces[0].headers.len(), pieces[0].content), (1, 2, &b"x"[..]));
+    }
+}
