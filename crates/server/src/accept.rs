@@ -208,11 +208,10 @@ impl<H: Handler> Connection<H> {
             match place.activity.ending() {
                 None => {}
                 Some(Ending::Evicted) => return Poll::Ready(()),
-                Some(Ending::Finishing) => {
-                    if !std::mem::replace(&mut is_finishing, true) {
-                        connection.as_mut().graceful_shutdown();
-                    }
+                Some(Ending::Finishing) if !std::mem::replace(&mut is_finishing, true) => {
+                    connection.as_mut().graceful_shutdown();
                 }
+                Some(Ending::Finishing) => {}
             }
             connection.as_mut().poll(cx).map(|outcome| {
                 if let Err(error) = outcome {
