@@ -46,7 +46,7 @@ pub(crate) const AGENT: &str = concat!("linkspan/", env!("CARGO_PKG_VERSION"));
 const POOL_IDLE: Duration = Duration::from_secs(30);
 
 /// Unused connections kept for each origin.
-const POOL_PER_ORIGIN: usize = 16;
+const POOL_PER_ORIGIN: usize = 64;
 
 /// Longest head of an answer, in bytes; our own listeners take 32 KiB, and answers carry cookies and policies.
 const HEAD_MAX_BYTES: u32 = 64 << 10;
