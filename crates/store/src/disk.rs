@@ -10,6 +10,8 @@ use crate::error::{Result, StoreError};
 
 /// Size of the reserve file. Measured: a full disk refuses even deletes, so room must be kept back for them.
 const RESERVE_BYTES: u64 = 64 << 20;
+/// Free space that the log and the spool need, whatever pages of the database can be written again: 256 MiB.
+const LOG_BYTES: u64 = 256 << 20;
 /// Share of the disk that may be used before events are refused, in percent.
 const STOP_PERCENT: u64 = 90;
 /// Share of the disk that may be used before a warning, in percent.
@@ -42,7 +44,7 @@ impl DiskGuard {
     pub(crate) fn open(database: &Path, min_free: u64) -> Result<Self> {
         let folder = database.parent().unwrap_or(Path::new(".")).to_owned();
         let guard = Self { folder, min_free, full: AtomicBool::new(false), free: AtomicU64::new(0) };
-        guard.look()?;
+        guard.look(0)?;
         Ok(guard)
     }
 
@@ -50,15 +52,18 @@ impl DiskGuard {
         self.folder.join("reserve")
     }
 
-    /// Looks at the disk; gives the reserve free when it is full, and takes it again when there is room.
-    fn look(&self) -> Result<DiskState> {
+    /// Looks at the disk; gives the reserve free when it is full, and takes it again when there is room. `reusable`
+    /// bytes of the database are free for new rows: the file does not shrink when events expire.
+    fn look(&self, reusable: u64) -> Result<DiskState> {
         let stat = rustix::fs::statvfs(&self.folder).map_err(std::io::Error::from)?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
         let used_percent = 100 - free.saturating_mul(100) / total.max(1);
         // A share alone would stop a large disk with plenty of room.
-        let short = used_percent >= STOP_PERCENT && free < self.min_free.saturating_mul(10);
-        let state = DiskState { free, total, warn: used_percent >= WARN_PERCENT, full: short || free < self.min_free };
+        let room = free.saturating_add(reusable);
+        let short = used_percent >= STOP_PERCENT && room < self.min_free.saturating_mul(10);
+        let full = short || room < self.min_free || free < self.min_free.min(LOG_BYTES);
+        let state = DiskState { free, total, warn: used_percent >= WARN_PERCENT, full };
         self.full.store(state.full, Ordering::Relaxed);
         self.free.store(free, Ordering::Relaxed);
         if state.full {
@@ -96,7 +101,12 @@ impl Store {
     /// When the file system does not answer.
     pub async fn check_disk(&self) -> Result<DiskState> {
         let store = self.clone();
-        crate::event::blocking(move || store.disk().look()).await
+        self.read(move |db| {
+            let pages: i64 = db.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+            let size: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
+            store.disk().look(pages.saturating_mul(size).cast_unsigned())
+        })
+        .await
     }
 
     /// Free bytes at the last look, and whether events are refused.

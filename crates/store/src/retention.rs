@@ -129,12 +129,6 @@ fn expire(db: &Connection, old: &Old, keep: Retention, now: Timestamp) -> Result
         )?
         .execute(params![now.before(keep.refusals).as_micros(), ROUND as i64])?;
     let (events, files) = delete_events(db, now.before(keep.events).as_micros())?;
-    if events > 0 {
-        // Each step of this statement frees one page.
-        let mut vacuum = db.prepare_cached("PRAGMA incremental_vacuum(256)")?;
-        let mut freed = vacuum.query([])?;
-        while freed.next()?.is_some() {}
-    }
     let expired = Expired {
         events: events as u64,
         jobs: old.jobs.len() as u64,
