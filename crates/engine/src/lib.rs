@@ -4,6 +4,7 @@
 //! so it can stop at any instruction and go on after a restart.
 
 pub mod bucket;
+mod connection;
 pub mod destination;
 pub mod dispatch;
 mod run;
@@ -14,7 +15,9 @@ pub mod worker;
 
 use std::sync::Arc;
 
+pub use connection::CredentialCache;
 use linkspan_model::Clock;
+use linkspan_model::job::StepError;
 use linkspan_outbound::Outbound;
 use linkspan_store::Store;
 
@@ -29,6 +32,12 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     /// Where this server reaches its own public listener: `http://127.0.0.1:8080`.
     pub own_url: Arc<str>,
+    /// The credentials of accounts, as they were built last.
+    pub credentials: CredentialCache,
+}
+
+fn failed(code: &str, description: impl Into<String>, field: Option<String>) -> StepError {
+    StepError { code: code.to_owned(), description: description.into(), field, outcome_unknown: None }
 }
 
 /// Twelve random bits for an id.

@@ -524,6 +524,12 @@ impl Reader<'_> {
 }
 
 impl CompiledRequest {
+    /// Whether the step gives a whole URL, in place of a path.
+    #[must_use]
+    pub fn names_url(&self) -> bool {
+        matches!(self.target, Target::Url(_))
+    }
+
     /// Makes the request of the data; `base` is the connection's base URL.
     ///
     /// # Errors

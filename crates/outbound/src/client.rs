@@ -236,6 +236,8 @@ struct Hop {
     /// Names that a step set although they are ours.
     refused: Option<HeaderName>,
     redirects: u8,
+    /// Whether a redirect has left the origin that the credentials are for.
+    has_left: bool,
 }
 
 impl Hop {
@@ -251,7 +253,9 @@ impl Hop {
         credentials.apply(&mut headers);
         let mut url = spec.url;
         url.set_fragment(None);
-        let mut hop = Self { method: spec.method, url, headers, body: spec.body, refused, redirects: 0 };
+        credentials.apply_query(&mut url);
+        let mut hop =
+            Self { method: spec.method, url, headers, body: spec.body, refused, redirects: 0, has_left: false };
         hop.set_length();
         hop
     }
@@ -307,6 +311,12 @@ impl Hop {
         }
 
         let mut headers = self.headers.clone();
+        let has_left = self.has_left || !is_same_origin;
+        if !has_left {
+            credentials.apply_query(&mut url);
+        } else if credentials.shown_url(&url) != url.as_str() {
+            return Err("it takes a credential of the account to another origin".to_owned());
+        }
         if !is_same_origin {
             // Gone for good: a later redirect back does not bring them again.
             let drop: Vec<HeaderName> = headers
@@ -325,6 +335,7 @@ impl Hop {
             body: self.body.clone(),
             refused: None,
             redirects: self.redirects + 1,
+            has_left,
         };
         if becomes_get {
             next.method = Method::GET;

@@ -35,7 +35,7 @@ pub(crate) fn request(
     }));
     SentRequest {
         method: method.to_string(),
-        url: masker.mask_text(url.as_str()).into_owned(),
+        url: credentials.shown_url(url),
         headers: shown,
         body: body_of(masker, body),
     }

@@ -36,7 +36,7 @@ pub use refusal::{NewRefusal, Refusal, RefusalFilter};
 pub use resource::{Action, Change, Precondition, Resource};
 pub use retention::{Expired, Retention};
 pub use seal::MasterKey;
-pub use snapshot::{ConnectionView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
+pub use snapshot::{AccountView, ConnectionView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
 pub use spool::SpoolFile;
 pub use sync::{Batch, BatchState, SyncState, SyncTicket};
 pub use token::reset_operator_token;

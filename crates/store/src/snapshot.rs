@@ -28,7 +28,7 @@ pub struct Snapshot {
     endpoints: BTreeMap<Name, Arc<EndpointView>>,
     recipes: BTreeMap<Name, Arc<RecipeView>>,
     connections: BTreeMap<Name, Arc<ConnectionView>>,
-    accounts: BTreeMap<Name, Arc<AccountSpec>>,
+    accounts: BTreeMap<Name, Arc<AccountView>>,
     destinations: BTreeMap<Name, Arc<DestinationView>>,
     syncs: BTreeMap<Name, Arc<SyncView>>,
     secrets: BTreeMap<Name, std::result::Result<SecretBytes, String>>,
@@ -66,6 +66,15 @@ pub struct RecipeView {
     pub recipe: Arc<Recipe>,
 }
 
+/// An account.
+#[derive(Debug)]
+pub struct AccountView {
+    /// Its name.
+    pub name: Name,
+    /// What its document says.
+    pub spec: AccountSpec,
+}
+
 /// A connection with its account.
 #[derive(Debug)]
 pub struct ConnectionView {
@@ -74,7 +83,7 @@ pub struct ConnectionView {
     /// What its document says.
     pub spec: ConnectionSpec,
     /// Its account, when it has one.
-    pub account: Option<Arc<AccountSpec>>,
+    pub account: Option<Arc<AccountView>>,
 }
 
 /// A destination.
@@ -127,7 +136,7 @@ impl Snapshot {
                 self.secrets.insert(name, value);
             }
             Spec::Account(spec) => {
-                self.accounts.insert(name, Arc::new(spec));
+                self.accounts.insert(name.clone(), Arc::new(AccountView { name, spec }));
             }
             Spec::Connection(spec) => {
                 let account = spec.account.as_ref().and_then(|name| self.accounts.get(name)).cloned();
@@ -198,6 +207,12 @@ impl Snapshot {
     /// Every recipe, by name.
     pub fn recipes(&self) -> impl Iterator<Item = &Arc<RecipeView>> {
         self.recipes.values()
+    }
+
+    /// The account with this name.
+    #[must_use]
+    pub fn account(&self, name: &Name) -> Option<&Arc<AccountView>> {
+        self.accounts.get(name)
     }
 
     /// The connection with this name.

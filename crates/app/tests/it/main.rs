@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 #![expect(clippy::print_stderr, reason = "the log of a server whose test fails")]
 
+mod accounts;
 mod api;
 mod cli;
 mod harness;

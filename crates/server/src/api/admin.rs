@@ -243,6 +243,11 @@ fn check_documents(api: &Api) -> Vec<Finding> {
             (Ok(_), _) => findings.push(finding(Level::Ok, subject, "it verifies its callers")),
         }
     }
+    for connection in snapshot.connections() {
+        for warning in super::connections::warnings(&snapshot, connection) {
+            findings.push(finding(Level::Warning, format!("connection/{}", connection.name), warning));
+        }
+    }
     for recipe in snapshot.recipes().filter(|recipe| !recipe.spec.is_enabled()) {
         findings.push(finding(Level::Warning, format!("recipe/{}", recipe.name), "it is stopped"));
     }

@@ -7,6 +7,7 @@ mod admin;
 mod apply;
 mod body;
 mod call;
+mod connections;
 mod events;
 mod jobs;
 mod openapi;

@@ -274,7 +274,11 @@ async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
                 None => json!({}),
             }
         }
-        Kind::Account | Kind::Connection | Kind::Destination => json!({}),
+        Kind::Connection => match snapshot.connection(&resource.name) {
+            Some(connection) => json!({"warnings": super::connections::warnings(&snapshot, connection)}),
+            None => json!({}),
+        },
+        Kind::Account | Kind::Destination => json!({}),
     })
 }
 
