@@ -5,6 +5,7 @@
 
 pub mod bucket;
 mod connection;
+pub mod connection_test;
 pub mod destination;
 pub mod dispatch;
 mod run;

@@ -13,7 +13,7 @@ use linkspan_model::request::{RequestSpec, SentRequest};
 use linkspan_model::response::read;
 use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision};
 use linkspan_model::template::{Scope, headers_value};
-use linkspan_outbound::{Credentials, Exchange, Failed, Reached, SendErrorKind};
+use linkspan_outbound::{Credentials, Exchange, Failed, Reached, SendError, SendErrorKind};
 use linkspan_store::{Lease, Next, Snapshot, StepRecord};
 use serde_json::{Value, json};
 
@@ -214,12 +214,18 @@ fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchang
     Attempt { input, output: Some(output), result, outcome }
 }
 
-fn not_answered(connection: &ConnectionSpec, failure: Failed) -> Attempt {
-    let Failed { error, sent } = failure;
+/// Why no answer came; in the connection's own words first, where they are about that.
+pub(crate) fn unreachable_in_words(connection: &ConnectionSpec, error: &SendError) -> StepError {
     let mut shown = error.step_error();
     if let (Some(message), true) = (&connection.timeout_message, error.is_unreachable_or_timeout()) {
         shown.description = format!("{message} ({})", shown.description);
     }
+    shown
+}
+
+fn not_answered(connection: &ConnectionSpec, failure: Failed) -> Attempt {
+    let Failed { error, sent } = failure;
+    let shown = unreachable_in_words(connection, &error);
     let outcome = match (error.is_transient(), error.reached()) {
         (false, _) => None,
         (true, Reached::No) => Some(Outcome::NotSent),

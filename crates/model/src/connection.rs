@@ -1,12 +1,16 @@
 //! Connections: configured ways to one outside API.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
 use crate::fault::Fault;
 use crate::limits;
 use crate::name::Name;
+use crate::recipe::{METHODS, checked_url, join};
 use crate::units::{ByteSize, Duration};
 
 /// The `spec` of a connection document.
@@ -28,6 +32,9 @@ pub struct ConnectionSpec {
     /// `base_url`, `hosts` or `endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Name>,
+    /// The request that shows whether the connection works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<TestSpec>,
     /// Longest time for a whole exchange. Default 30s, at most 120s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
@@ -43,6 +50,169 @@ pub struct ConnectionSpec {
     /// Limits of this connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ConnectionLimits>,
+}
+
+/// The request that shows whether a connection works.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestSpec {
+    /// The method. Default GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The path, appended to the base URL; perhaps with a query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A whole URL on a host of the connection, in place of a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The statuses that show that it works. Default: every 2xx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Vec<ExpectedStatus>>,
+}
+
+/// A status, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ExpectedStatus {
+    /// One status: 200.
+    Code(u16),
+    /// All of a hundred, `2xx`; from one to another, `200-204`; or one as text.
+    Range(String),
+}
+
+impl<'de> Deserialize<'de> for ExpectedStatus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CodeOrRange;
+
+        impl Visitor<'_> for CodeOrRange {
+            type Value = ExpectedStatus;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a status such as 200, or a range such as 2xx")
+            }
+
+            fn visit_u64<E: de::Error>(self, code: u64) -> Result<ExpectedStatus, E> {
+                u16::try_from(code)
+                    .map(ExpectedStatus::Code)
+                    .map_err(|_| E::invalid_value(Unexpected::Unsigned(code), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ExpectedStatus, E> {
+                Ok(ExpectedStatus::Range(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(CodeOrRange)
+    }
+}
+
+impl ExpectedStatus {
+    /// The first and the last status of it; `None` when it is neither a status nor a range.
+    fn bounds(&self) -> Option<(u16, u16)> {
+        let (first, last) = match self {
+            Self::Code(code) => (*code, *code),
+            Self::Range(text) => match text.trim().to_ascii_lowercase().as_str() {
+                text if text.len() == 3 && text.ends_with("xx") => {
+                    let hundred = text.get(..1)?.parse::<u16>().ok()? * 100;
+                    (hundred, hundred + 99)
+                }
+                text => {
+                    let (first, last) = text.split_once('-').unwrap_or((text, text));
+                    (first.trim().parse().ok()?, last.trim().parse().ok()?)
+                }
+            },
+        };
+        (100 <= first && first <= last && last <= 599).then_some((first, last))
+    }
+}
+
+impl fmt::Display for ExpectedStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => code.fmt(f),
+            Self::Range(text) => f.write_str(text),
+        }
+    }
+}
+
+impl TestSpec {
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> http::Method {
+        self.method.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    /// Where the request goes.
+    ///
+    /// # Errors
+    /// The path leads out of the base, there is no base for it, or the URL is none.
+    pub fn target(&self, base: Option<&Url>) -> Result<Url, String> {
+        match (&self.path, &self.url) {
+            (Some(path), None) => {
+                let base = base.ok_or("a path needs a base_url; give a url")?;
+                join(base, path).ok_or_else(|| "the path leads out of the connection's base_url".to_owned())
+            }
+            (None, Some(url)) => checked_url(url),
+            _ => Err("give one of path and url".to_owned()),
+        }
+    }
+
+    /// Whether this status shows that the connection works.
+    #[must_use]
+    pub fn expects(&self, status: u16) -> bool {
+        match &self.expect {
+            None => (200..300).contains(&status),
+            Some(expected) => {
+                expected.iter().filter_map(ExpectedStatus::bounds).any(|(first, last)| (first..=last).contains(&status))
+            }
+        }
+    }
+
+    /// The statuses that show that the connection works, in words: `200 or 4xx`.
+    #[must_use]
+    pub fn expected(&self) -> String {
+        match &self.expect {
+            None => "2xx".to_owned(),
+            Some(expected) => expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+        }
+    }
+
+    fn faults(&self, connection: &ConnectionSpec) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if let Some(method) = &self.method
+            && !METHODS.iter().any(|known| known.as_str() == method)
+        {
+            let words = METHODS.map(|method| method.to_string()).join(", ");
+            let reason = format!("`{}` is not a method; use {words}", method.escape_debug());
+            faults.push(Fault::new("test.method", reason));
+        }
+        let base = connection.base();
+        let field = if self.url.is_some() { "test.url" } else { "test.path" };
+        match self.target(base.as_ref()) {
+            // Its endpoint's URL is not known here.
+            Err(_) if connection.endpoint.is_some() && self.path.is_some() && self.url.is_none() => {}
+            Err(reason) if self.path.is_some() == self.url.is_some() => faults.push(Fault::new("test", reason)),
+            Err(reason) => faults.push(Fault::new(field, reason)),
+            Ok(url) if !connection.admits(base.as_ref(), &url) => {
+                faults.push(Fault::new(field, "it is none of the connection's hosts"));
+            }
+            Ok(_) => {}
+        }
+        match &self.expect {
+            Some(expected) if expected.is_empty() => {
+                faults.push(Fault::new("test.expect", "name at least one status, or leave expect out"));
+            }
+            expected => {
+                let wrong = expected.iter().flatten().enumerate().filter(|(_, status)| status.bounds().is_none());
+                faults.extend(wrong.map(|(n, status)| {
+                    let reason =
+                        format!("`{}` is no status; write 200, 2xx or 200-204", status.to_string().escape_debug());
+                    Fault::new(format!("test.expect[{n}]"), reason)
+                }));
+            }
+        }
+        faults
+    }
 }
 
 /// A host that requests may go to.
@@ -149,6 +319,7 @@ impl ConnectionSpec {
             );
         }
         faults.extend(self.hosts_faults());
+        faults.extend(self.test.iter().flat_map(|test| test.faults(self)));
         let total = self.total_timeout();
         if total.is_zero() || total > limits::TOTAL_TIMEOUT_MAX {
             faults.push(Fault::new("timeout", "a timeout is between 1ms and 120s"));
@@ -271,5 +442,64 @@ mod tests {
         assert!(admits(json!({"hosts": ["bücher.test"]}), "https://xn--bcher-kva.test/"));
         assert!(admits(json!({"hosts": ["[::1]:80"]}), "http://[::1]/"));
         assert!(admits(json!({"hosts": ["127.0.0.1"]}), "http://2130706433:8080/"));
+    }
+
+    #[test]
+    fn tests_expect_statuses_and_ranges() {
+        let test =
+            |expect: Value| -> TestSpec { serde_json::from_value(json!({"path": "/", "expect": expect})).unwrap() };
+        for (expect, yes, no) in [
+            (json!(null), vec![200, 299], vec![199, 300]),
+            (json!([200]), vec![200], vec![201, 404]),
+            (json!([200, "4XX"]), vec![200, 400, 499], vec![201, 500]),
+            (json!(["200-204", "301"]), vec![200, 204, 301], vec![205, 300]),
+        ] {
+            let test = test(expect.clone());
+            assert!(yes.iter().all(|status| test.expects(*status)), "{expect}");
+            assert!(!no.iter().any(|status| test.expects(*status)), "{expect}");
+        }
+        assert_eq!(test(json!([200, "4xx"])).expected(), "200 or 4xx");
+        for (expect, path) in [
+            (json!([]), "test.expect"),
+            (json!([99]), "test.expect[0]"),
+            (json!([200, "2x"]), "test.expect[1]"),
+            (json!(["éxx"]), "test.expect[0]"),
+            (json!(["204-200"]), "test.expect[0]"),
+            (json!([600]), "test.expect[0]"),
+        ] {
+            let spec = read(json!({"base_url": "https://a.test", "test": {"path": "/", "expect": expect}}));
+            assert_eq!(spec.faults()[0].path, path);
+        }
+    }
+
+    #[test]
+    fn tests_stay_with_the_connection() {
+        for (mut spec, path) in [
+            (json!({"test": {"path": "../x"}}), "test.path"),
+            (json!({"test": {"url": "https://b.test/"}}), "test.url"),
+            (json!({"test": {"url": "ftp://a.test/"}}), "test.url"),
+            (json!({"test": {}}), "test"),
+            (json!({"test": {"path": "/", "url": "https://a.test/"}}), "test"),
+            (json!({"test": {"path": "/", "method": "get"}}), "test.method"),
+        ] {
+            spec["base_url"] = "https://a.test/api".into();
+            let faults = read(spec.clone()).faults();
+            assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), [path], "{spec}");
+        }
+        assert_eq!(read(json!({"hosts": ["a.test"], "test": {"path": "/"}})).faults()[0].path, "test.path");
+        for spec in [
+            json!({"base_url": "https://a.test/api", "test": {"path": "/users/me?x=1"}}),
+            json!({"hosts": ["a.test"], "test": {"url": "https://a.test/me"}}),
+            json!({"endpoint": "e", "test": {"path": "/ping", "method": "POST"}}),
+        ] {
+            let read = read(spec.clone());
+            assert_eq!(read.faults(), [], "{spec}");
+            assert_eq!(serde_json::to_value(read).unwrap(), spec);
+        }
+        let spec = read(json!({"base_url": "https://a.test/api", "test": {"path": "/me?x=1"}}));
+        assert_eq!(
+            spec.test.unwrap().target(Some(&"https://a.test/api".parse().unwrap())).unwrap().as_str(),
+            "https://a.test/api/me?x=1"
+        );
     }
 }

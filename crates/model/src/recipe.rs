@@ -262,7 +262,8 @@ impl From<RenderFault> for StepError {
     }
 }
 
-const METHODS: [Method; 7] =
+/// Methods that requests may have.
+pub(crate) const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
 
 /// Headers that describe the message on the wire, which only the sender of it can know.
@@ -604,7 +605,7 @@ impl Target {
 }
 
 /// Appends a rendered path, perhaps with a query, to a base URL; `None` when it would lead out of it.
-fn join(base: &Url, rendered: &str) -> Option<Url> {
+pub(crate) fn join(base: &Url, rendered: &str) -> Option<Url> {
     let (path, query) = rendered.split_once('?').map_or((rendered, None), |(path, query)| (path, Some(query)));
     let root = base.path().trim_end_matches('/');
     let mut url = base.clone();
@@ -618,7 +619,7 @@ fn join(base: &Url, rendered: &str) -> Option<Url> {
 }
 
 /// Reads a whole URL that a request may go to.
-fn checked_url(text: &str) -> Result<Url, String> {
+pub(crate) fn checked_url(text: &str) -> Result<Url, String> {
     let mut url = Url::parse(text.trim()).map_err(|error| format!("not a whole URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("a URL begins with https:// or http://".to_owned());

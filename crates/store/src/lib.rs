@@ -7,6 +7,7 @@
 
 mod backup;
 mod checkpoint;
+mod connection;
 mod disk;
 mod error;
 mod event;
@@ -26,6 +27,7 @@ mod wakeup;
 mod writer;
 
 pub use backup::{BackupReport, restore};
+pub use connection::{ConnectionTest, TestFailure};
 pub use disk::DiskState;
 pub use error::{Result, StoreError};
 pub use event::{Appended, DedupeKey, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};

@@ -6,6 +6,7 @@
 mod accounts;
 mod api;
 mod cli;
+mod connections;
 mod harness;
 mod ingest;
 mod lifecycle;

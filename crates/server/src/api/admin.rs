@@ -157,6 +157,9 @@ async fn check(api: Api, _: Call) -> Result<Answer, Problem> {
     let mut findings = vec![check_disk(&api).await, check_store(&api).await];
     findings.extend(check_exposure(&api));
     findings.extend(check_documents(&api));
+    for (subject, message) in super::connections::findings(&api).await? {
+        findings.push(finding(Level::Warning, subject, message));
+    }
     findings.sort_by(|a, b| (a.level, &a.subject).cmp(&(b.level, &b.subject)));
     let ok = findings.iter().all(|finding| finding.level != Level::Error);
     data(Check { ok, findings })
@@ -241,11 +244,6 @@ fn check_documents(api: &Api) -> Vec<Finding> {
                 findings.push(finding(Level::Warning, subject, "its hash is weak; use SHA_256 where the sender can"));
             }
             (Ok(_), _) => findings.push(finding(Level::Ok, subject, "it verifies its callers")),
-        }
-    }
-    for connection in snapshot.connections() {
-        for warning in super::connections::warnings(&snapshot, connection) {
-            findings.push(finding(Level::Warning, format!("connection/{}", connection.name), warning));
         }
     }
     for recipe in snapshot.recipes().filter(|recipe| !recipe.spec.is_enabled()) {

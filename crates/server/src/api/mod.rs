@@ -33,6 +33,7 @@ use crate::accept::Handler;
 use crate::ingress::Ingress;
 use crate::problem::Problem;
 
+pub use connections::{Connections, ConnectionsFuture, TestRefused};
 pub use openapi::document as openapi_document;
 pub use tables::{TableColumn, TablePage, TableSummary};
 
@@ -89,6 +90,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Reads destination tables.
     pub tables: Box<dyn Tables>,
+    /// Tests connections.
+    pub connections: Box<dyn Connections>,
     /// How this server stands in the network.
     pub exposure: Exposure,
     /// Renders the metrics.

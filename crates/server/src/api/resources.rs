@@ -274,10 +274,13 @@ async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
                 None => json!({}),
             }
         }
-        Kind::Connection => match snapshot.connection(&resource.name) {
-            Some(connection) => json!({"warnings": super::connections::warnings(&snapshot, connection)}),
-            None => json!({}),
-        },
+        Kind::Connection => {
+            let snapshot = snapshot.clone();
+            match snapshot.connection(&resource.name) {
+                Some(connection) => super::connections::status(api, &snapshot, connection).await?,
+                None => json!({}),
+            }
+        }
         Kind::Account | Kind::Destination => json!({}),
     })
 }

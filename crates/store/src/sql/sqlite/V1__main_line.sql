@@ -43,6 +43,18 @@ CREATE TABLE endpoint_keys (
     created_at INTEGER NOT NULL
 ) STRICT;
 
+-- What the last test of a connection has shown, and the revisions of the documents that it was made with.
+CREATE TABLE connection_tests (
+    connection  INTEGER PRIMARY KEY,
+    basis       TEXT    NOT NULL,
+    tested_at   INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    http_status INTEGER,
+    code        TEXT,              -- none when it works
+    reason      TEXT,
+    answer      TEXT
+) STRICT;
+
 -- Operator tokens: only their SHA-256.
 CREATE TABLE tokens (
     hash       BLOB PRIMARY KEY,
