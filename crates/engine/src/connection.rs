@@ -7,16 +7,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use indexmap::IndexMap;
 use linkspan_model::account::{AccountSpec, BasicSpec, Credential};
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::job::StepError;
+use linkspan_model::request::RequestSpec;
 use linkspan_model::{Name, SecretRef, limits};
-use linkspan_outbound::{AuthError, Credentials, Part, RedirectScope, SendOptions};
+use linkspan_outbound::{AuthError, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions};
 use linkspan_store::{AccountView, Snapshot};
 use url::Url;
 
+use crate::oauth::{self, Unready};
 use crate::{Engine, failed};
 
 /// The credentials of accounts, as they were built last. Building them builds an automaton for their masker, which
@@ -58,10 +60,52 @@ pub(crate) struct Way {
     pub(crate) spec: ConnectionSpec,
     /// What request paths are appended to.
     pub(crate) base: Option<Url>,
+    /// What requests carry; of an OAuth2 account what the last one has carried.
     pub(crate) credentials: Credentials,
+    /// The account, when its token is obtained as requests are sent.
+    oauth2: Option<Arc<AccountView>>,
+}
+
+/// Why no usable answer came.
+pub(crate) enum NoAnswer {
+    /// The account gives no credentials, so nothing was sent.
+    Unready(Unready),
+    /// The request failed.
+    Failed(Box<Failed>),
 }
 
 impl Way {
+    /// Sends a request with the account's credentials. One that is answered 401 is repeated once with a renewed
+    /// token, where the account has one.
+    pub(crate) async fn send(
+        &mut self,
+        engine: &Engine,
+        snapshot: &Snapshot,
+        request: RequestSpec,
+        options: &SendOptions,
+    ) -> Result<Exchange, NoAnswer> {
+        let account = self.oauth2.clone();
+        let Some((account, spec)) = account.as_deref().and_then(|account| Some((account, account.spec.oauth2()?)))
+        else {
+            return engine.outbound.send(request, &self.credentials, options).await.map_err(NoAnswer::Failed);
+        };
+        let live = oauth::token(engine, snapshot, account, spec).await.map_err(NoAnswer::Unready)?;
+        self.credentials = live.credentials.clone();
+        let exchange =
+            engine.outbound.send(request.clone(), &self.credentials, options).await.map_err(NoAnswer::Failed)?;
+        if exchange.status != StatusCode::UNAUTHORIZED {
+            live.accepted();
+            return Ok(exchange);
+        }
+        let Some(renewed) = oauth::after_401(engine, snapshot, account, spec, &live).await else { return Ok(exchange) };
+        self.credentials = renewed.credentials.clone();
+        let exchange = engine.outbound.send(request, &self.credentials, options).await.map_err(NoAnswer::Failed)?;
+        if exchange.status != StatusCode::UNAUTHORIZED {
+            renewed.accepted();
+        }
+        Ok(exchange)
+    }
+
     /// Whether a request may go to this URL.
     ///
     /// # Errors
@@ -94,19 +138,20 @@ impl Way {
 /// The way of a connection; without one, whole URLs are called with no credentials.
 pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>) -> Result<Way, StepError> {
     let Some(name) = name else {
-        return Ok(Way { spec: ConnectionSpec::default(), base: None, credentials: Credentials::none() });
+        return Ok(Way { spec: ConnectionSpec::default(), base: None, credentials: Credentials::none(), oauth2: None });
     };
     let view = snapshot
         .connection(name)
         .ok_or_else(|| failed("connection.missing", format!("connection `{name}` does not exist any more"), None))?;
+    let oauth2 = view.account.as_ref().filter(|account| account.spec.oauth2().is_some()).cloned();
     let credentials = match &view.account {
-        Some(account) => engine
+        Some(account) if oauth2.is_none() => engine
             .credentials
             .of(snapshot, account)
             .map_err(|reason| failed("account.not_ready", format!("connection `{name}`: {reason}"), None))?,
-        None => Credentials::none(),
+        _ => Credentials::none(),
     };
-    Ok(Way { base: base(engine, snapshot, &view.spec)?, spec: view.spec.clone(), credentials })
+    Ok(Way { base: base(engine, snapshot, &view.spec)?, spec: view.spec.clone(), credentials, oauth2 })
 }
 
 /// What request paths are appended to: the connection's base URL, or that of an endpoint of this server.
@@ -123,6 +168,7 @@ fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials
     let in_words = |error: AuthError| error.to_string();
     match account {
         AccountSpec::None {} => Ok(Credentials::none()),
+        AccountSpec::OAuth2(_) => Err("its token is obtained when it is used".to_owned()),
         AccountSpec::Basic(basic) => {
             let (user, password) = pair(snapshot, basic)?;
             Credentials::basic(&user, &password).map_err(in_words)

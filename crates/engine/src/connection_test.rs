@@ -14,7 +14,7 @@ use linkspan_store::{ConnectionTest, ConnectionView, Snapshot, StoreError, TestF
 use tokio::time::Instant;
 use url::Url;
 
-use crate::connection::{Way, connect};
+use crate::connection::{NoAnswer, Way, connect};
 use crate::step::unreachable_in_words;
 use crate::{Engine, failed};
 
@@ -92,7 +92,7 @@ async fn attempt(
     connection: &ConnectionView,
     plan: &Plan<'_>,
 ) -> Result<Answered, StepError> {
-    let way = connect(engine, snapshot, Some(&connection.name))?;
+    let mut way = connect(engine, snapshot, Some(&connection.name))?;
     let (method, url) = match plan {
         Plan::Said(test) => (test.method(), test.target(way.base.as_ref())),
         Plan::Reachable => (http::Method::GET, way.base.clone().ok_or_else(|| "there is no base_url".to_owned())),
@@ -100,13 +100,15 @@ async fn attempt(
     let url: Url = url.map_err(|reason| failed("request.url", reason, None))?;
     way.check(&url)?;
     let request = RequestSpec { method, url, headers: Vec::new(), body: bytes::Bytes::new() };
-    match engine.outbound.send(request, &way.credentials, &way.options(None)).await {
+    let options = way.options(None);
+    match way.send(engine, snapshot, request, &options).await {
         Ok(exchange) => Ok(Answered {
             duration: Duration::from_micros(exchange.timings.total_us),
             http_status: exchange.status.as_u16(),
             failure: judge(&way, plan, &exchange),
         }),
-        Err(failure) => Err(unreachable_in_words(&way.spec, &failure.error)),
+        Err(NoAnswer::Failed(failure)) => Err(unreachable_in_words(&way.spec, &failure.error)),
+        Err(NoAnswer::Unready(unready)) => Err(unready.error),
     }
 }
 

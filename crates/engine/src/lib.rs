@@ -8,6 +8,7 @@ mod connection;
 pub mod connection_test;
 pub mod destination;
 pub mod dispatch;
+mod oauth;
 mod run;
 mod step;
 pub mod sync;
@@ -21,6 +22,7 @@ use linkspan_model::Clock;
 use linkspan_model::job::StepError;
 use linkspan_outbound::Outbound;
 use linkspan_store::Store;
+pub use oauth::TokenCache;
 
 /// What the loops work with.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub struct Engine {
     pub own_url: Arc<str>,
     /// The credentials of accounts, as they were built last.
     pub credentials: CredentialCache,
+    /// The tokens of OAuth2 accounts that are in use.
+    pub tokens: TokenCache,
 }
 
 fn failed(code: &str, description: impl Into<String>, field: Option<String>) -> StepError {

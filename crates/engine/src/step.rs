@@ -17,7 +17,8 @@ use linkspan_outbound::{Credentials, Exchange, Failed, Reached, SendError, SendE
 use linkspan_store::{Lease, Next, Snapshot, StepRecord};
 use serde_json::{Value, json};
 
-use crate::connection::connect;
+use crate::connection::{NoAnswer, connect};
+use crate::oauth::Unready;
 use crate::{Engine, failed, jitter};
 
 /// Where a step runs.
@@ -132,7 +133,7 @@ fn not_begun(error: StepError) -> Attempt {
 }
 
 async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Attempt {
-    let way = match connect(context.engine, context.snapshot, step.connection.as_ref()) {
+    let mut way = match connect(context.engine, context.snapshot, step.connection.as_ref()) {
         Ok(way) => way,
         Err(error) => return not_begun(error),
     };
@@ -146,9 +147,11 @@ async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) 
         return not_begun(error);
     }
     add_own_headers(&mut request, context, step);
-    match context.engine.outbound.send(request, &way.credentials, &way.options(step.timeout)).await {
+    let options = way.options(step.timeout);
+    match way.send(context.engine, context.snapshot, request, &options).await {
         Ok(exchange) => read_answer(step, &way.credentials, exchange, context.engine.clock.now()),
-        Err(failure) => not_answered(&way.spec, *failure),
+        Err(NoAnswer::Failed(failure)) => not_answered(&way.spec, *failure),
+        Err(NoAnswer::Unready(Unready { error, outcome })) => Attempt { outcome, ..not_begun(error) },
     }
 }
 

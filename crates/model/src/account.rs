@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fault::Fault;
 use crate::name::Name;
+use crate::oauth2::OAuth2Spec;
 use crate::secret::SecretRef;
 
 /// The `spec` of an account document: one key that names the auth type.
@@ -25,6 +26,8 @@ pub enum AccountSpec {
     Bearer(BearerSpec),
     /// Basic, headers and query parameters together.
     Custom(CustomSpec),
+    /// A token that a provider gives and renews (RFC 6749).
+    OAuth2(Box<OAuth2Spec>),
 }
 
 /// User and password; both may be empty, and the password may hold colons.
@@ -102,6 +105,15 @@ impl AccountSpec {
         !matches!(self, Self::None {})
     }
 
+    /// What it says, when its token is obtained from a provider.
+    #[must_use]
+    pub fn oauth2(&self) -> Option<&OAuth2Spec> {
+        match self {
+            Self::OAuth2(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
     /// The secret documents that this account refers to, each with its path relative to `spec`.
     #[must_use]
     pub fn secrets(&self) -> Vec<(String, &Name)> {
@@ -111,6 +123,7 @@ impl AccountSpec {
             Self::Headers(headers) => secrets_of("headers", headers).collect(),
             Self::Query(query) => secrets_of("query", query).collect(),
             Self::Bearer(bearer) => vec![("bearer.token".to_owned(), &bearer.token.secret)],
+            Self::OAuth2(oauth2) => oauth2.secrets(),
             Self::Custom(custom) => {
                 let basic = custom.basic.iter().flat_map(|basic| basic.secrets("custom.basic"));
                 let headers = secrets_of("custom.headers", &custom.headers);
@@ -130,6 +143,7 @@ impl AccountSpec {
             Self::Query(query) if query.is_empty() => vec![Fault::new("query", "name at least one parameter")],
             Self::Query(query) => query_faults("query", query),
             Self::Custom(custom) => custom.faults(),
+            Self::OAuth2(oauth2) => oauth2.faults(),
         }
     }
 }
@@ -252,6 +266,13 @@ mod tests {
             (json!({"headers": {"X-Key": {"secret": "s"}, "X-Tenant": "acme"}}), vec!["headers.X-Key"]),
             (json!({"query": {"key": {"secret": "s"}, "v": "2"}}), vec!["query.key"]),
             (json!({"bearer": {"token": {"secret": "s"}}}), vec!["bearer.token"]),
+            (
+                json!({"oauth2": {
+                    "grant": "client_credentials", "token_url": "https://id.test/token",
+                    "client_id": "robot", "client_secret": {"secret": "s"},
+                }}),
+                vec!["oauth2.client_secret"],
+            ),
             (
                 json!({"custom": {
                     "basic": {"user": "a", "password": {"secret": "s"}},

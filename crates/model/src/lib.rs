@@ -16,6 +16,7 @@ pub mod job;
 pub mod limits;
 pub mod name;
 pub mod naming;
+pub mod oauth2;
 pub mod recipe;
 pub mod request;
 pub mod response;

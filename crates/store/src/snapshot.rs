@@ -235,6 +235,11 @@ impl Snapshot {
         self.accounts.get(name)
     }
 
+    /// Every account, by name.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<AccountView>> {
+        self.accounts.values()
+    }
+
     /// The connection with this name.
     #[must_use]
     pub fn connection(&self, name: &Name) -> Option<&Arc<ConnectionView>> {

@@ -40,6 +40,9 @@ impl Commands {
             "endpoints" => &[("url", "/status/url"), ("ready", "/status/ready"), ("unverified", "/status/unverified")],
             "recipes" => &[("endpoint", "/spec/trigger/webhook/endpoint"), ("running", "/status/running")],
             "secrets" => &[("has value", "/status/has_value")],
+            "accounts" => {
+                &[("state", "/status/state"), ("expires at", "/status/expires_at"), ("reason", "/status/reason")]
+            }
             "connections" => &[
                 ("base url", "/spec/base_url"),
                 ("account", "/spec/account"),

@@ -11,6 +11,7 @@ mod harness;
 mod ingest;
 mod lifecycle;
 mod main_line;
+mod oauth;
 mod slow;
 mod sync;
 mod tidy;

@@ -157,7 +157,8 @@ async fn check(api: Api, _: Call) -> Result<Answer, Problem> {
     let mut findings = vec![check_disk(&api).await, check_store(&api).await];
     findings.extend(check_exposure(&api));
     findings.extend(check_documents(&api));
-    for (subject, message) in super::connections::findings(&api).await? {
+    let of_accounts = super::accounts::findings(&api).await?;
+    for (subject, message) in super::connections::findings(&api).await?.into_iter().chain(of_accounts) {
         findings.push(finding(Level::Warning, subject, message));
     }
     findings.sort_by(|a, b| (a.level, &a.subject).cmp(&(b.level, &b.subject)));

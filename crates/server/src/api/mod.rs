@@ -3,6 +3,7 @@
 //! A route is declared once, with its parameters, bodies and answers; the router and the OpenAPI document are
 //! both made from that declaration, and what a caller sends is checked against it before a handler runs.
 
+mod accounts;
 mod admin;
 mod apply;
 mod body;

@@ -281,7 +281,14 @@ async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
                 None => json!({}),
             }
         }
-        Kind::Account | Kind::Destination => json!({}),
+        Kind::Account => {
+            let snapshot = snapshot.clone();
+            match snapshot.account(&resource.name) {
+                Some(account) => super::accounts::status(api, account).await?,
+                None => json!({}),
+            }
+        }
+        Kind::Destination => json!({}),
     })
 }
 

@@ -55,6 +55,25 @@ CREATE TABLE connection_tests (
     answer      TEXT
 ) STRICT;
 
+-- Tokens of OAuth2 accounts. Who holds the lease asks the provider; `lease` counts the turns.
+CREATE TABLE oauth_tokens (
+    account     INTEGER PRIMARY KEY,
+    generation  INTEGER NOT NULL,
+    identity    TEXT    NOT NULL,
+    basis       TEXT    NOT NULL,
+    state       TEXT    NOT NULL,
+    since       INTEGER NOT NULL,
+    reason      TEXT,
+    sealed      BLOB,
+    scopes      TEXT,
+    obtained_at INTEGER,
+    refresh_at  INTEGER,
+    expires_at  INTEGER,
+    lease       INTEGER NOT NULL,
+    lease_until INTEGER,
+    lost        INTEGER NOT NULL
+) STRICT;
+
 -- Operator tokens: only their SHA-256.
 CREATE TABLE tokens (
     hash       BLOB PRIMARY KEY,
