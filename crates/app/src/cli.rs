@@ -55,7 +55,7 @@ pub(crate) enum Command {
     /// Accounts: stored credentials.
     Accounts(ResourceArgs),
     /// Connections: ways to outside APIs.
-    Connections(ResourceArgs),
+    Connections(ConnectionsArgs),
     /// Destinations: databases with tables.
     Destinations(ResourceArgs),
     /// Endpoints: the URLs that the world calls.
@@ -273,6 +273,26 @@ pub(crate) enum SecretsCommand {
     /// Set a secret's value, read from standard input.
     Set {
         /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ConnectionsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ConnectionsCommand>,
+    #[command(flatten)]
+    pub(crate) page: Page,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectionsCommand {
+    #[command(flatten)]
+    Any(ResourceCommand),
+    /// Test whether one works; ends with 1 when it does not.
+    Test {
+        /// The connection.
         name: String,
     },
 }

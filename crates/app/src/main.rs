@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod commands;
+mod connections;
 mod documents;
 mod lifecycle;
 mod output;

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
 use linkspan_engine::sync::{SyncRunner, schedule};
-use linkspan_engine::{Engine, dispatch, upkeep, worker};
+use linkspan_engine::{CredentialCache, Engine, TokenCache, dispatch, upkeep, worker};
 use linkspan_model::{Clock, Document, Timestamp};
 use linkspan_outbound::{Outbound, Policy};
 use linkspan_server::accept::{self, AcceptLimits, Listener};
@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{LogFormat, ServeArgs};
 use crate::client::Invalid;
-use crate::{documents, lifecycle, output, secrets, tables};
+use crate::{connections, documents, lifecycle, output, secrets, tables};
 
 /// Bounds of the histogram of acknowledgement times, in seconds; 0.25 and 1 are the targets at p99 and p99.9.
 const ACK_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
@@ -111,6 +111,8 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         outbound,
         clock: Arc::clone(&clock),
         own_url: own_url(public_address, exposure.tls).into(),
+        credentials: CredentialCache::default(),
+        tokens: TokenCache::default(),
     };
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -129,6 +131,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         store: store.clone(),
         ingress: ingress.clone(),
         clock,
+        connections: Box::new(connections::EngineConnections(engine.clone())),
         tables: Box::new(tables::DestinationTables::new(store.clone(), folder.destinations())),
         exposure: exposure.clone(),
         metrics: metrics.clone(),

@@ -4,8 +4,11 @@
 //! so it can stop at any instruction and go on after a restart.
 
 pub mod bucket;
+mod connection;
+pub mod connection_test;
 pub mod destination;
 pub mod dispatch;
+mod oauth;
 mod run;
 mod step;
 pub mod sync;
@@ -14,9 +17,12 @@ pub mod worker;
 
 use std::sync::Arc;
 
+pub use connection::CredentialCache;
 use linkspan_model::Clock;
+use linkspan_model::job::StepError;
 use linkspan_outbound::Outbound;
 use linkspan_store::Store;
+pub use oauth::TokenCache;
 
 /// What the loops work with.
 #[derive(Clone)]
@@ -29,6 +35,14 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     /// Where this server reaches its own public listener: `http://127.0.0.1:8080`.
     pub own_url: Arc<str>,
+    /// The credentials of accounts, as they were built last.
+    pub credentials: CredentialCache,
+    /// The tokens of OAuth2 accounts that are in use.
+    pub tokens: TokenCache,
+}
+
+fn failed(code: &str, description: impl Into<String>, field: Option<String>) -> StepError {
+    StepError { code: code.to_owned(), description: description.into(), field, outcome_unknown: None }
 }
 
 /// Twelve random bits for an id.

@@ -3,10 +3,8 @@
 //! Guarantees: every attempt of a step carries the same idempotency key; what is not safe to repeat is not
 //! repeated, and the record says so; the record holds the request as it was sent, secrets masked.
 
-use std::time::Duration;
-
 use http::{HeaderName, HeaderValue};
-use linkspan_model::account::{AccountSpec, Credential};
+use linkspan_model::Timestamp;
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::hops::HEADER as HOPS_HEADER;
 use linkspan_model::job::{JobStatus, StepError, StepRun};
@@ -15,13 +13,13 @@ use linkspan_model::request::{Effect, RequestSpec, SentRequest};
 use linkspan_model::response::{self, Answer};
 use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision};
 use linkspan_model::template::{Scope, headers_value};
-use linkspan_model::{Name, Timestamp, limits};
-use linkspan_outbound::{Credentials, Exchange, Failed, Part, Reached, RedirectScope, SendErrorKind, SendOptions};
+use linkspan_outbound::{Credentials, Exchange, Failed, Reached, SendError, SendErrorKind};
 use linkspan_store::{Lease, Next, Snapshot, StepRecord};
 use serde_json::{Value, json};
-use url::Url;
 
-use crate::{Engine, jitter};
+use crate::connection::{NoAnswer, connect};
+use crate::oauth::Unready;
+use crate::{Engine, failed, jitter};
 
 /// Where a step runs.
 pub(crate) struct StepContext<'a> {
@@ -130,83 +128,30 @@ fn explain(reason: Reason) -> Option<String> {
     }
 }
 
-fn failed(code: &str, description: impl Into<String>, field: Option<String>) -> StepError {
-    StepError { code: code.to_owned(), description: description.into(), field, outcome_unknown: None }
-}
-
 fn not_begun(error: StepError) -> Attempt {
     Attempt { input: None, output: None, result: Err(error), outcome: None }
 }
 
 async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Attempt {
-    let (connection, credentials) = match connect(context, step.connection.as_ref()) {
-        Ok(connected) => connected,
+    let mut way = match connect(context.engine, context.snapshot, step.connection.as_ref()) {
+        Ok(way) => way,
         Err(error) => return not_begun(error),
     };
-    let base = match base(context, &connection) {
-        Ok(base) => base,
-        Err(error) => return not_begun(error),
-    };
-    let mut request = match step.request.render(scope, base.as_ref()) {
+    // A whole URL may name another host of the connection; `check` sees that it names no other.
+    let base = way.base.as_ref().filter(|_| way.spec.hosts.is_none() || !step.request.names_url());
+    let mut request = match step.request.render(scope, base) {
         Ok(request) => request,
         Err(fault) => return not_begun(fault.into()),
     };
-    add_own_headers(&mut request, context, step);
-    let options = send_options(&connection, step.timeout);
-    match context.engine.outbound.send(request, &credentials, &options).await {
-        Ok(exchange) => read_answer(step, &credentials, exchange, context.engine.clock.now()),
-        Err(failure) => not_answered(&connection, *failure),
+    if let Err(error) = way.check(&request.url) {
+        return not_begun(error);
     }
-}
-
-/// The connection of a step with its credentials; a step without one calls whole URLs with none.
-fn connect(context: &StepContext<'_>, name: Option<&Name>) -> Result<(ConnectionSpec, Credentials), StepError> {
-    let Some(name) = name else { return Ok((ConnectionSpec::default(), Credentials::none())) };
-    let view = context
-        .snapshot
-        .connection(name)
-        .ok_or_else(|| failed("connection.missing", format!("connection `{name}` does not exist any more"), None))?;
-    let credentials = match view.account.as_deref() {
-        Some(account) => credentials(context.snapshot, account)
-            .map_err(|reason| failed("account.not_ready", format!("connection `{name}`: {reason}"), None))?,
-        None => Credentials::none(),
-    };
-    Ok((view.spec.clone(), credentials))
-}
-
-/// What request paths are appended to: the connection's base URL, or that of an endpoint of this server.
-fn base(context: &StepContext<'_>, connection: &ConnectionSpec) -> Result<Option<Url>, StepError> {
-    let Some(name) = &connection.endpoint else { return Ok(connection.base()) };
-    let endpoint = context
-        .snapshot
-        .endpoint(name)
-        .ok_or_else(|| failed("endpoint.missing", format!("endpoint `{name}` does not exist any more"), None))?;
-    let url = format!("{}/webhooks/{}", context.engine.own_url, endpoint.key);
-    Url::parse(&url).map(Some).map_err(|error| failed("request.url", format!("{url}: {error}"), None))
-}
-
-fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials, String> {
-    let part = |credential: &Credential| match credential {
-        Credential::Text(text) => Ok(Part::Plain(text.clone())),
-        Credential::Secret(reference) => snapshot.secret(&reference.secret).cloned().map(Part::Secret),
-    };
-    match account {
-        AccountSpec::None {} => Ok(Credentials::none()),
-        AccountSpec::Basic(basic) => {
-            let password = match &basic.password {
-                Some(reference) => Part::Secret(snapshot.secret(&reference.secret)?.clone()),
-                None => Part::Plain(String::new()),
-            };
-            Credentials::basic(&part(&basic.user)?, &password).map_err(|error| error.to_string())
-        }
-        AccountSpec::Headers(headers) => {
-            let mut typed = Vec::with_capacity(headers.len());
-            for (name, value) in headers {
-                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
-                typed.push((name, part(value)?));
-            }
-            Credentials::headers(typed).map_err(|error| error.to_string())
-        }
+    add_own_headers(&mut request, context, step);
+    let options = way.options(step.timeout);
+    match way.send(context.engine, context.snapshot, request, &options).await {
+        Ok(exchange) => read_answer(step, &way.credentials, exchange, context.engine.clock.now()),
+        Err(NoAnswer::Failed(failure)) => not_answered(&way.spec, *failure),
+        Err(NoAnswer::Unready(Unready { error, outcome })) => Attempt { outcome, ..not_begun(error) },
     }
 }
 
@@ -224,25 +169,6 @@ fn add_own_headers(request: &mut RequestSpec, context: &StepContext<'_>, step: &
     request.headers.retain(|(name, _)| *name != HOPS_HEADER);
     if let Ok(value) = HeaderValue::from_str(context.hops) {
         request.headers.push((HeaderName::from_static(HOPS_HEADER), value));
-    }
-}
-
-fn send_options(connection: &ConnectionSpec, timeout: Option<Duration>) -> SendOptions {
-    let stages = connection.timeouts.clone().unwrap_or_default();
-    let stage = |set: Option<linkspan_model::units::Duration>, default| set.map_or(default, |set| set.get());
-    SendOptions {
-        connect: stage(stages.connect, limits::CONNECT_TIMEOUT),
-        tls: stage(stages.tls, limits::CONNECT_TIMEOUT),
-        first_byte: stage(stages.first_byte, limits::FIRST_BYTE_TIMEOUT),
-        total: timeout.unwrap_or_else(|| connection.total_timeout()),
-        response_max_bytes: connection.response_max_bytes(),
-        redirects: connection.redirects.unwrap_or(0),
-        redirect_scope: if connection.base_url.is_some() || connection.endpoint.is_some() {
-            RedirectScope::SameOrigin
-        } else {
-            RedirectScope::Anywhere
-        },
-        header_case: connection.header_case.unwrap_or_default(),
     }
 }
 
@@ -293,12 +219,18 @@ fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchang
     Attempt { input, output: Some(output), result, outcome }
 }
 
-fn not_answered(connection: &ConnectionSpec, failure: Failed) -> Attempt {
-    let Failed { error, sent } = failure;
+/// Why no answer came; in the connection's own words first, where they are about that.
+pub(crate) fn unreachable_in_words(connection: &ConnectionSpec, error: &SendError) -> StepError {
     let mut shown = error.step_error();
     if let (Some(message), true) = (&connection.timeout_message, error.is_unreachable_or_timeout()) {
         shown.description = format!("{message} ({})", shown.description);
     }
+    shown
+}
+
+fn not_answered(connection: &ConnectionSpec, failure: Failed) -> Attempt {
+    let Failed { error, sent } = failure;
+    let shown = unreachable_in_words(connection, &error);
     let outcome = match (error.is_transient(), error.reached()) {
         (false, _) => None,
         (true, Reached::No) => Some(Outcome::NotSent),

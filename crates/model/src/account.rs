@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fault::Fault;
 use crate::name::Name;
+use crate::oauth2::OAuth2Spec;
 use crate::secret::SecretRef;
 
 /// The `spec` of an account document: one key that names the auth type.
@@ -19,6 +20,14 @@ pub enum AccountSpec {
     Basic(BasicSpec),
     /// One or several headers, sent as typed.
     Headers(IndexMap<String, Credential>),
+    /// One or several query parameters, percent-encoded and appended to the URL.
+    Query(IndexMap<String, Credential>),
+    /// A token in `Authorization: Bearer …` (RFC 6750, section 2.1).
+    Bearer(BearerSpec),
+    /// Basic, headers and query parameters together.
+    Custom(CustomSpec),
+    /// A token that a provider gives and renews (RFC 6749).
+    OAuth2(Box<OAuth2Spec>),
 }
 
 /// User and password; both may be empty, and the password may hold colons.
@@ -30,6 +39,29 @@ pub struct BasicSpec {
     /// The password; left out: empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<SecretRef>,
+}
+
+/// A bearer token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BearerSpec {
+    /// The token, without the word `Bearer`.
+    pub token: SecretRef,
+}
+
+/// Any mix of the simple ways; at least one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CustomSpec {
+    /// HTTP Basic (RFC 7617).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<BasicSpec>,
+    /// Headers, sent as typed.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub headers: IndexMap<String, Credential>,
+    /// Query parameters, percent-encoded and appended to the URL.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub query: IndexMap<String, Credential>,
 }
 
 /// A part of credentials: plain text, or `{secret: NAME}`.
@@ -67,27 +99,36 @@ impl<'de> Deserialize<'de> for Credential {
 }
 
 impl AccountSpec {
+    /// Whether requests carry anything of it.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        !matches!(self, Self::None {})
+    }
+
+    /// What it says, when its token is obtained from a provider.
+    #[must_use]
+    pub fn oauth2(&self) -> Option<&OAuth2Spec> {
+        match self {
+            Self::OAuth2(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
     /// The secret documents that this account refers to, each with its path relative to `spec`.
     #[must_use]
     pub fn secrets(&self) -> Vec<(String, &Name)> {
         match self {
             Self::None {} => Vec::new(),
-            Self::Basic(basic) => {
-                let user = match &basic.user {
-                    Credential::Secret(reference) => Some(("basic.user".to_owned(), &reference.secret)),
-                    Credential::Text(_) => None,
-                };
-                let password =
-                    basic.password.as_ref().map(|reference| ("basic.password".to_owned(), &reference.secret));
-                user.into_iter().chain(password).collect()
+            Self::Basic(basic) => basic.secrets("basic").collect(),
+            Self::Headers(headers) => secrets_of("headers", headers).collect(),
+            Self::Query(query) => secrets_of("query", query).collect(),
+            Self::Bearer(bearer) => vec![("bearer.token".to_owned(), &bearer.token.secret)],
+            Self::OAuth2(oauth2) => oauth2.secrets(),
+            Self::Custom(custom) => {
+                let basic = custom.basic.iter().flat_map(|basic| basic.secrets("custom.basic"));
+                let headers = secrets_of("custom.headers", &custom.headers);
+                basic.chain(headers).chain(secrets_of("custom.query", &custom.query)).collect()
             }
-            Self::Headers(headers) => headers
-                .iter()
-                .filter_map(|(name, value)| match value {
-                    Credential::Secret(reference) => Some((format!("headers.{name}"), &reference.secret)),
-                    Credential::Text(_) => None,
-                })
-                .collect(),
         }
     }
 
@@ -95,28 +136,183 @@ impl AccountSpec {
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         match self {
-            Self::None {} => Vec::new(),
-            Self::Basic(basic) => match &basic.user {
-                Credential::Text(user) if user.contains(':') => {
-                    vec![Fault::new("basic.user", "a user name cannot hold a colon (RFC 7617)")]
-                }
-                _ => Vec::new(),
-            },
+            Self::None {} | Self::Bearer(_) => Vec::new(),
+            Self::Basic(basic) => basic.fault("basic").into_iter().collect(),
             Self::Headers(headers) if headers.is_empty() => vec![Fault::new("headers", "name at least one header")],
-            Self::Headers(headers) => headers.iter().flat_map(|(name, value)| header_faults(name, value)).collect(),
+            Self::Headers(headers) => headers_faults("headers", headers),
+            Self::Query(query) if query.is_empty() => vec![Fault::new("query", "name at least one parameter")],
+            Self::Query(query) => query_faults("query", query),
+            Self::Custom(custom) => custom.faults(),
+            Self::OAuth2(oauth2) => oauth2.faults(),
         }
     }
 }
 
-fn header_faults(name: &str, value: &Credential) -> Option<Fault> {
-    let path = format!("headers.{name}");
-    if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-        return Some(Fault::new(path, format_args!("`{name}` is not a header name")));
+impl BasicSpec {
+    fn secrets(&self, path: &str) -> impl Iterator<Item = (String, &Name)> {
+        let user = self.user.secret().map(|name| (format!("{path}.user"), name));
+        let password = self.password.as_ref().map(|reference| (format!("{path}.password"), &reference.secret));
+        user.into_iter().chain(password)
     }
-    match value {
-        Credential::Text(text) if http::HeaderValue::from_str(text).is_err() => {
-            Some(Fault::new(path, "a header value cannot hold line breaks or control characters"))
+
+    fn fault(&self, path: &str) -> Option<Fault> {
+        let Credential::Text(user) = &self.user else { return None };
+        let reason = if user.contains(':') {
+            "a user name cannot hold a colon (RFC 7617)"
+        } else if user.chars().any(char::is_control) {
+            "a user name cannot hold line breaks or control characters (RFC 7617)"
+        } else {
+            return None;
+        };
+        Some(Fault::new(format!("{path}.user"), reason))
+    }
+}
+
+impl CustomSpec {
+    fn faults(&self) -> Vec<Fault> {
+        if self.basic.is_none() && self.headers.is_empty() && self.query.is_empty() {
+            return vec![Fault::new("custom", "give at least one of basic, headers and query")];
         }
-        _ => None,
+        let mut faults: Vec<Fault> = self.basic.iter().filter_map(|basic| basic.fault("custom.basic")).collect();
+        faults.extend(headers_faults("custom.headers", &self.headers));
+        faults.extend(query_faults("custom.query", &self.query));
+        if self.basic.is_some() {
+            let twice = self.headers.keys().find(|name| name.eq_ignore_ascii_case("authorization"));
+            faults.extend(
+                twice.map(|name| Fault::new(format!("custom.headers.{name}"), "basic is sent in this header already")),
+            );
+        }
+        faults
+    }
+}
+
+impl Credential {
+    fn secret(&self) -> Option<&Name> {
+        match self {
+            Self::Text(_) => None,
+            Self::Secret(reference) => Some(&reference.secret),
+        }
+    }
+}
+
+fn secrets_of<'a>(
+    path: &'a str,
+    parts: &'a IndexMap<String, Credential>,
+) -> impl Iterator<Item = (String, &'a Name)> + 'a {
+    parts.iter().filter_map(move |(name, value)| Some((format!("{path}.{name}"), value.secret()?)))
+}
+
+/// Headers that are not an account's: those that frame the message, and the mark of the loop guard.
+const NOT_AN_ACCOUNTS: [&str; 8] =
+    ["host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", crate::hops::HEADER];
+
+fn headers_faults(path: &str, headers: &IndexMap<String, Credential>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut seen = Vec::with_capacity(headers.len());
+    for (written, value) in headers {
+        let path = format!("{path}.{written}");
+        let Ok(name) = http::HeaderName::from_bytes(written.as_bytes()) else {
+            faults.push(Fault::new(path, format_args!("`{}` is not a header name", written.escape_debug())));
+            continue;
+        };
+        if NOT_AN_ACCOUNTS.contains(&name.as_str()) {
+            faults.push(Fault::new(&path, "this header is set when the request is sent"));
+        }
+        if seen.contains(&name) {
+            faults.push(Fault::new(&path, "this header is given twice"));
+        }
+        if matches!(value, Credential::Text(text) if http::HeaderValue::from_str(text).is_err()) {
+            faults.push(Fault::new(path, "a header value cannot hold line breaks or control characters"));
+        }
+        seen.push(name);
+    }
+    faults
+}
+
+fn query_faults(path: &str, query: &IndexMap<String, Credential>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (name, value) in query {
+        if name.is_empty() || name.chars().any(char::is_control) {
+            let reason = "a parameter's name is not empty and holds no line breaks or control characters";
+            faults.push(Fault::new(path, reason));
+        }
+        // Percent-encoded it could be sent, but here it is a pasted one.
+        if matches!(value, Credential::Text(text) if text.chars().any(char::is_control)) {
+            let reason = "a parameter's value cannot hold line breaks or control characters";
+            faults.push(Fault::new(format!("{path}.{name}"), reason));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(spec: Value) -> AccountSpec {
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn names_the_secrets_of_every_way() {
+        for (spec, paths) in [
+            (json!({"none": {}}), vec![]),
+            (
+                json!({"basic": {"user": {"secret": "s"}, "password": {"secret": "s"}}}),
+                vec!["basic.user", "basic.password"],
+            ),
+            (json!({"headers": {"X-Key": {"secret": "s"}, "X-Tenant": "acme"}}), vec!["headers.X-Key"]),
+            (json!({"query": {"key": {"secret": "s"}, "v": "2"}}), vec!["query.key"]),
+            (json!({"bearer": {"token": {"secret": "s"}}}), vec!["bearer.token"]),
+            (
+                json!({"oauth2": {
+                    "grant": "client_credentials", "token_url": "https://id.test/token",
+                    "client_id": "robot", "client_secret": {"secret": "s"},
+                }}),
+                vec!["oauth2.client_secret"],
+            ),
+            (
+                json!({"custom": {
+                    "basic": {"user": "a", "password": {"secret": "s"}},
+                    "headers": {"X-Key": {"secret": "s"}},
+                    "query": {"key": {"secret": "s"}},
+                }}),
+                vec!["custom.basic.password", "custom.headers.X-Key", "custom.query.key"],
+            ),
+        ] {
+            let account = read(spec.clone());
+            assert_eq!(account.secrets().iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), paths, "{spec}");
+            assert_eq!(account.faults(), [], "{spec}");
+            assert_eq!(serde_json::to_value(&account).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_sent() {
+        for (spec, path) in [
+            (json!({"basic": {"user": "a:b"}}), "basic.user"),
+            (json!({"basic": {"user": "a\r\nb"}}), "basic.user"),
+            (json!({"headers": {}}), "headers"),
+            (json!({"headers": {"X Key": "a"}}), "headers.X Key"),
+            (json!({"headers": {"X-Key:": "a"}}), "headers.X-Key:"),
+            (json!({"headers": {"X-Key": "a\r\nX-Evil: 1"}}), "headers.X-Key"),
+            (json!({"headers": {"X-Key": "a", "x-key": "b"}}), "headers.x-key"),
+            (json!({"headers": {"Host": "a"}}), "headers.Host"),
+            (json!({"headers": {"Linkspan-Hops": "0"}}), "headers.Linkspan-Hops"),
+            (json!({"query": {}}), "query"),
+            (json!({"query": {"": "a"}}), "query"),
+            (json!({"query": {"key": "a\n"}}), "query.key"),
+            (json!({"custom": {}}), "custom"),
+            (json!({"custom": {"headers": {"X Key": "a"}}}), "custom.headers.X Key"),
+            (
+                json!({"custom": {"basic": {"user": "a"}, "headers": {"authorization": "b"}}}),
+                "custom.headers.authorization",
+            ),
+        ] {
+            let faults = read(spec.clone()).faults();
+            assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), [path], "{spec}");
+        }
     }
 }

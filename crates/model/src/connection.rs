@@ -1,12 +1,16 @@
 //! Connections: configured ways to one outside API.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
 use crate::fault::Fault;
 use crate::limits;
 use crate::name::Name;
+use crate::request::{METHODS, checked_url, join};
 use crate::units::{ByteSize, Duration};
 
 /// The `spec` of a connection document.
@@ -20,9 +24,17 @@ pub struct ConnectionSpec {
     /// An endpoint of this server, in place of a base URL: requests go to its URL, whatever its key is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Name>,
-    /// The credentials that requests carry.
+    /// Hosts that whole URLs of steps may name, besides that of `base_url`: `api.example.com`, or
+    /// `api.example.com:8443` for one port only. Given without a `base_url`, requests go to these hosts and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
+    /// The credentials that requests carry. They never leave the connection's hosts, so it names some: by
+    /// `base_url`, `hosts` or `endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Name>,
+    /// The request that shows whether the connection works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<TestSpec>,
     /// Longest time for a whole exchange. Default 30s, at most 120s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
@@ -53,6 +65,194 @@ pub enum HeaderCase {
     Lower,
     /// `X-Api-Key`.
     Title,
+}
+
+/// The request that shows whether a connection works.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestSpec {
+    /// The method. Default GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The path, appended to the base URL; perhaps with a query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A whole URL on a host of the connection, in place of a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The statuses that show that it works. Default: every 2xx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Vec<ExpectedStatus>>,
+}
+
+/// A status, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ExpectedStatus {
+    /// One status: 200.
+    Code(u16),
+    /// All of a hundred, `2xx`; from one to another, `200-204`; or one as text.
+    Range(String),
+}
+
+impl<'de> Deserialize<'de> for ExpectedStatus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CodeOrRange;
+
+        impl Visitor<'_> for CodeOrRange {
+            type Value = ExpectedStatus;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a status such as 200, or a range such as 2xx")
+            }
+
+            fn visit_u64<E: de::Error>(self, code: u64) -> Result<ExpectedStatus, E> {
+                u16::try_from(code)
+                    .map(ExpectedStatus::Code)
+                    .map_err(|_| E::invalid_value(Unexpected::Unsigned(code), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ExpectedStatus, E> {
+                Ok(ExpectedStatus::Range(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(CodeOrRange)
+    }
+}
+
+impl ExpectedStatus {
+    /// The first and the last status of it; `None` when it is neither a status nor a range.
+    fn bounds(&self) -> Option<(u16, u16)> {
+        let (first, last) = match self {
+            Self::Code(code) => (*code, *code),
+            Self::Range(text) => match text.trim().to_ascii_lowercase().as_str() {
+                text if text.len() == 3 && text.ends_with("xx") => {
+                    let hundred = text.get(..1)?.parse::<u16>().ok()? * 100;
+                    (hundred, hundred + 99)
+                }
+                text => {
+                    let (first, last) = text.split_once('-').unwrap_or((text, text));
+                    (first.trim().parse().ok()?, last.trim().parse().ok()?)
+                }
+            },
+        };
+        (100 <= first && first <= last && last <= 599).then_some((first, last))
+    }
+}
+
+impl fmt::Display for ExpectedStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => code.fmt(f),
+            Self::Range(text) => f.write_str(text),
+        }
+    }
+}
+
+impl TestSpec {
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> http::Method {
+        self.method.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    /// Where the request goes.
+    ///
+    /// # Errors
+    /// The path leads out of the base, there is no base for it, or the URL is none.
+    pub fn target(&self, base: Option<&Url>) -> Result<Url, String> {
+        match (&self.path, &self.url) {
+            (Some(path), None) => {
+                let base = base.ok_or("a path needs a base_url; give a url")?;
+                join(base, path).ok_or_else(|| "the path leads out of the connection's base_url".to_owned())
+            }
+            (None, Some(url)) => checked_url(url),
+            _ => Err("give one of path and url".to_owned()),
+        }
+    }
+
+    /// Whether this status shows that the connection works.
+    #[must_use]
+    pub fn expects(&self, status: u16) -> bool {
+        match &self.expect {
+            None => (200..300).contains(&status),
+            Some(expected) => {
+                expected.iter().filter_map(ExpectedStatus::bounds).any(|(first, last)| (first..=last).contains(&status))
+            }
+        }
+    }
+
+    /// The statuses that show that the connection works, in words: `200 or 4xx`.
+    #[must_use]
+    pub fn expected(&self) -> String {
+        match &self.expect {
+            None => "2xx".to_owned(),
+            Some(expected) => expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+        }
+    }
+
+    fn faults(&self, connection: &ConnectionSpec) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if let Some(method) = &self.method
+            && !METHODS.iter().any(|known| known.as_str() == method)
+        {
+            let words = METHODS.map(|method| method.to_string()).join(", ");
+            let reason = format!("`{}` is not a method; use {words}", method.escape_debug());
+            faults.push(Fault::new("test.method", reason));
+        }
+        let base = connection.base();
+        let field = if self.url.is_some() { "test.url" } else { "test.path" };
+        match self.target(base.as_ref()) {
+            // Its endpoint's URL is not known here.
+            Err(_) if connection.endpoint.is_some() && self.path.is_some() && self.url.is_none() => {}
+            Err(reason) if self.path.is_some() == self.url.is_some() => faults.push(Fault::new("test", reason)),
+            Err(reason) => faults.push(Fault::new(field, reason)),
+            Ok(url) if !connection.admits(base.as_ref(), &url) => {
+                faults.push(Fault::new(field, "it is none of the connection's hosts"));
+            }
+            Ok(_) => {}
+        }
+        match &self.expect {
+            Some(expected) if expected.is_empty() => {
+                faults.push(Fault::new("test.expect", "name at least one status, or leave expect out"));
+            }
+            expected => {
+                let wrong = expected.iter().flatten().enumerate().filter(|(_, status)| status.bounds().is_none());
+                faults.extend(wrong.map(|(n, status)| {
+                    let reason =
+                        format!("`{}` is no status; write 200, 2xx or 200-204", status.to_string().escape_debug());
+                    Fault::new(format!("test.expect[{n}]"), reason)
+                }));
+            }
+        }
+        faults
+    }
+}
+
+/// A host that requests may go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Host {
+    /// As the URL parser writes it: lower case, international names in ASCII, IPv6 in brackets.
+    name: String,
+    /// The only port; nothing: all of them.
+    port: Option<u16>,
+}
+
+impl Host {
+    fn read(text: &str) -> Option<Self> {
+        let reads = |scheme: &str| Url::parse(&format!("{scheme}://{text}/")).ok();
+        // What is the default port of one scheme, the parser leaves out under it and keeps under the other.
+        let (https, http) = (reads("https")?, reads("http")?);
+        let is_bare = !text.contains(['/', '?', '#', '@', '\\', '*']) && !text.chars().any(char::is_whitespace);
+        let name = https.host_str().filter(|name| is_bare && !name.is_empty() && !text.ends_with(':'))?;
+        Some(Self { name: name.to_owned(), port: https.port().or(http.port()) })
+    }
+
+    fn admits(&self, url: &Url) -> bool {
+        url.host_str() == Some(self.name.as_str())
+            && self.port.is_none_or(|port| url.port_or_known_default() == Some(port))
+    }
 }
 
 /// Longest times of the stages of an exchange.
@@ -86,6 +286,25 @@ impl ConnectionSpec {
         self.base_url.as_deref().and_then(|text| Url::parse(text).ok())
     }
 
+    /// Whether a request may go to this URL; `base` is what its paths are appended to. Without a base and without
+    /// `hosts` it may go anywhere.
+    #[must_use]
+    pub fn admits(&self, base: Option<&Url>, url: &Url) -> bool {
+        match (base, &self.hosts) {
+            (None, None) => true,
+            (base, hosts) => {
+                base.is_some_and(|base| base.origin() == url.origin())
+                    || hosts.iter().flatten().filter_map(|text| Host::read(text)).any(|host| host.admits(url))
+            }
+        }
+    }
+
+    /// Whether it says which hosts its requests go to.
+    #[must_use]
+    pub fn names_hosts(&self) -> bool {
+        self.base_url.is_some() || self.endpoint.is_some() || self.hosts.is_some()
+    }
+
     /// Longest time for a whole exchange.
     #[must_use]
     pub fn total_timeout(&self) -> std::time::Duration {
@@ -108,6 +327,14 @@ impl ConnectionSpec {
         if self.base_url.is_some() && self.endpoint.is_some() {
             faults.push(Fault::new("endpoint", "give base_url or endpoint, not both"));
         }
+        if self.account.is_some() && !self.names_hosts() {
+            faults.push(
+                Fault::new("account", "an account needs hosts that its credentials may go to")
+                    .hint("give base_url, or hosts: [api.example.com]"),
+            );
+        }
+        faults.extend(self.hosts_faults());
+        faults.extend(self.test.iter().flat_map(|test| test.faults(self)));
         let total = self.total_timeout();
         if total.is_zero() || total > limits::TOTAL_TIMEOUT_MAX {
             faults.push(Fault::new("timeout", "a timeout is between 1ms and 120s"));
@@ -120,6 +347,25 @@ impl ConnectionSpec {
             faults.push(Fault::new("redirects", "at most 5 redirects are followed"));
         }
         faults
+    }
+}
+
+impl ConnectionSpec {
+    fn hosts_faults(&self) -> Vec<Fault> {
+        let Some(hosts) = &self.hosts else { return Vec::new() };
+        if self.endpoint.is_some() {
+            return vec![Fault::new("hosts", "give endpoint or hosts, not both: an endpoint is on this server")];
+        }
+        if hosts.is_empty() {
+            return vec![Fault::new("hosts", "name at least one host, or leave hosts out")];
+        }
+        let wrong = hosts.iter().enumerate().filter(|(_, text)| Host::read(text).is_none());
+        wrong
+            .map(|(n, text)| {
+                let reason = format!("`{}` is not a host, such as api.example.com", text.escape_debug());
+                Fault::new(format!("hosts[{n}]"), reason)
+            })
+            .collect()
     }
 }
 
@@ -139,4 +385,136 @@ fn base_url_fault(text: &str) -> Option<Fault> {
         return fault("a base URL ends with its path; give query parameters in the request");
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(spec: Value) -> ConnectionSpec {
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn an_account_needs_hosts() {
+        let faults = read(json!({"account": "a"})).faults();
+        assert_eq!(faults.len(), 1);
+        assert_eq!((faults[0].path.as_str(), faults[0].hint.is_some()), ("account", true));
+        for hosts in [json!({"base_url": "https://a.test"}), json!({"hosts": ["a.test"]}), json!({"endpoint": "e"})] {
+            let mut spec = hosts.clone();
+            spec["account"] = "a".into();
+            assert_eq!(read(spec).faults(), [], "{hosts}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_with_or_without_a_port() {
+        for text in [
+            "",
+            "a b",
+            "https://a.test",
+            "a.test/x",
+            "a@b.test",
+            "a.test:",
+            "a.test:x",
+            "a.test:99999",
+            "a.test#",
+            "*.a.test",
+        ] {
+            let wrong = read(json!({"hosts": [text]})).faults();
+            assert_eq!(wrong.len(), 1, "{text}");
+        }
+        assert_eq!(read(json!({"hosts": []})).faults()[0].path, "hosts");
+        assert_eq!(read(json!({"hosts": ["a.test"], "endpoint": "e"})).faults()[0].path, "hosts");
+    }
+
+    #[test]
+    fn requests_stay_with_base_and_hosts() {
+        let admits = |spec: Value, url: &str| {
+            let spec = read(spec);
+            spec.admits(spec.base().as_ref(), &url.parse().unwrap())
+        };
+        for (url, by_base, by_host, by_port, by_both) in [
+            ("https://a.test/x", true, false, false, true),
+            ("https://a.test:443/", true, false, false, true),
+            ("http://a.test/", false, false, false, false),
+            ("https://a.test:8443/", false, false, false, false),
+            ("https://B.test/", false, true, true, true),
+            ("http://b.test/", false, true, false, true),
+            ("https://b.test:8443/", false, true, false, true),
+            ("https://b.test.evil.test/", false, false, false, false),
+            ("https://x.b.test/", false, false, false, false),
+            ("https://b.test./", false, false, false, false),
+        ] {
+            assert_eq!(admits(json!({"base_url": "https://a.test/api"}), url), by_base, "{url}");
+            assert_eq!(admits(json!({"hosts": ["b.test"]}), url), by_host, "{url}");
+            assert_eq!(admits(json!({"hosts": ["b.TEST:443"]}), url), by_port, "{url}");
+            assert_eq!(admits(json!({"base_url": "https://a.test", "hosts": ["b.test"]}), url), by_both, "{url}");
+            assert!(admits(json!({}), url));
+        }
+        assert!(admits(json!({"hosts": ["bücher.test"]}), "https://xn--bcher-kva.test/"));
+        assert!(admits(json!({"hosts": ["[::1]:80"]}), "http://[::1]/"));
+        assert!(admits(json!({"hosts": ["127.0.0.1"]}), "http://2130706433:8080/"));
+    }
+
+    #[test]
+    fn tests_expect_statuses_and_ranges() {
+        let test =
+            |expect: Value| -> TestSpec { serde_json::from_value(json!({"path": "/", "expect": expect})).unwrap() };
+        for (expect, yes, no) in [
+            (json!(null), vec![200, 299], vec![199, 300]),
+            (json!([200]), vec![200], vec![201, 404]),
+            (json!([200, "4XX"]), vec![200, 400, 499], vec![201, 500]),
+            (json!(["200-204", "301"]), vec![200, 204, 301], vec![205, 300]),
+        ] {
+            let test = test(expect.clone());
+            assert!(yes.iter().all(|status| test.expects(*status)), "{expect}");
+            assert!(!no.iter().any(|status| test.expects(*status)), "{expect}");
+        }
+        assert_eq!(test(json!([200, "4xx"])).expected(), "200 or 4xx");
+        for (expect, path) in [
+            (json!([]), "test.expect"),
+            (json!([99]), "test.expect[0]"),
+            (json!([200, "2x"]), "test.expect[1]"),
+            (json!(["éxx"]), "test.expect[0]"),
+            (json!(["204-200"]), "test.expect[0]"),
+            (json!([600]), "test.expect[0]"),
+        ] {
+            let spec = read(json!({"base_url": "https://a.test", "test": {"path": "/", "expect": expect}}));
+            assert_eq!(spec.faults()[0].path, path);
+        }
+    }
+
+    #[test]
+    fn tests_stay_with_the_connection() {
+        for (mut spec, path) in [
+            (json!({"test": {"path": "../x"}}), "test.path"),
+            (json!({"test": {"url": "https://b.test/"}}), "test.url"),
+            (json!({"test": {"url": "ftp://a.test/"}}), "test.url"),
+            (json!({"test": {}}), "test"),
+            (json!({"test": {"path": "/", "url": "https://a.test/"}}), "test"),
+            (json!({"test": {"path": "/", "method": "get"}}), "test.method"),
+        ] {
+            spec["base_url"] = "https://a.test/api".into();
+            let faults = read(spec.clone()).faults();
+            assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), [path], "{spec}");
+        }
+        assert_eq!(read(json!({"hosts": ["a.test"], "test": {"path": "/"}})).faults()[0].path, "test.path");
+        for spec in [
+            json!({"base_url": "https://a.test/api", "test": {"path": "/users/me?x=1"}}),
+            json!({"hosts": ["a.test"], "test": {"url": "https://a.test/me"}}),
+            json!({"endpoint": "e", "test": {"path": "/ping", "method": "POST"}}),
+        ] {
+            let read = read(spec.clone());
+            assert_eq!(read.faults(), [], "{spec}");
+            assert_eq!(serde_json::to_value(read).unwrap(), spec);
+        }
+        let spec = read(json!({"base_url": "https://a.test/api", "test": {"path": "/me?x=1"}}));
+        assert_eq!(
+            spec.test.unwrap().target(Some(&"https://a.test/api".parse().unwrap())).unwrap().as_str(),
+            "https://a.test/api/me?x=1"
+        );
+    }
 }

@@ -17,6 +17,7 @@ pub mod job;
 pub mod limits;
 pub mod name;
 pub mod naming;
+pub mod oauth2;
 mod reader;
 pub mod recipe;
 pub mod request;

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use self::compile::CompiledRequest;
+pub(crate) use self::compile::{METHODS, checked_url};
 pub use self::render::RenderFault;
+pub(crate) use self::render::join;
 pub use self::step::{Base64Spec, Effect, PartSpec, RawSpec, RequestStep, ResponseFormat};
 
 /// A request with nothing left to render: what `outbound` sends.

@@ -10,6 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use linkspan_model::secret::{MASK, SecretBytes};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use url::{Url, form_urlencoded};
 
 use crate::mask::Masker;
 
@@ -65,7 +67,71 @@ struct Prepared {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Names of the headers whose value is hidden as a whole, however short the secret is.
     hidden: Vec<HeaderName>,
+    query: Vec<QueryPair>,
     masker: Masker,
+}
+
+/// A query parameter, percent-encoded.
+struct QueryPair {
+    name: String,
+    encoded: String,
+    is_secret: bool,
+}
+
+/// Credentials while they are put together: one masker for all of their secrets.
+#[derive(Default)]
+struct Draft {
+    prepared: Prepared,
+    secrets: Vec<SecretBytes>,
+}
+
+impl Draft {
+    fn basic(&mut self, user: &Part, password: &Part) -> Result<(), AuthError> {
+        if user.expose().contains(&b':') {
+            return Err(AuthError::Colon);
+        }
+        // RFC 7617 section 2: neither can hold control characters, and a line break here is a pasted one.
+        if [user, password].iter().any(|part| part.expose().iter().any(u8::is_ascii_control)) {
+            return Err(AuthError::BasicControl);
+        }
+        let pair = SecretBytes::new([user.expose(), b":", password.expose()].concat());
+        let value = format!("Basic {}", STANDARD.encode(pair.expose()));
+        let value = HeaderValue::from_str(&value).map_err(|_| AuthError::BasicControl)?;
+        // An empty secret hides nothing; a pair of two plain parts stands in the document.
+        let is_secret = [user, password].iter().any(|part| part.secret().is_some());
+        self.secrets.extend([user, password].into_iter().filter_map(Part::secret).cloned());
+        self.secrets.extend(is_secret.then_some(pair));
+        self.prepared.headers.push((AUTHORIZATION, sensitive(value)));
+        self.prepared.hidden.push(AUTHORIZATION);
+        Ok(())
+    }
+
+    fn header(&mut self, name: HeaderName, part: &Part) -> Result<(), AuthError> {
+        let value = HeaderValue::from_bytes(part.expose()).map_err(|_| AuthError::HeaderControl(name.clone()))?;
+        if let Some(secret) = part.secret() {
+            self.secrets.push(secret.clone());
+            self.secrets.extend(without_scheme(secret));
+            self.prepared.hidden.push(name.clone());
+        }
+        self.prepared.headers.push((name, sensitive(value)));
+        Ok(())
+    }
+
+    fn query(&mut self, name: String, part: &Part) -> Result<(), AuthError> {
+        if part.expose().iter().any(u8::is_ascii_control) {
+            return Err(AuthError::QueryControl(name));
+        }
+        let encoded =
+            format!("{}={}", percent_encode(name.as_bytes(), COMPONENT), percent_encode(part.expose(), COMPONENT));
+        self.secrets.extend(part.secret().cloned());
+        self.prepared.query.push(QueryPair { name, encoded, is_secret: part.secret().is_some() });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Credentials {
+        self.prepared.masker = Masker::new(&self.secrets);
+        Credentials(Arc::new(self.prepared))
+    }
 }
 
 impl Credentials {
@@ -80,25 +146,7 @@ impl Credentials {
     /// # Errors
     /// The user holds a colon, or one of the two a control character.
     pub fn basic(user: &Part, password: &Part) -> Result<Self, AuthError> {
-        if user.expose().contains(&b':') {
-            return Err(AuthError::Colon);
-        }
-        // RFC 7617 section 2: neither can hold control characters, and a line break here is a pasted one.
-        if [user, password].iter().any(|part| part.expose().iter().any(u8::is_ascii_control)) {
-            return Err(AuthError::BasicControl);
-        }
-        let pair = SecretBytes::new([user.expose(), b":", password.expose()].concat());
-        let value = format!("Basic {}", STANDARD.encode(pair.expose()));
-        let value = HeaderValue::from_str(&value).map_err(|_| AuthError::BasicControl)?;
-        // An empty secret hides nothing; a pair of two plain parts stands in the document.
-        let is_secret = [user, password].iter().any(|part| part.secret().is_some());
-        let secrets = [user.secret(), password.secret(), is_secret.then_some(&pair)];
-        let masker = Masker::new(secrets.into_iter().flatten());
-        Ok(Self(Arc::new(Prepared {
-            headers: vec![(AUTHORIZATION, sensitive(value))],
-            hidden: vec![AUTHORIZATION],
-            masker,
-        })))
+        Self::custom(Some((user, password)), [], [])
     }
 
     /// One or several headers, sent as typed.
@@ -106,19 +154,43 @@ impl Credentials {
     /// # Errors
     /// A value holds a line break or another control character.
     pub fn headers(headers: impl IntoIterator<Item = (HeaderName, Part)>) -> Result<Self, AuthError> {
-        let mut prepared = Prepared::default();
-        let mut secrets = Vec::new();
-        for (name, part) in headers {
-            let value = HeaderValue::from_bytes(part.expose()).map_err(|_| AuthError::HeaderControl(name.clone()))?;
-            if let Some(secret) = part.secret() {
-                secrets.push(secret.clone());
-                secrets.extend(without_scheme(secret));
-                prepared.hidden.push(name.clone());
-            }
-            prepared.headers.push((name, sensitive(value)));
+        Self::custom(None, headers, [])
+    }
+
+    /// A token in `Authorization: Bearer …` (RFC 6750, section 2.1).
+    ///
+    /// # Errors
+    /// The token is empty, or holds a character that a token cannot.
+    pub fn bearer(token: &SecretBytes) -> Result<Self, AuthError> {
+        // Tokens with other printable characters than those of RFC 6750 are seen, and sent as they are; a blank
+        // would end the token, and is most often a pasted `Bearer `.
+        if token.expose().is_empty() || !token.expose().iter().all(u8::is_ascii_graphic) {
+            return Err(AuthError::Token);
         }
-        prepared.masker = Masker::new(&secrets);
-        Ok(Self(Arc::new(prepared)))
+        let value = SecretBytes::new([b"Bearer ", token.expose()].concat());
+        Self::headers([(AUTHORIZATION, Part::Secret(value))])
+    }
+
+    /// Any mix of Basic, headers and query parameters.
+    ///
+    /// # Errors
+    /// What the parts on their own refuse.
+    pub fn custom(
+        basic: Option<(&Part, &Part)>,
+        headers: impl IntoIterator<Item = (HeaderName, Part)>,
+        query: impl IntoIterator<Item = (String, Part)>,
+    ) -> Result<Self, AuthError> {
+        let mut draft = Draft::default();
+        if let Some((user, password)) = basic {
+            draft.basic(user, password)?;
+        }
+        for (name, part) in headers {
+            draft.header(name, &part)?;
+        }
+        for (name, part) in query {
+            draft.query(name, &part)?;
+        }
+        Ok(draft.finish())
     }
 
     /// Masks what these credentials hold, wherever it reappears.
@@ -137,6 +209,39 @@ impl Credentials {
         }
     }
 
+    /// Appends the credentials of the query, in place of parameters of the same names.
+    pub(crate) fn apply_query(&self, url: &mut Url) {
+        if self.0.query.is_empty() {
+            return;
+        }
+        let others = pairs(url).filter(|pair| self.query_pair(pair).is_none()).map(str::to_owned);
+        let query: Vec<String> = others.chain(self.0.query.iter().map(|pair| pair.encoded.clone())).collect();
+        url.set_query(Some(&query.join("&")));
+    }
+
+    /// The URL as it may be shown: secrets masked by value, and those of the query as a whole, however short.
+    pub(crate) fn shown_url(&self, url: &Url) -> String {
+        let hides = |pair: &&str| self.query_pair(pair).is_some_and(|hidden| hidden.is_secret);
+        if !pairs(url).any(|pair| hides(&pair)) {
+            return self.masker().mask_text(url.as_str()).into_owned();
+        }
+        let query: Vec<String> = pairs(url)
+            .map(|pair| match pair.split_once('=') {
+                Some((name, _)) if hides(&pair) => format!("{}={MASK}", self.masker().mask_text(name)),
+                _ => self.masker().mask_text(pair).into_owned(),
+            })
+            .collect();
+        let mut bare = url.clone();
+        bare.set_query(None);
+        format!("{}?{}", self.masker().mask_text(bare.as_str()), query.join("&"))
+    }
+
+    /// Which of these credentials a pair of a query has the name of.
+    fn query_pair(&self, pair: &str) -> Option<&QueryPair> {
+        let (name, _) = form_urlencoded::parse(pair.as_bytes()).next()?;
+        self.0.query.iter().find(|own| own.name == name)
+    }
+
     pub(crate) fn hides(&self, name: &HeaderName) -> bool {
         self.0.hidden.contains(name)
     }
@@ -148,7 +253,8 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.0.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let headers = self.0.headers.iter().map(|(name, _)| name.as_str());
+        let names: Vec<_> = headers.chain(self.0.query.iter().map(|pair| pair.name.as_str())).collect();
         f.debug_tuple("Credentials").field(&names).finish()
     }
 }
@@ -165,6 +271,19 @@ pub enum AuthError {
     /// A line break or another control character in a header.
     #[error("the account's value for header {0} holds a line break or another control character")]
     HeaderControl(HeaderName),
+    /// A line break or another control character in a query parameter.
+    #[error("the account's value for query parameter {0} holds a line break or another control character")]
+    QueryControl(String),
+    /// What cannot be a bearer token.
+    #[error("the account's token is empty, or holds a blank or another character that a token cannot (RFC 6750)")]
+    Token,
+}
+
+/// What stays as it is in a query parameter: the unreserved characters of RFC 3986, section 2.3.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn pairs(url: &Url) -> impl Iterator<Item = &str> {
+    url.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty())
 }
 
 /// The token of `Bearer TOKEN`: an upstream may echo it without its scheme.
@@ -240,5 +359,70 @@ mod tests {
         let credentials = Credentials::headers([(name, secret("Token abcdef"))]).unwrap();
         assert_eq!(credentials.masker().mask_text("got abcdef"), format!("got {MASK}"));
         assert_eq!(format!("{credentials:?}"), r#"Credentials(["x-api-key"])"#);
+    }
+
+    fn with_query(pairs: &[(&str, Part)]) -> Credentials {
+        let pairs = pairs.iter().map(|(name, part)| ((*name).to_owned(), part.clone()));
+        Credentials::custom(None, [], pairs).unwrap()
+    }
+
+    #[test]
+    fn query_is_encoded_appended_and_replaces_others() {
+        let credentials = with_query(&[("api key", secret("a&b=c d/é+%")), ("v", "2".into())]);
+        for (url, sent) in [
+            ("https://a.test/x", "https://a.test/x?api%20key=a%26b%3Dc%20d%2F%C3%A9%2B%25&v=2"),
+            ("https://a.test/?", "https://a.test/?api%20key=a%26b%3Dc%20d%2F%C3%A9%2B%25&v=2"),
+            (
+                "https://a.test/?q=a%2Fb&api+key=mine&api%20key=&v&vv=1",
+                "https://a.test/?q=a%2Fb&vv=1&api%20key=a%26b%3Dc%20d%2F%C3%A9%2B%25&v=2",
+            ),
+        ] {
+            let mut url: Url = url.parse().unwrap();
+            credentials.apply_query(&mut url);
+            assert_eq!(url.as_str(), sent);
+            let once = url.clone();
+            credentials.apply_query(&mut url);
+            assert_eq!(url, once);
+            let shown = credentials.shown_url(&url);
+            assert!(shown.ends_with(&format!("api%20key={MASK}&v=2")), "{shown}");
+        }
+    }
+
+    #[test]
+    fn short_secrets_of_the_query_are_hidden_too() {
+        let url: Url = "https://a.test/12?pin=12&x=12".parse().unwrap();
+        let shown = with_query(&[("pin", secret("12"))]).shown_url(&url);
+        assert_eq!(shown, format!("https://a.test/12?pin={MASK}&x=12"));
+        let long: Url = "https://a.test/hunter2!?key=hunter2!&x=hunter2!".parse().unwrap();
+        let shown = with_query(&[("key", secret("hunter2!"))]).shown_url(&long);
+        assert_eq!(shown, format!("https://a.test/{MASK}?key={MASK}&x={MASK}"));
+    }
+
+    #[test]
+    fn bearer_is_one_token() {
+        let credentials = Credentials::bearer(&SecretBytes::new("mF_9.B5f-4.1JqM")).unwrap();
+        assert_eq!(sent(&credentials)[AUTHORIZATION], "Bearer mF_9.B5f-4.1JqM");
+        assert_eq!(credentials.masker().mask_text("mF_9.B5f-4.1JqM"), MASK);
+        for wrong in ["", "Bearer abc", "abc\r\n", "ä"] {
+            assert_eq!(Credentials::bearer(&SecretBytes::new(wrong)).unwrap_err(), AuthError::Token, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn custom_sends_all_of_its_parts() {
+        let key = HeaderName::from_static("x-key");
+        let query = [("k".to_owned(), secret("query-secret"))];
+        let credentials =
+            Credentials::custom(Some((&"u".into(), &secret("pass-word"))), [(key, secret("head-secret"))], query)
+                .unwrap();
+        let mut url: Url = "https://a.test/".parse().unwrap();
+        credentials.apply_query(&mut url);
+        let headers = sent(&credentials);
+        assert_eq!(headers[AUTHORIZATION], "Basic dTpwYXNzLXdvcmQ=");
+        assert_eq!((headers["x-key"].as_bytes(), url.query()), (&b"head-secret"[..], Some("k=query-secret")));
+        let text = credentials.masker().mask_text("pass-word head-secret query-secret").into_owned();
+        assert_eq!(text, format!("{MASK} {MASK} {MASK}"));
+        let error = Credentials::custom(None, [], [("k".to_owned(), secret("a\n"))]).unwrap_err();
+        assert_eq!(error, AuthError::QueryControl("k".to_owned()));
     }
 }

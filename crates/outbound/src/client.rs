@@ -260,6 +260,8 @@ struct Hop {
     redirects: u8,
     /// How names of headers were written, as far as it is known.
     case: HeaderCase,
+    /// Whether a redirect has left the origin that the credentials are for.
+    has_left: bool,
 }
 
 impl Hop {
@@ -276,7 +278,9 @@ impl Hop {
         credentials.apply(&mut headers);
         let mut url = spec.url;
         url.set_fragment(None);
-        let mut hop = Self { method: spec.method, url, headers, body: spec.body, refused, redirects: 0, case };
+        credentials.apply_query(&mut url);
+        let mut hop =
+            Self { method: spec.method, url, headers, body: spec.body, refused, redirects: 0, case, has_left: false };
         hop.set_length();
         hop
     }
@@ -332,6 +336,12 @@ impl Hop {
         }
 
         let mut headers = self.headers.clone();
+        let has_left = self.has_left || !is_same_origin;
+        if !has_left {
+            credentials.apply_query(&mut url);
+        } else if credentials.shown_url(&url) != url.as_str() {
+            return Err("it takes a credential of the account to another origin".to_owned());
+        }
         if !is_same_origin {
             // Gone for good: a later redirect back does not bring them again.
             let drop: Vec<HeaderName> = headers
@@ -351,6 +361,7 @@ impl Hop {
             refused: None,
             redirects: self.redirects + 1,
             case: self.case,
+            has_left,
         };
         if becomes_get {
             next.method = Method::GET;

@@ -36,7 +36,7 @@ pub(crate) fn request(
     }));
     SentRequest {
         method: method.to_string(),
-        url: masker.mask_text(url.as_str()).into_owned(),
+        url: credentials.shown_url(url),
         headers: shown,
         body: parts_of(headers, body)
             .map(|parts| shown_parts(masker, &parts, size(body)))

@@ -8,6 +8,7 @@ mod problem;
 pub mod staged;
 
 pub use api::{
-    Api, Exposure, OperatorHandler, Parts, TableColumn, TablePage, TableSummary, Tables, TablesFuture, openapi_document,
+    Api, Connections, ConnectionsFuture, Exposure, OperatorHandler, Parts, TableColumn, TablePage, TableSummary,
+    Tables, TablesFuture, TestRefused, openapi_document,
 };
 pub use problem::Problem;

@@ -7,11 +7,13 @@
 
 mod backup;
 mod checkpoint;
+mod connection;
 mod disk;
 mod error;
 mod event;
 mod folder;
 mod job;
+mod oauth;
 mod open;
 mod read;
 mod refusal;
@@ -26,17 +28,19 @@ mod wakeup;
 mod writer;
 
 pub use backup::{BackupReport, restore};
+pub use connection::{ConnectionTest, TestFailure};
 pub use disk::DiskState;
 pub use error::{Result, StoreError};
 pub use event::{Appended, DedupeKey, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};
 pub use folder::DataFolder;
 pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, Lease, NewJob, Next, StepRecord};
+pub use oauth::{NewToken, StoredToken, TokenLease, TokenOutcome, TokenState, TokenStatus, TokenTurn};
 pub use open::{Durability, SecretSource, Settings, Store};
 pub use refusal::{NewRefusal, Refusal, RefusalFilter};
 pub use resource::{Action, Change, Precondition, Resource};
 pub use retention::{Expired, Retention};
 pub use seal::MasterKey;
-pub use snapshot::{ConnectionView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
+pub use snapshot::{AccountView, ConnectionView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
 pub use spool::SpoolFile;
 pub use sync::{Batch, BatchState, SyncState, SyncTicket};
 pub use token::reset_operator_token;

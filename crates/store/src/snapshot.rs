@@ -28,10 +28,12 @@ pub struct Snapshot {
     endpoints: BTreeMap<Name, Arc<EndpointView>>,
     recipes: BTreeMap<Name, Arc<RecipeView>>,
     connections: BTreeMap<Name, Arc<ConnectionView>>,
-    accounts: BTreeMap<Name, Arc<AccountSpec>>,
+    accounts: BTreeMap<Name, Arc<AccountView>>,
     destinations: BTreeMap<Name, Arc<DestinationView>>,
     syncs: BTreeMap<Name, Arc<SyncView>>,
     secrets: BTreeMap<Name, std::result::Result<SecretBytes, String>>,
+    /// Row and revision of every secret.
+    secret_versions: BTreeMap<Name, String>,
 }
 
 /// An endpoint, ready to verify.
@@ -66,15 +68,32 @@ pub struct RecipeView {
     pub recipe: Arc<Recipe>,
 }
 
+/// An account.
+#[derive(Debug)]
+pub struct AccountView {
+    /// Its row.
+    pub row: i64,
+    /// Its name.
+    pub name: Name,
+    /// Row and revision of the account and of the secrets that it names: what its credentials were made of.
+    pub basis: String,
+    /// What its document says.
+    pub spec: AccountSpec,
+}
+
 /// A connection with its account.
 #[derive(Debug)]
 pub struct ConnectionView {
+    /// Its row.
+    pub row: i64,
+    /// Row and revision of the connection, its account and the secrets of that: what a test was made with.
+    pub basis: String,
     /// Its name.
     pub name: Name,
     /// What its document says.
     pub spec: ConnectionSpec,
     /// Its account, when it has one.
-    pub account: Option<Arc<AccountSpec>>,
+    pub account: Option<Arc<AccountView>>,
 }
 
 /// A destination.
@@ -116,6 +135,7 @@ impl Snapshot {
 
     fn add(&mut self, db: &Connection, key: &MasterKey, source: &dyn SecretSource, resource: &Resource) -> Result<()> {
         let name = resource.name.clone();
+        let version = format!("{}.{}", resource.row, resource.revision);
         match read_back(resource)?.spec {
             Spec::Secret(spec) => {
                 let value = match stored_value(db, key, resource.row)? {
@@ -124,14 +144,23 @@ impl Snapshot {
                         .value(&spec)
                         .and_then(|value| value.ok_or_else(|| format!("secret `{name}` has no value yet"))),
                 };
+                self.secret_versions.insert(name.clone(), version);
                 self.secrets.insert(name, value);
             }
             Spec::Account(spec) => {
-                self.accounts.insert(name, Arc::new(spec));
+                let mut basis = version;
+                for (_, secret) in spec.secrets() {
+                    basis.push(' ');
+                    basis.push_str(self.secret_versions.get(secret).map_or("", String::as_str));
+                }
+                let view = AccountView { row: resource.row, name: name.clone(), basis, spec };
+                self.accounts.insert(name, Arc::new(view));
             }
             Spec::Connection(spec) => {
                 let account = spec.account.as_ref().and_then(|name| self.accounts.get(name)).cloned();
-                self.connections.insert(name.clone(), Arc::new(ConnectionView { name, spec, account }));
+                let basis = account.as_ref().map_or(version.clone(), |account| format!("{version} {}", account.basis));
+                let view = ConnectionView { row: resource.row, basis, name: name.clone(), spec, account };
+                self.connections.insert(name, Arc::new(view));
             }
             Spec::Endpoint(spec) => {
                 let verifier = self.verifier(&spec);
@@ -198,6 +227,17 @@ impl Snapshot {
     /// Every recipe, by name.
     pub fn recipes(&self) -> impl Iterator<Item = &Arc<RecipeView>> {
         self.recipes.values()
+    }
+
+    /// The account with this name.
+    #[must_use]
+    pub fn account(&self, name: &Name) -> Option<&Arc<AccountView>> {
+        self.accounts.get(name)
+    }
+
+    /// Every account, by name.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<AccountView>> {
+        self.accounts.values()
     }
 
     /// The connection with this name.

@@ -23,7 +23,7 @@ pub(crate) fn run(command: Command, connect: Connect, output: Output) -> Result<
         Command::Export(args) => server()?.export(args.defaults),
         Command::Secrets(args) => server()?.secrets(args),
         Command::Accounts(args) => server()?.resources("accounts", args.command, &args.page),
-        Command::Connections(args) => server()?.resources("connections", args.command, &args.page),
+        Command::Connections(args) => server()?.connections(args),
         Command::Destinations(args) => server()?.resources("destinations", args.command, &args.page),
         Command::Endpoints(args) => server()?.endpoints(args),
         Command::Recipes(args) => server()?.recipes(args),

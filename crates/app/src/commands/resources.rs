@@ -2,13 +2,13 @@
 
 use std::io::Read as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::Commands;
 use crate::cli::{
-    EndpointsArgs, EndpointsCommand, Output, Page, RecipesArgs, RecipesCommand, ResourceCommand, SecretsArgs,
-    SecretsCommand,
+    ConnectionsArgs, ConnectionsCommand, EndpointsArgs, EndpointsCommand, Output, Page, RecipesArgs, RecipesCommand,
+    ResourceCommand, SecretsArgs, SecretsCommand,
 };
 use crate::client::encoded;
 use crate::{documents, output};
@@ -40,7 +40,16 @@ impl Commands {
             "endpoints" => &[("url", "/status/url"), ("ready", "/status/ready"), ("unverified", "/status/unverified")],
             "recipes" => &[("endpoint", "/spec/trigger/webhook/endpoint"), ("running", "/status/running")],
             "secrets" => &[("has value", "/status/has_value")],
-            "connections" => &[("base url", "/spec/base_url"), ("account", "/spec/account")],
+            "accounts" => {
+                &[("state", "/status/state"), ("expires at", "/status/expires_at"), ("reason", "/status/reason")]
+            }
+            "connections" => &[
+                ("base url", "/spec/base_url"),
+                ("account", "/spec/account"),
+                ("state", "/status/state"),
+                ("tested at", "/status/tested_at"),
+                ("reason", "/status/reason"),
+            ],
             "syncs" => &[
                 ("from", "/spec/from/endpoint"),
                 ("schema", "/spec/to/schema"),
@@ -76,6 +85,39 @@ impl Commands {
                 Ok(())
             }
         }
+    }
+
+    pub(super) fn connections(&self, args: ConnectionsArgs) -> Result<()> {
+        match args.command {
+            None => self.resources("connections", None, &args.page),
+            Some(ConnectionsCommand::Any(command)) => self.resources("connections", Some(command), &args.page),
+            Some(ConnectionsCommand::Test { name }) => self.test_connection(&name),
+        }
+    }
+
+    fn test_connection(&self, name: &str) -> Result<()> {
+        let bar = output::progress(&format!("testing connection {name}"));
+        let answer = self.client.post(&format!("/api/v1/connections/{}/test", encoded(name)), None);
+        bar.finish_and_clear();
+        let answer = answer?;
+        let data = &answer["data"];
+        let is_connected = data["state"] == "connected";
+        self.show(&answer, |data| {
+            if is_connected {
+                output::line(&format!("connected: status {} in {} ms", data["http_status"], data["duration_ms"]));
+            }
+            if let Some(text) = data["answer"].as_str() {
+                output::note(&output::plain(text));
+            }
+            for warning in data["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                output::note(&format!("warning: {warning}"));
+            }
+        });
+        if is_connected {
+            return Ok(());
+        }
+        let reason = data["reason"].as_str().unwrap_or("it was changed meanwhile; test it again");
+        bail!("connection {name} does not work: {}", output::plain(reason))
     }
 
     pub(super) fn endpoints(&self, args: EndpointsArgs) -> Result<()> {

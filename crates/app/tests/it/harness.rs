@@ -156,6 +156,15 @@ impl Server {
         serde_json::from_str(&self.cli(&args).success()).unwrap()
     }
 
+    /// Runs a client command that must end with this code; gives its JSON.
+    pub(crate) fn cli_json_code(&self, args: &[&str], code: i32) -> Value {
+        let mut args = args.to_vec();
+        args.extend(["--output", "json"]);
+        let ran = self.cli(&args);
+        assert_eq!(ran.code, code, "{ran:?}");
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+
     /// Applies documents that must be right.
     pub(crate) fn apply(&self, yaml: &str) {
         self.cli_with_input(&["apply", "-f", "-"], yaml).success();

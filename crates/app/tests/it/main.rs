@@ -3,13 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 #![expect(clippy::print_stderr, reason = "the log of a server whose test fails")]
 
+mod accounts;
 mod api;
 mod cli;
+mod connections;
 mod formats;
 mod harness;
 mod ingest;
 mod lifecycle;
 mod main_line;
+mod oauth;
 mod slow;
 mod sync;
 mod tidy;

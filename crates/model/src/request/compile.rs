@@ -27,7 +27,8 @@ pub(super) enum Target {
     Url(Template),
 }
 
-const METHODS: [Method; 7] =
+/// Methods that requests may have.
+pub(crate) const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
 
 /// Headers that describe the message on the wire, which only the sender of it can know.
@@ -35,6 +36,12 @@ const WIRE_HEADERS: [&str; 7] =
     ["host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade"];
 
 impl CompiledRequest {
+    /// Whether the step gives a whole URL, in place of a path.
+    #[must_use]
+    pub const fn names_url(&self) -> bool {
+        matches!(self.target, Target::Url(_))
+    }
+
     /// Reads every template of a request and checks what can be checked without data. Faults go to `reader`,
     /// with `path` before their own paths.
     pub(crate) fn compile(reader: &mut Reader, path: &str, step: &RequestStep) -> Option<Self> {
@@ -131,7 +138,7 @@ fn headers(reader: &mut Reader, path: &str, headers: &IndexMap<String, String>) 
 }
 
 /// Reads a whole URL that a request may go to.
-pub(super) fn checked_url(text: &str) -> Result<Url, String> {
+pub(crate) fn checked_url(text: &str) -> Result<Url, String> {
     let mut url = Url::parse(text.trim()).map_err(|error| format!("not a whole URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("a URL begins with https:// or http://".to_owned());

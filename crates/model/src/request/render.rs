@@ -128,7 +128,7 @@ impl Target {
 }
 
 /// Appends a rendered path, perhaps with a query, to a base URL; `None` when it would lead out of it.
-fn join(base: &Url, rendered: &str) -> Option<Url> {
+pub(crate) fn join(base: &Url, rendered: &str) -> Option<Url> {
     let (path, query) = rendered.split_once('?').map_or((rendered, None), |(path, query)| (path, Some(query)));
     let root = base.path().trim_end_matches('/');
     let mut url = base.clone();

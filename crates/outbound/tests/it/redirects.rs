@@ -93,6 +93,51 @@ async fn credentials_follow_within_their_origin() {
     assert!(upstream.requests()[1].contains("authorization: Basic YTpi"));
 }
 
+fn query_key(value: &str) -> Credentials {
+    Credentials::custom(None, [], [("key".to_owned(), SecretBytes::new(value).into())]).unwrap()
+}
+
+#[tokio::test]
+async fn credentials_of_the_query_follow_within_their_origin_only() {
+    let upstream = Upstream::answering(|request| match request.starts_with("GET /?") {
+        true => answer("302 Found", "location: /next?a=b\r\n", ""),
+        false => answer("200 OK", "", ""),
+    })
+    .await;
+    let sent = |target: &str| format!("GET {target} HTTP/1.1\r\n");
+    let exchange =
+        upstream.client().send(get(&upstream.url("/")), &query_key("hunter2!"), &following(1)).await.unwrap();
+    assert!(upstream.requests()[0].starts_with(&sent("/?key=hunter2%21")), "{:?}", upstream.requests());
+    assert!(upstream.requests()[1].starts_with(&sent("/next?a=b&key=hunter2%21")), "{:?}", upstream.requests());
+    assert!(!exchange.sent.url.contains("hunter2"), "{}", exchange.sent.url);
+
+    let other = redirecting("302 Found", "/within").await;
+    let first = Upstream::answering({
+        let location = format!("location: {}\r\n", other.url("/"));
+        move |_| answer("302 Found", &location, "")
+    })
+    .await;
+    let options = SendOptions { redirect_scope: RedirectScope::Anywhere, ..following(3) };
+    client(&["127.0.0.1"]).send(get(&first.url("/x?a=b")), &query_key("hunter2!"), &options).await.unwrap();
+    assert!(first.requests()[0].starts_with(&sent("/x?a=b&key=hunter2%21")));
+    let heard = other.requests();
+    assert!(heard[0].starts_with(&sent("/")) && heard[1].starts_with(&sent("/within")), "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_takes_no_credential_of_the_query_elsewhere() {
+    for value in ["hunter2!", "12"] {
+        let other = Upstream::answering(|_| answer("200 OK", "", "")).await;
+        let location = format!("location: {}\r\n", other.url(&format!("/?key={value}")));
+        let first = Upstream::answering(move |_| answer("302 Found", &location, "")).await;
+        let options = SendOptions { redirect_scope: RedirectScope::Anywhere, ..following(1) };
+        let failed = client(&["127.0.0.1"]).send(get(&first.url("/")), &query_key(value), &options).await.unwrap_err();
+        assert!(failed.error.description().contains("it takes a credential of the account"), "{}", failed.error);
+        assert!(!format!("{failed:?}").contains(&format!("key={value}")), "{failed:?}");
+        assert_eq!(other.requests().len(), 0);
+    }
+}
+
 #[tokio::test]
 async fn redirects_without_end_end() {
     let upstream = redirecting("302 Found", "/").await;

@@ -157,6 +157,10 @@ async fn check(api: Api, _: Call) -> Result<Answer, Problem> {
     let mut findings = vec![check_disk(&api).await, check_store(&api).await];
     findings.extend(check_exposure(&api));
     findings.extend(check_documents(&api));
+    let of_accounts = super::accounts::findings(&api).await?;
+    for (subject, message) in super::connections::findings(&api).await?.into_iter().chain(of_accounts) {
+        findings.push(finding(Level::Warning, subject, message));
+    }
     findings.sort_by(|a, b| (a.level, &a.subject).cmp(&(b.level, &b.subject)));
     let ok = findings.iter().all(|finding| finding.level != Level::Error);
     data(Check { ok, findings })

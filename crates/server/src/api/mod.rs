@@ -3,10 +3,12 @@
 //! A route is declared once, with its parameters, bodies and answers; the router and the OpenAPI document are
 //! both made from that declaration, and what a caller sends is checked against it before a handler runs.
 
+mod accounts;
 mod admin;
 mod apply;
 mod body;
 mod call;
+mod connections;
 mod events;
 mod jobs;
 mod openapi;
@@ -32,6 +34,7 @@ use crate::accept::Handler;
 use crate::ingress::Ingress;
 use crate::problem::Problem;
 
+pub use connections::{Connections, ConnectionsFuture, TestRefused};
 pub use openapi::document as openapi_document;
 pub use tables::{TableColumn, TablePage, TableSummary};
 
@@ -88,6 +91,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Reads destination tables.
     pub tables: Box<dyn Tables>,
+    /// Tests connections.
+    pub connections: Box<dyn Connections>,
     /// How this server stands in the network.
     pub exposure: Exposure,
     /// Renders the metrics.

@@ -274,7 +274,21 @@ async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
                 None => json!({}),
             }
         }
-        Kind::Account | Kind::Connection | Kind::Destination => json!({}),
+        Kind::Connection => {
+            let snapshot = snapshot.clone();
+            match snapshot.connection(&resource.name) {
+                Some(connection) => super::connections::status(api, &snapshot, connection).await?,
+                None => json!({}),
+            }
+        }
+        Kind::Account => {
+            let snapshot = snapshot.clone();
+            match snapshot.account(&resource.name) {
+                Some(account) => super::accounts::status(api, account).await?,
+                None => json!({}),
+            }
+        }
+        Kind::Destination => json!({}),
     })
 }
 

@@ -43,6 +43,37 @@ CREATE TABLE endpoint_keys (
     created_at INTEGER NOT NULL
 ) STRICT;
 
+-- What the last test of a connection has shown, and the revisions of the documents that it was made with.
+CREATE TABLE connection_tests (
+    connection  INTEGER PRIMARY KEY,
+    basis       TEXT    NOT NULL,
+    tested_at   INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    http_status INTEGER,
+    code        TEXT,              -- none when it works
+    reason      TEXT,
+    answer      TEXT
+) STRICT;
+
+-- Tokens of OAuth2 accounts. Who holds the lease asks the provider; `lease` counts the turns.
+CREATE TABLE oauth_tokens (
+    account     INTEGER PRIMARY KEY,
+    generation  INTEGER NOT NULL,
+    identity    TEXT    NOT NULL,
+    basis       TEXT    NOT NULL,
+    state       TEXT    NOT NULL,
+    since       INTEGER NOT NULL,
+    reason      TEXT,
+    sealed      BLOB,
+    scopes      TEXT,
+    obtained_at INTEGER,
+    refresh_at  INTEGER,
+    expires_at  INTEGER,
+    lease       INTEGER NOT NULL,
+    lease_until INTEGER,
+    lost        INTEGER NOT NULL
+) STRICT;
+
 -- Operator tokens: only their SHA-256.
 CREATE TABLE tokens (
     hash       BLOB PRIMARY KEY,

@@ -1,0 +1,221 @@
+//! Ways to outside APIs: a connection with its base URL, its credentials and its limits, ready for requests.
+//!
+//! Guarantees that a request with credentials goes to the connection's hosts only, and that the credentials of an
+//! account are built once for each state of the configuration.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+use indexmap::IndexMap;
+use linkspan_model::account::{AccountSpec, BasicSpec, Credential};
+use linkspan_model::connection::ConnectionSpec;
+use linkspan_model::job::StepError;
+use linkspan_model::request::RequestSpec;
+use linkspan_model::{Name, SecretRef, limits};
+use linkspan_outbound::{AuthError, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions};
+use linkspan_store::{AccountView, Snapshot};
+use url::Url;
+
+use crate::oauth::{self, Unready};
+use crate::{Engine, failed};
+
+/// The credentials of accounts, as they were built last. Building them builds an automaton for their masker, which
+/// costs more than many a step.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialCache(Arc<Mutex<HashMap<Name, Built>>>);
+
+/// Credentials, and the account in the snapshot that they were built of: another snapshot holds other accounts, also
+/// when only a secret outside the database has changed.
+#[derive(Debug)]
+struct Built {
+    of: Weak<AccountView>,
+    credentials: Credentials,
+}
+
+impl CredentialCache {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Built>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The credentials of an account of this snapshot.
+    fn of(&self, snapshot: &Snapshot, account: &Arc<AccountView>) -> Result<Credentials, String> {
+        let is_of = |built: &&Built| std::ptr::eq(built.of.as_ptr(), Arc::as_ptr(account));
+        if let Some(built) = self.lock().get(&account.name).filter(is_of) {
+            return Ok(built.credentials.clone());
+        }
+        let credentials = credentials(snapshot, &account.spec)?;
+        let built = Built { of: Arc::downgrade(account), credentials: credentials.clone() };
+        let mut kept = self.lock();
+        // What accounts of the past held need not stay in memory.
+        kept.retain(|_, built| built.of.strong_count() > 0);
+        kept.insert(account.name.clone(), built);
+        Ok(credentials)
+    }
+}
+
+/// What requests through a connection are made with.
+pub(crate) struct Way {
+    pub(crate) spec: ConnectionSpec,
+    /// What request paths are appended to.
+    pub(crate) base: Option<Url>,
+    /// What requests carry; of an OAuth2 account what the last one has carried.
+    pub(crate) credentials: Credentials,
+    /// The account, when its token is obtained as requests are sent.
+    oauth2: Option<Arc<AccountView>>,
+}
+
+/// Why no usable answer came.
+pub(crate) enum NoAnswer {
+    /// The account gives no credentials, so nothing was sent.
+    Unready(Unready),
+    /// The request failed.
+    Failed(Box<Failed>),
+}
+
+impl Way {
+    /// Sends a request with the account's credentials. One that is answered 401 is repeated once with a renewed
+    /// token, where the account has one.
+    pub(crate) async fn send(
+        &mut self,
+        engine: &Engine,
+        snapshot: &Snapshot,
+        request: RequestSpec,
+        options: &SendOptions,
+    ) -> Result<Exchange, NoAnswer> {
+        let account = self.oauth2.clone();
+        let Some((account, spec)) = account.as_deref().and_then(|account| Some((account, account.spec.oauth2()?)))
+        else {
+            return engine.outbound.send(request, &self.credentials, options).await.map_err(NoAnswer::Failed);
+        };
+        let live = oauth::token(engine, snapshot, account, spec).await.map_err(NoAnswer::Unready)?;
+        self.credentials = live.credentials.clone();
+        let exchange =
+            engine.outbound.send(request.clone(), &self.credentials, options).await.map_err(NoAnswer::Failed)?;
+        if exchange.status != StatusCode::UNAUTHORIZED {
+            live.accepted();
+            return Ok(exchange);
+        }
+        let Some(renewed) = oauth::after_401(engine, snapshot, account, spec, &live).await else { return Ok(exchange) };
+        self.credentials = renewed.credentials.clone();
+        let exchange = engine.outbound.send(request, &self.credentials, options).await.map_err(NoAnswer::Failed)?;
+        if exchange.status != StatusCode::UNAUTHORIZED {
+            renewed.accepted();
+        }
+        Ok(exchange)
+    }
+
+    /// Whether a request may go to this URL.
+    ///
+    /// # Errors
+    /// `request.url`: it is none of the connection's hosts.
+    pub(crate) fn check(&self, url: &Url) -> Result<(), StepError> {
+        if self.spec.admits(self.base.as_ref(), url) {
+            return Ok(());
+        }
+        // Else the account's credentials would go to whoever a pill names.
+        let description = format!("{} is none of the connection's hosts", url.origin().ascii_serialization());
+        Err(failed("request.url", description, Some("url".to_owned())))
+    }
+
+    /// The limits of an exchange; `timeout` is the step's own.
+    pub(crate) fn options(&self, timeout: Option<Duration>) -> SendOptions {
+        let stages = self.spec.timeouts.clone().unwrap_or_default();
+        let stage = |set: Option<linkspan_model::units::Duration>, default| set.map_or(default, |set| set.get());
+        SendOptions {
+            connect: stage(stages.connect, limits::CONNECT_TIMEOUT),
+            tls: stage(stages.tls, limits::CONNECT_TIMEOUT),
+            first_byte: stage(stages.first_byte, limits::FIRST_BYTE_TIMEOUT),
+            total: timeout.unwrap_or_else(|| self.spec.total_timeout()),
+            response_max_bytes: self.spec.response_max_bytes(),
+            redirects: self.spec.redirects.unwrap_or(0),
+            redirect_scope: if self.spec.names_hosts() { RedirectScope::SameOrigin } else { RedirectScope::Anywhere },
+            header_case: self.spec.header_case.unwrap_or_default(),
+        }
+    }
+}
+
+/// The way of a connection; without one, whole URLs are called with no credentials.
+pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>) -> Result<Way, StepError> {
+    let Some(name) = name else {
+        return Ok(Way { spec: ConnectionSpec::default(), base: None, credentials: Credentials::none(), oauth2: None });
+    };
+    let view = snapshot
+        .connection(name)
+        .ok_or_else(|| failed("connection.missing", format!("connection `{name}` does not exist any more"), None))?;
+    let oauth2 = view.account.as_ref().filter(|account| account.spec.oauth2().is_some()).cloned();
+    let credentials = match &view.account {
+        Some(account) if oauth2.is_none() => engine
+            .credentials
+            .of(snapshot, account)
+            .map_err(|reason| failed("account.not_ready", format!("connection `{name}`: {reason}"), None))?,
+        _ => Credentials::none(),
+    };
+    Ok(Way { base: base(engine, snapshot, &view.spec)?, spec: view.spec.clone(), credentials, oauth2 })
+}
+
+/// What request paths are appended to: the connection's base URL, or that of an endpoint of this server.
+fn base(engine: &Engine, snapshot: &Snapshot, connection: &ConnectionSpec) -> Result<Option<Url>, StepError> {
+    let Some(name) = &connection.endpoint else { return Ok(connection.base()) };
+    let endpoint = snapshot
+        .endpoint(name)
+        .ok_or_else(|| failed("endpoint.missing", format!("endpoint `{name}` does not exist any more"), None))?;
+    let url = format!("{}/webhooks/{}", engine.own_url, endpoint.key);
+    Url::parse(&url).map(Some).map_err(|error| failed("request.url", format!("{url}: {error}"), None))
+}
+
+fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials, String> {
+    let in_words = |error: AuthError| error.to_string();
+    match account {
+        AccountSpec::None {} => Ok(Credentials::none()),
+        AccountSpec::OAuth2(_) => Err("its token is obtained when it is used".to_owned()),
+        AccountSpec::Basic(basic) => {
+            let (user, password) = pair(snapshot, basic)?;
+            Credentials::basic(&user, &password).map_err(in_words)
+        }
+        AccountSpec::Headers(headers) => Credentials::headers(header_parts(snapshot, headers)?).map_err(in_words),
+        AccountSpec::Query(query) => Credentials::custom(None, [], parts(snapshot, query)?).map_err(in_words),
+        AccountSpec::Bearer(bearer) => Credentials::bearer(snapshot.secret(&bearer.token.secret)?).map_err(in_words),
+        AccountSpec::Custom(custom) => {
+            let basic = custom.basic.as_ref().map(|basic| pair(snapshot, basic)).transpose()?;
+            let basic = basic.as_ref().map(|(user, password)| (user, password));
+            let headers = header_parts(snapshot, &custom.headers)?;
+            Credentials::custom(basic, headers, parts(snapshot, &custom.query)?).map_err(in_words)
+        }
+    }
+}
+
+fn secret(snapshot: &Snapshot, reference: &SecretRef) -> Result<Part, String> {
+    snapshot.secret(&reference.secret).cloned().map(Part::Secret)
+}
+
+fn part(snapshot: &Snapshot, credential: &Credential) -> Result<Part, String> {
+    match credential {
+        Credential::Text(text) => Ok(Part::Plain(text.clone())),
+        Credential::Secret(reference) => secret(snapshot, reference),
+    }
+}
+
+/// User and password.
+fn pair(snapshot: &Snapshot, basic: &BasicSpec) -> Result<(Part, Part), String> {
+    let password = match &basic.password {
+        Some(reference) => secret(snapshot, reference)?,
+        None => Part::Plain(String::new()),
+    };
+    Ok((part(snapshot, &basic.user)?, password))
+}
+
+fn parts(snapshot: &Snapshot, named: &IndexMap<String, Credential>) -> Result<Vec<(String, Part)>, String> {
+    named.iter().map(|(name, value)| Ok((name.clone(), part(snapshot, value)?))).collect()
+}
+
+fn header_parts(
+    snapshot: &Snapshot,
+    headers: &IndexMap<String, Credential>,
+) -> Result<Vec<(HeaderName, Part)>, String> {
+    let named = |(name, part): (String, Part)| {
+        HeaderName::from_bytes(name.as_bytes()).map(|name| (name, part)).map_err(|error| error.to_string())
+    };
+    parts(snapshot, headers)?.into_iter().map(named).collect()
+}
