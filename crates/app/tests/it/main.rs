@@ -7,6 +7,7 @@ mod accounts;
 mod api;
 mod cli;
 mod connections;
+mod consent;
 mod harness;
 mod ingest;
 mod lifecycle;
