@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Secrets: values by reference.
     Secrets(SecretsArgs),
     /// Accounts: stored credentials.
-    Accounts(ResourceArgs),
+    Accounts(AccountsArgs),
     /// Connections: ways to outside APIs.
     Connections(ConnectionsArgs),
     /// Destinations: databases with tables.
@@ -274,6 +274,29 @@ pub(crate) enum SecretsCommand {
     Set {
         /// Its name.
         name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AccountsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AccountsCommand>,
+    #[command(flatten)]
+    pub(crate) page: Page,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountsCommand {
+    #[command(flatten)]
+    Any(ResourceCommand),
+    /// Connect an OAuth2 account: print the provider's page, and wait until a user has consented there.
+    Connect {
+        /// The account.
+        name: String,
+        /// Open the page in this machine's browser.
+        #[arg(long)]
+        open: bool,
     },
 }
 

@@ -1,20 +1,49 @@
-//! Joins the server's tests of connections with the engine's.
+//! Joins the server's tests of connections and consents with the engine's.
 
 use linkspan_engine::Engine;
 use linkspan_engine::connection_test::{TestError, test};
+use linkspan_engine::oauth::{self, ConsentError};
 use linkspan_model::Name;
-use linkspan_server::{Connections, ConnectionsFuture, TestRefused};
+use linkspan_server::{Connections, ConnectionsFuture, ConsentAnswer, ConsentAt, ConsentRefused, TestRefused};
+use tokio_util::task::TaskTracker;
 
-pub(crate) struct EngineConnections(pub(crate) Engine);
+pub(crate) struct EngineConnections {
+    pub(crate) engine: Engine,
+    /// Where a consent is taken to its end, also when the browser goes away meanwhile: its code is good only once.
+    pub(crate) tasks: TaskTracker,
+}
 
 impl Connections for EngineConnections {
-    fn test(&self, connection: Name) -> ConnectionsFuture<'_> {
+    fn test(&self, connection: Name) -> ConnectionsFuture<'_, (), TestRefused> {
         Box::pin(async move {
-            test(&self.0, &connection).await.map_err(|error| match error {
+            test(&self.engine, &connection).await.map_err(|error| match error {
                 TestError::Missing => TestRefused::Missing,
                 TestError::NoTest(reason) => TestRefused::NoTest(reason.to_owned()),
                 TestError::Store(error) => TestRefused::Store(error),
             })
         })
+    }
+
+    fn begin_consent(&self, account: Name, callback_url: String) -> ConnectionsFuture<'_, ConsentAt, ConsentRefused> {
+        Box::pin(async move {
+            let at =
+                oauth::begin_consent(&self.engine, &account, &callback_url).await.map_err(|error| match error {
+                    ConsentError::Missing => ConsentRefused::Missing,
+                    ConsentError::OtherGrant => ConsentRefused::OtherGrant,
+                    ConsentError::NotReady(reason) => ConsentRefused::NotReady(reason),
+                    ConsentError::Store(error) => ConsentRefused::Store(error),
+                })?;
+            Ok(ConsentAt { authorize_url: at.url, callback_url: at.callback_url, expires_at: at.expires_at })
+        })
+    }
+
+    fn finish_consent(&self, answer: ConsentAnswer) -> ConnectionsFuture<'_, Name, String> {
+        let ConsentAnswer { state, code, error, error_description, iss } = answer;
+        let answer = oauth::ConsentAnswer { state, code, error, error_description, iss };
+        let engine = self.engine.clone();
+        let task = self.tasks.spawn(async move { oauth::finish_consent(&engine, answer).await });
+        Box::pin(
+            async move { task.await.unwrap_or_else(|_| Err("the server is about to end; connect again".to_owned())) },
+        )
     }
 }

@@ -12,9 +12,10 @@ use linkspan_engine::{CredentialCache, Engine, TokenCache, dispatch, upkeep, wor
 use linkspan_model::{Clock, Document, Timestamp};
 use linkspan_outbound::{Outbound, Policy};
 use linkspan_server::accept::{self, AcceptLimits, Listener};
+use linkspan_server::callback::PublicHandler;
 use linkspan_server::ingress::{Ingress, IngressLimits, RefusalLog, TrustedProxies};
 use linkspan_server::staged::StageLimits;
-use linkspan_server::{Api, Exposure, OperatorHandler, Parts};
+use linkspan_server::{Api, Connections, Exposure, OperatorHandler, Parts};
 use linkspan_store::{DataFolder, Durability, MasterKey, Retention, Settings, Store};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
@@ -127,11 +128,13 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         TrustedProxies::new(args.trusted_proxy.clone()),
         ingress_limits(&args),
     );
+    let connections: Arc<dyn Connections> =
+        Arc::new(connections::EngineConnections { engine: engine.clone(), tasks: tasks.clone() });
     let api = Api::new(Parts {
         store: store.clone(),
         ingress: ingress.clone(),
         clock,
-        connections: Box::new(connections::EngineConnections(engine.clone())),
+        connections: Arc::clone(&connections),
         tables: Box::new(tables::DestinationTables::new(store.clone(), folder.destinations())),
         exposure: exposure.clone(),
         metrics: metrics.clone(),
@@ -143,7 +146,8 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let accept_limits = accept_limits(&args);
     let public = Listener { socket: public, tls, limits: accept_limits };
     let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default() };
-    tasks.spawn(accept::serve(public, ingress, tasks.clone(), stop.clone()));
+    let handler = PublicHandler::new(ingress, connections, &exposure.public_url);
+    tasks.spawn(accept::serve(public, handler, tasks.clone(), stop.clone()));
     tasks.spawn(accept::serve(operator, OperatorHandler::new(api), tasks.clone(), stop.clone()));
     let mut signals = lifecycle::Signals::listen()?;
     announce(&exposure, &folder);

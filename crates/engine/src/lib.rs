@@ -8,7 +8,7 @@ mod connection;
 pub mod connection_test;
 pub mod destination;
 pub mod dispatch;
-mod oauth;
+pub mod oauth;
 mod run;
 mod step;
 pub mod sync;

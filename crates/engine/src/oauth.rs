@@ -14,12 +14,16 @@ use std::time::Duration;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use linkspan_model::account::Credential;
 use linkspan_model::job::StepError;
-use linkspan_model::oauth2::{ClientAuth, Grant, NoToken, OAuth2Spec, Token, read_token, refresh_after};
+use linkspan_model::oauth2::{
+    ClientAuth, Grant, NoToken, OAuth2Spec, Token, consent_refused, pkce_challenge, read_token, refresh_after,
+};
 use linkspan_model::request::RequestSpec;
 use linkspan_model::retry::Outcome;
-use linkspan_model::{SecretBytes, Timestamp};
+use linkspan_model::{Name, SecretBytes, Timestamp};
 use linkspan_outbound::{Credentials, Masker, Part, Reached, SendOptions};
-use linkspan_store::{AccountView, NewToken, Snapshot, StoreError, StoredToken, TokenLease, TokenOutcome, TokenTurn};
+use linkspan_store::{
+    AccountView, Consent, NewToken, Snapshot, StoreError, StoredToken, TokenLease, TokenOutcome, TokenState, TokenTurn,
+};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
@@ -117,6 +121,12 @@ impl From<StepError> for Unready {
 }
 
 fn refused(account: &AccountView, reason: &str) -> Unready {
+    if account.spec.oauth2().is_some_and(OAuth2Spec::needs_consent) {
+        let name = &account.name;
+        let description =
+            format!("account `{name}` is not connected: {reason}; connect it: linkspan accounts connect {name}");
+        return failed("account.not_connected", description, None).into();
+    }
     failed("account.refused", format!("account `{}` gets no token: {reason}", account.name), None).into()
 }
 
@@ -239,6 +249,157 @@ pub(crate) async fn after_401(
     }
 }
 
+/// Where a user's browser goes to consent.
+#[derive(Debug, Clone)]
+pub struct ConsentAt {
+    /// The provider's page, with everything that it is asked.
+    pub url: String,
+    /// Where the provider sends the browser back to; must be registered there.
+    pub callback_url: String,
+    /// Until when an answer is taken.
+    pub expires_at: Timestamp,
+}
+
+/// Why a consent cannot be asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsentError {
+    /// There is no account of this name.
+    #[error("the account does not exist")]
+    Missing,
+    /// The account's tokens do not come by a user's consent.
+    #[error("only accounts with the grant authorization_code are connected by a user")]
+    OtherGrant,
+    /// The account cannot ask; why, in words.
+    #[error("{0}")]
+    NotReady(String),
+    /// It was not stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What the provider sent the browser back with.
+#[derive(Debug, Clone, Default)]
+pub struct ConsentAnswer {
+    /// What it was sent there with.
+    pub state: String,
+    /// What a token is obtained with.
+    pub code: Option<SecretBytes>,
+    /// Why there is no code.
+    pub error: Option<String>,
+    /// The same in the provider's words.
+    pub error_description: Option<String>,
+    /// Who the provider says that it is (RFC 9207).
+    pub iss: Option<String>,
+}
+
+/// Asks for a user's consent; `callback_url` is where the world reaches our callback.
+///
+/// # Errors
+/// There is no such account, or it cannot ask.
+pub async fn begin_consent(engine: &Engine, name: &Name, callback_url: &str) -> Result<ConsentAt, ConsentError> {
+    let snapshot = engine.store.snapshot().clone();
+    let account = snapshot.account(name).ok_or(ConsentError::Missing)?;
+    let spec = account.spec.oauth2().filter(|spec| spec.needs_consent()).ok_or(ConsentError::OtherGrant)?;
+    let asking = Asking { engine, snapshot: &snapshot, account, spec, identity: "" };
+    let client_id = asking.value(&spec.client_id).map_err(ConsentError::NotReady)?;
+    // Not known later than now, when the user has come back with a code.
+    snapshot.secret(&spec.client_secret.secret).map_err(ConsentError::NotReady)?;
+    let client_id =
+        client_id.expose_str().ok_or_else(|| ConsentError::NotReady("its client id is no text".to_owned()))?;
+    let consent = engine.store.begin_consent(account, callback_url.to_owned()).await?;
+    let challenge = spec.has_pkce().then(|| pkce_challenge(&consent.verifier));
+    let url = spec
+        .authorization_url(client_id, callback_url, &consent.state, challenge.as_deref())
+        .map_err(ConsentError::NotReady)?;
+    Ok(ConsentAt { url: url.into(), callback_url: callback_url.to_owned(), expires_at: consent.expires_at })
+}
+
+/// Takes the answer to a consent, and obtains the account's token with it; gives the account.
+///
+/// # Errors
+/// Why there is no token, in words that hold nothing of the answer's secrets.
+pub async fn finish_consent(engine: &Engine, answer: ConsentAnswer) -> Result<Name, String> {
+    const UNSTORED: &str = "the server could not read or store what it needs; its log says why";
+    let unstored = |error: StoreError| {
+        tracing::error!(%error, "a consent could not be read or stored");
+        UNSTORED.to_owned()
+    };
+    // Before anything else: a state is good for one answer, whatever that says.
+    let consent = engine.store.take_consent(&answer.state).await.map_err(unstored)?.ok_or_else(|| {
+        "this answer belongs to no connection attempt: it was used already, took longer than 10 minutes, or was never asked for"
+            .to_owned()
+    })?;
+    let snapshot = engine.store.snapshot().clone();
+    let account = snapshot.accounts().find(|account| account.row == consent.account && account.basis == consent.basis);
+    let Some(account) = account else {
+        return Err("the account was changed or deleted meanwhile; connect it again".to_owned());
+    };
+    let outcome = match account.spec.oauth2() {
+        Some(spec) => redeem(engine, &snapshot, account, spec, &consent, answer).await,
+        None => Err("the account was changed meanwhile; connect it again".to_owned()),
+    };
+    match outcome {
+        Ok(()) => {
+            tracing::info!(account = %account.name, "a user has consented; the account is connected");
+            Ok(account.name.clone())
+        }
+        Err(reason) => {
+            tracing::warn!(account = %account.name, reason, "an account could not be connected");
+            engine.store.consent_failed(account.row, reason.clone()).await.map_err(unstored)?;
+            Err(format!("account {}: {reason}", account.name))
+        }
+    }
+}
+
+async fn redeem(
+    engine: &Engine,
+    snapshot: &Snapshot,
+    account: &Arc<AccountView>,
+    spec: &OAuth2Spec,
+    consent: &Consent,
+    answer: ConsentAnswer,
+) -> Result<(), String> {
+    spec.check_issuer(answer.iss.as_deref())?;
+    if let Some(error) = &answer.error {
+        return Err(consent_refused(error, answer.error_description.as_deref()));
+    }
+    let code = answer.code.ok_or("the provider gave neither a code nor an error")?;
+    let identity = spec.identity();
+    let asking = Asking { engine, snapshot, account, spec, identity: &identity };
+    let turn = engine.tokens.with(account, |entry| Arc::clone(&entry.turn));
+    let _turn = turn.lock().await;
+    // Whatever token there is, the user wants another one.
+    let lease = match asking.lease(u64::MAX).await.map_err(|unready| unready.error.description)? {
+        Ok(lease) => lease,
+        Err(_) => return Err("another token came first; connect again".to_owned()),
+    };
+    let (outcome, reason) = match asking.call(With::Code { code: &code, consent }).await {
+        Answer::Token(token) => match asking.given(token, None, None) {
+            TokenOutcome::Given(mut token) => {
+                token.by_consent = true;
+                (TokenOutcome::Given(token), None)
+            }
+            other => (other, None),
+        },
+        // What the token that there is can do has not changed.
+        Answer::Refused(reason) | Answer::Unavailable(reason) | Answer::Lost(reason) => {
+            (TokenOutcome::Unavailable, Some(reason))
+        }
+    };
+    let stored = engine.store.end_token_call(*lease, account.basis.clone(), outcome).await;
+    match stored {
+        Ok(Some(token)) => {
+            engine.tokens.keep(account, &identity, token, false).map_err(|unready| unready.error.description)?;
+            Ok(())
+        }
+        Ok(None) => Err(reason.unwrap_or_else(|| "no token came".to_owned())),
+        Err(error) => {
+            tracing::error!(account = %account.name, %error, "a token could not be stored");
+            Err("the token could not be stored; the server's log says why".to_owned())
+        }
+    }
+}
+
 /// One account in want of a token.
 struct Asking<'a> {
     engine: &'a Engine,
@@ -257,9 +418,10 @@ enum Answer {
 }
 
 /// What a token is asked for with.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum With<'a> {
     Refresh(&'a SecretBytes),
+    Code { code: &'a SecretBytes, consent: &'a Consent },
     Grant,
 }
 
@@ -313,10 +475,21 @@ impl Asking<'_> {
 
     /// Asks with what there is: the token for refreshing first, then the grant itself.
     async fn ask(&self, lease: &TokenLease) -> (TokenOutcome, Option<Unready>) {
+        if self.spec.needs_consent()
+            && let Some(reason) = self.wants_consent(lease)
+        {
+            let now = self.engine.clock.now();
+            let has_ended = lease.token.as_ref().and_then(|token| token.expires_at).is_some_and(|at| at <= now);
+            // An API's 401 alone does not show that a token has ended which says that it has not.
+            return match has_ended {
+                true => self.ends(reason),
+                false => (TokenOutcome::Unavailable, Some(refused(self.account, &reason))),
+            };
+        }
         let refresh = lease.token.as_ref().and_then(|token| token.refresh.as_ref());
         if let Some(refresh) = refresh.filter(|_| lease.status.lost < LOST_MAX) {
             match self.call(With::Refresh(refresh)).await {
-                Answer::Token(token) => return (self.given(token, Some(refresh), lease), None),
+                Answer::Token(token) => return (self.given(token, Some(refresh), lease.status.scopes.as_ref()), None),
                 Answer::Unavailable(reason) => {
                     return (TokenOutcome::Unavailable, Some(unavailable(self.account, reason)));
                 }
@@ -324,36 +497,58 @@ impl Asking<'_> {
                     tracing::warn!(account = %self.account.name, reason, "the answer to a refresh was lost");
                     return (TokenOutcome::Lost(reason.clone()), Some(unavailable(self.account, reason)));
                 }
+                Answer::Refused(reason) if self.spec.needs_consent() => return self.ends(reason),
                 Answer::Refused(reason) => {
                     tracing::info!(account = %self.account.name, reason, "a refresh was refused; asking anew");
                 }
             }
         }
+        if self.spec.needs_consent() {
+            let reason =
+                "two refreshes in a row got no answer, so whether the provider has replaced the token is unknown";
+            return self.ends(reason.to_owned());
+        }
         match self.call(With::Grant).await {
-            Answer::Token(token) => (self.given(token, None, lease), None),
+            Answer::Token(token) => (self.given(token, None, None), None),
             // Whether an earlier request was processed does not matter: each stands for itself.
             Answer::Unavailable(reason) | Answer::Lost(reason) => {
                 (TokenOutcome::Unavailable, Some(unavailable(self.account, reason)))
             }
-            Answer::Refused(reason) => {
-                tracing::warn!(account = %self.account.name, reason, "the provider refuses a token");
-                (TokenOutcome::Refused(reason.clone()), Some(refused(self.account, &reason)))
-            }
+            Answer::Refused(reason) => self.ends(reason),
         }
     }
 
-    fn given(&self, token: Token, refresh: Option<&SecretBytes>, lease: &TokenLease) -> TokenOutcome {
+    /// The provider gives no token any more.
+    fn ends(&self, reason: String) -> (TokenOutcome, Option<Unready>) {
+        tracing::warn!(account = %self.account.name, reason, "the provider refuses a token");
+        let unready = refused(self.account, &reason);
+        (TokenOutcome::Refused(reason), Some(unready))
+    }
+
+    /// Why only a user can bring the next token.
+    fn wants_consent(&self, lease: &TokenLease) -> Option<String> {
+        let Some(token) = &lease.token else { return Some("no user has consented yet".to_owned()) };
+        if token.refresh.is_none() {
+            return Some("its token has ended, and the provider gave none for refreshing it".to_owned());
+        }
+        // A refusal stays one until something changes: what was refused once and is used again looks stolen.
+        let is_refused = lease.status.state == TokenState::Refused && lease.status.basis == self.account.basis;
+        is_refused.then(|| lease.status.reason.clone().unwrap_or_default())
+    }
+
+    /// A token as it is kept; `refresh` is what it was obtained with, and `before` what the one before permitted.
+    fn given(&self, token: Token, refresh: Option<&SecretBytes>, before: Option<&String>) -> TokenOutcome {
         let now = self.engine.clock.now();
         let asked = (!self.spec.scopes.is_empty()).then(|| self.spec.scopes.join(" "));
         // RFC 6749, sections 5.1 and 6: what a provider does not say again has not changed.
-        let before = refresh.and(lease.status.scopes.clone());
         TokenOutcome::Given(Box::new(NewToken {
             identity: self.identity.to_owned(),
             access: token.access,
             refresh: token.refresh.or_else(|| refresh.cloned()),
-            scopes: token.scopes.or(before).or(asked),
+            scopes: token.scopes.or_else(|| before.cloned()).or(asked),
             refresh_at: refresh_after(token.life, jitter()).map(|after| now.after(after)),
             expires_at: token.life.map(|life| now.after(life)),
+            by_consent: false,
         }))
     }
 
@@ -404,8 +599,19 @@ impl Asking<'_> {
                 pairs.push(("refresh_token", refresh.clone()));
                 secrets.push(refresh.clone());
             }
+            With::Code { code, consent } => {
+                pairs.push(("grant_type", SecretBytes::new("authorization_code")));
+                pairs.push(("code", code.clone()));
+                // RFC 6749, section 4.1.3: the very text that the authorization was asked with.
+                pairs.push(("redirect_uri", SecretBytes::new(consent.redirect_uri.as_str())));
+                if spec.has_pkce() {
+                    pairs.push(("code_verifier", consent.verifier.clone()));
+                }
+                secrets.extend([code.clone(), consent.verifier.clone()]);
+            }
             With::Grant => {
                 match spec.grant {
+                    Grant::AuthorizationCode => return Err("only a user can consent to a token".to_owned()),
                     Grant::ClientCredentials => pairs.push(("grant_type", SecretBytes::new("client_credentials"))),
                     Grant::Password => {
                         let (Some(user), Some(password)) = (&spec.username, &spec.password) else {

@@ -28,6 +28,16 @@ const SHOWN_CHARS: usize = 300;
 pub struct OAuth2Spec {
     /// How the token is obtained.
     pub grant: Grant,
+    /// Grant `authorization_code`: where the user consents; its own query is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorize_url: Option<String>,
+    /// Grant `authorization_code`: whether the code is bound to this client by PKCE (RFC 7636, S256). Default auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pkce: Option<Pkce>,
+    /// Grant `authorization_code`: what the provider calls itself in `iss` (RFC 9207); an answer of anybody else is
+    /// refused then, and one without `iss` too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// Where tokens are given.
     pub token_url: String,
     /// The client's id at the provider.
@@ -58,10 +68,25 @@ pub struct OAuth2Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Grant {
+    /// By a user's consent in the browser (RFC 6749, section 4.1).
+    AuthorizationCode,
     /// By the client alone (RFC 6749, section 4.4).
     ClientCredentials,
     /// By a user's password (section 4.3). Legacy: RFC 9700 forbids it to new applications.
     Password,
+}
+
+/// Whether an authorization code is bound to the client that asked for it (RFC 7636).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Pkce {
+    /// As `on`: RFC 9700 asks for it, and a provider that does not know its parameters ignores them.
+    #[default]
+    Auto,
+    /// It is.
+    On,
+    /// It is not, for a provider that refuses what it does not know.
+    Off,
 }
 
 /// How a client proves itself (RFC 6749, section 2.3.1).
@@ -113,6 +138,20 @@ impl OAuth2Spec {
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults: Vec<Fault> = url_fault("oauth2.token_url", &self.token_url).into_iter().collect();
+        let has_consent = self.grant == Grant::AuthorizationCode;
+        match &self.authorize_url {
+            Some(url) if has_consent => faults.extend(url_fault("oauth2.authorize_url", url)),
+            None if has_consent => faults.push(Fault::new("oauth2", "grant authorization_code needs authorize_url")),
+            _ => {}
+        }
+        let given = [
+            ("authorize_url", self.authorize_url.is_some()),
+            ("pkce", self.pkce.is_some()),
+            ("issuer", self.issuer.is_some()),
+        ];
+        for (field, _) in given.iter().filter(|(_, is_given)| *is_given && !has_consent) {
+            faults.push(Fault::new(format!("oauth2.{field}"), "only grant authorization_code has it"));
+        }
         let is_password = self.grant == Grant::Password;
         if is_password && (self.username.is_none() || self.password.is_none()) {
             faults.push(Fault::new("oauth2", "grant password needs username and password"));
@@ -142,14 +181,96 @@ impl OAuth2Spec {
         let mut whole = serde_json::to_value(self).unwrap_or_default();
         if let Some(fields) = whole.as_object_mut() {
             fields.shift_remove("client_auth");
+            if self.grant == Grant::AuthorizationCode {
+                // A user's consent need not be asked for again because the next one would be asked otherwise.
+                fields.retain(|name, _| matches!(name.as_str(), "grant" | "token_url" | "client_id"));
+            }
         }
         whole.to_string()
+    }
+
+    /// Whether a user must consent before there is a token.
+    #[must_use]
+    pub fn needs_consent(&self) -> bool {
+        self.grant == Grant::AuthorizationCode
+    }
+
+    /// Where the user's browser goes to consent (RFC 6749, section 4.1.1). The query of `authorize_url` stays; what
+    /// is ours to set takes the place of parameters of the same names. `challenge` is the PKCE challenge.
+    ///
+    /// # Errors
+    /// There is no `authorize_url`, or it is none.
+    pub fn authorization_url(
+        &self,
+        client_id: &str,
+        redirect_uri: &str,
+        state: &str,
+        challenge: Option<&str>,
+    ) -> Result<Url, String> {
+        let text = self.authorize_url.as_deref().ok_or("the account has no authorize_url")?;
+        let mut url = Url::parse(text).map_err(|error| format!("authorize_url: {error}"))?;
+        let scope = self.scopes.join(" ");
+        let mut ours =
+            vec![("response_type", "code"), ("client_id", client_id), ("redirect_uri", redirect_uri), ("state", state)];
+        if !scope.is_empty() {
+            ours.push(("scope", &scope));
+        }
+        ours.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
+        if let Some(challenge) = challenge {
+            ours.extend([("code_challenge", challenge), ("code_challenge_method", "S256")]);
+        }
+        let is_ours = |pair: &&str| {
+            let name = url::form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name.into_owned());
+            name.is_some_and(|name| ours.iter().any(|(own, _)| *own == name))
+        };
+        let query = url.query().unwrap_or_default();
+        let mut pairs: Vec<String> =
+            query.split('&').filter(|pair| !pair.is_empty() && !is_ours(pair)).map(str::to_owned).collect();
+        for (name, value) in &ours {
+            let value: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+            // Some providers do not know a plus for a blank.
+            pairs.push(format!("{name}={}", value.replace('+', "%20")));
+        }
+        url.set_query(Some(&pairs.join("&")));
+        Ok(url)
+    }
+
+    /// Whether an answer in the browser is the provider's own, by what it calls itself there (RFC 9207): a provider
+    /// must not hand in the code of another one.
+    ///
+    /// # Errors
+    /// It is not, or does not say so although the account expects it; in words.
+    pub fn check_issuer(&self, iss: Option<&str>) -> Result<(), String> {
+        let said = |iss: &str| format!("the answer says that it comes from {}", shown(iss));
+        match (&self.issuer, iss) {
+            (None, None) => Ok(()),
+            (Some(issuer), Some(iss)) if issuer == iss => Ok(()),
+            (Some(issuer), Some(iss)) => Err(format!("{}, not from {issuer}", said(iss))),
+            (Some(issuer), None) => Err(format!("the answer does not say that it comes from {issuer}")),
+            (None, Some(iss)) => {
+                let host = |text: &str| Url::parse(text).ok()?.host_str().map(str::to_owned);
+                let urls = std::iter::once(&self.token_url).chain(&self.authorize_url);
+                let is_known = host(iss).is_some_and(|iss| urls.filter_map(|url| host(url)).any(|own| own == iss));
+                if is_known {
+                    Ok(())
+                } else {
+                    Err(format!("{}, another host than the account's; when that is right, set `issuer`", said(iss)))
+                }
+            }
+        }
+    }
+
+    /// Whether PKCE is used.
+    #[must_use]
+    pub fn has_pkce(&self) -> bool {
+        self.pkce.unwrap_or_default() != Pkce::Off
     }
 
     /// Whether something of it goes over plain HTTP.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        Url::parse(&self.token_url).is_ok_and(|url| url.scheme() == "http")
+        let urls = std::iter::once(&self.token_url).chain(&self.authorize_url);
+        urls.filter_map(|text| Url::parse(text).ok()).any(|url| url.scheme() == "http")
     }
 }
 
@@ -297,6 +418,31 @@ fn explain(error: &str) -> Option<&'static str> {
     })
 }
 
+/// What a provider's answer in the browser said no with (RFC 6749, section 4.1.2.1), in words.
+#[must_use]
+pub fn consent_refused(error: &str, description: Option<&str>) -> String {
+    let said = match description {
+        Some(description) => format!("{}: {}", shown(error), shown(description)),
+        None => shown(error),
+    };
+    let words = match error {
+        "access_denied" => "the user or the provider did not consent",
+        other => match explain(other) {
+            Some(words) => words,
+            None => return said,
+        },
+    };
+    format!("{words} ({said})")
+}
+
+/// The PKCE challenge of a verifier: BASE64URL(SHA256(verifier)), RFC 7636, section 4.2.
+#[must_use]
+pub fn pkce_challenge(verifier: &str) -> String {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(verifier.as_bytes()))
+}
+
 /// How long after it was obtained a token is refreshed; `jitter` from 0 to 1 spreads those that were obtained
 /// together. Nothing for a token that does not say how long it lives.
 #[must_use]
@@ -409,7 +555,75 @@ mod tests {
         assert_eq!(spec(json!({})).identity(), spec(json!({"client_auth": "body"})).identity());
     }
 
+    fn consent(authorize_url: &str) -> OAuth2Spec {
+        serde_json::from_value(json!({
+            "grant": "authorization_code", "authorize_url": authorize_url, "token_url": "https://id.test/token",
+            "client_id": "robot", "client_secret": {"secret": "s"}, "scopes": ["a", "b/c"],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn authorization_url_keeps_the_given_query_and_adds_ours_once() {
+        let ours = "response_type=code&client_id=my%20id&redirect_uri=https%3A%2F%2Fme.test%2Foauth%2Fcallback&state=st&scope=a%20b%2Fc";
+        for (given, before) in [
+            ("https://id.test/auth", ""),
+            ("https://id.test/auth?", ""),
+            ("https://id.test/auth?prompt=consent&access_type=offline", "prompt=consent&access_type=offline&"),
+            (
+                "https://id.test/auth?client_id=x&a=%2F&state=x&response_type=token&scope=y&redirect%5furi=z&a=b",
+                "a=%2F&a=b&",
+            ),
+        ] {
+            let spec = consent(given);
+            assert_eq!(spec.faults(), []);
+            let url = spec.authorization_url("my id", "https://me.test/oauth/callback", "st", None).unwrap();
+            assert_eq!(url.as_str(), format!("https://id.test/auth?{before}{ours}"));
+            let url = spec.authorization_url("my id", "https://me.test/oauth/callback", "st", Some("ch")).unwrap();
+            assert!(url.as_str().ends_with("&code_challenge=ch&code_challenge_method=S256"), "{url}");
+        }
+        for wrong in ["/auth", "javascript:alert(1)", "https://a:b@id.test/"] {
+            assert_eq!(consent(wrong).faults()[0].path, "oauth2.authorize_url", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn answers_of_another_issuer_are_refused() {
+        let mut spec = consent("https://login.id.test/auth");
+        for (issuer, iss, is_right) in [
+            (None, None, true),
+            (None, Some("https://id.test"), true),
+            (None, Some("https://login.id.test/tenant"), true),
+            (None, Some("https://evil.test"), false),
+            (None, Some("no url"), false),
+            (Some("https://id.test"), Some("https://id.test"), true),
+            (Some("https://id.test"), Some("https://id.test/"), false),
+            (Some("https://id.test"), None, false),
+        ] {
+            spec.issuer = issuer.map(str::to_owned);
+            assert_eq!(spec.check_issuer(iss).is_ok(), is_right, "{issuer:?} {iss:?}");
+        }
+    }
+
+    #[test]
+    fn challenge_is_that_of_the_rfc() {
+        // RFC 7636, appendix B.
+        let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        assert_eq!(pkce_challenge(verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    }
+
     proptest! {
+        #[test]
+        fn every_parameter_of_ours_stands_once(query in "[a-z_=&%0-9]{0,60}", state in ".{1,30}", client in ".{0,20}") {
+            let Ok(given) = Url::parse(&format!("https://id.test/auth?{query}")) else { return Ok(()) };
+            let url = consent(given.as_str()).authorization_url(&client, "https://me.test/cb", &state, Some("c")).unwrap();
+            let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+            for (name, value) in [("state", state.as_str()), ("client_id", &client), ("redirect_uri", "https://me.test/cb"), ("response_type", "code")] {
+                let found: Vec<&str> = pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect();
+                prop_assert_eq!(found, vec![value]);
+            }
+        }
+
         #[test]
         fn answers_never_panic_and_show_no_line_breaks(status in 100u16..600, body in ".{0,200}") {
             if let Err(error) = read_token(status, body.as_bytes()) {

@@ -2,13 +2,14 @@
 
 pub mod accept;
 mod api;
+pub mod callback;
 pub mod ingress;
 mod metrics;
 mod problem;
 pub mod staged;
 
 pub use api::{
-    Api, Connections, ConnectionsFuture, Exposure, OperatorHandler, Parts, TableColumn, TablePage, TableSummary,
-    Tables, TablesFuture, TestRefused, openapi_document,
+    Api, Connections, ConnectionsFuture, ConsentAnswer, ConsentAt, ConsentRefused, Exposure, OperatorHandler, Parts,
+    TableColumn, TablePage, TableSummary, Tables, TablesFuture, TestRefused, openapi_document,
 };
 pub use problem::Problem;

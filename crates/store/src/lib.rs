@@ -34,7 +34,9 @@ pub use error::{Result, StoreError};
 pub use event::{Appended, DedupeKey, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};
 pub use folder::DataFolder;
 pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, Lease, NewJob, Next, StepRecord};
-pub use oauth::{NewToken, StoredToken, TokenLease, TokenOutcome, TokenState, TokenStatus, TokenTurn};
+pub use oauth::{
+    Consent, NewConsent, NewToken, StoredToken, TokenLease, TokenOutcome, TokenState, TokenStatus, TokenTurn,
+};
 pub use open::{Durability, SecretSource, Settings, Store};
 pub use refusal::{NewRefusal, Refusal, RefusalFilter};
 pub use resource::{Action, Change, Precondition, Resource};

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use linkspan_model::{SecretBytes, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sha2::{Digest as _, Sha256};
 
 use crate::Store;
 use crate::error::{Result, StoreError};
-use crate::seal::MasterKey;
+use crate::seal::{MasterKey, random};
+use crate::snapshot::AccountView;
 
 /// A token as it is kept.
 #[derive(Debug, Clone)]
@@ -43,6 +45,32 @@ pub struct NewToken {
     pub refresh_at: Option<Timestamp>,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
+    /// Whether a user has just consented to it.
+    pub by_consent: bool,
+}
+
+/// A consent that was asked for.
+#[derive(Debug, Clone)]
+pub struct Consent {
+    /// The row of the account.
+    pub account: i64,
+    /// What the account said then; see `AccountView::basis`.
+    pub basis: String,
+    /// The PKCE verifier.
+    pub verifier: SecretBytes,
+    /// Where the provider was told to send the browser back to.
+    pub redirect_uri: String,
+}
+
+/// A consent that is asked for now: what goes through the browser, and when it ends.
+#[derive(Debug)]
+pub struct NewConsent {
+    /// The state: 256 random bits, good for one answer.
+    pub state: String,
+    /// The PKCE verifier (RFC 7636, section 4.1).
+    pub verifier: String,
+    /// Until when an answer is taken.
+    pub expires_at: Timestamp,
 }
 
 /// How the token of an account stands.
@@ -99,6 +127,10 @@ pub struct TokenStatus {
     pub expires_at: Option<Timestamp>,
     /// Requests in a row that got no answer.
     pub lost: u32,
+    /// When a user last consented.
+    pub consented_at: Option<Timestamp>,
+    /// When a consent last came to nothing, and why; nothing once a later one was given.
+    pub consent_failed: Option<(Timestamp, String)>,
 }
 
 /// Whose turn it is to ask for a token.
@@ -158,6 +190,80 @@ impl Store {
     /// When the database cannot be read.
     pub async fn oauth_status(&self, account: i64) -> Result<Option<TokenStatus>> {
         self.read(move |db| Ok(find(db, account)?.map(|found| found.status))).await
+    }
+
+    /// Notes that a consent is asked for.
+    ///
+    /// # Errors
+    /// When the database refuses or there are no random bytes.
+    pub async fn begin_consent(&self, account: &AccountView, redirect_uri: String) -> Result<NewConsent> {
+        let (key, now, row, basis) = (self.key().clone(), self.now(), account.row, account.basis.clone());
+        let (state, verifier) = (hex::encode(random::<32>()?), hex::encode(random::<32>()?));
+        let expires_at = now.after(CONSENT);
+        let consent = NewConsent { state, verifier, expires_at };
+        let (hash, both) = (hash(&consent.state), SecretBytes::new(format!("{}\n{redirect_uri}", consent.verifier)));
+        self.write(move |db| {
+            db.prepare_cached("DELETE FROM oauth_consents WHERE expires_at <= ?1")?.execute([now.as_micros()])?;
+            let sealed = key.seal(&consent_place(&hash), &both)?;
+            db.prepare_cached(
+                "INSERT INTO oauth_consents (hash, account, basis, sealed, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![hash, row, basis, sealed, expires_at.as_micros()])?;
+            Ok(())
+        })
+        .await?;
+        Ok(consent)
+    }
+
+    /// Takes a consent out by its state, so that the state is good for one answer; nothing when there is none or its
+    /// time is over.
+    ///
+    /// # Errors
+    /// When the database refuses or what is kept does not open.
+    pub async fn take_consent(&self, state: &str) -> Result<Option<Consent>> {
+        let (key, now, hash) = (self.key().clone(), self.now(), hash(state));
+        // Whoever guesses costs a read and no commit.
+        let is_known = self
+            .read(move |db| Ok(db.prepare_cached("SELECT 1 FROM oauth_consents WHERE hash = ?1")?.exists([hash])?));
+        if !is_known.await? {
+            return Ok(None);
+        }
+        self.write(move |db| {
+            let found: Option<(i64, String, Vec<u8>, i64)> = db
+                .prepare_cached(
+                    "DELETE FROM oauth_consents WHERE hash = ?1 RETURNING account, basis, sealed, expires_at",
+                )?
+                .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                .optional()?;
+            let Some((account, basis, sealed, expires_at)) = found else { return Ok(None) };
+            if expires_at <= now.as_micros() {
+                return Ok(None);
+            }
+            let both = key.open(&consent_place(&hash), &sealed)?;
+            let (verifier, redirect_uri) = both.expose_str().and_then(|both| both.split_once('\n')).unwrap_or_default();
+            let verifier = SecretBytes::new(verifier);
+            Ok(Some(Consent { account, basis, verifier, redirect_uri: redirect_uri.to_owned() }))
+        })
+        .await
+    }
+
+    /// Notes that a consent came to nothing.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn consent_failed(&self, account: i64, reason: String) -> Result<()> {
+        let now = self.now();
+        self.write(move |db| {
+            db.prepare_cached(
+                "INSERT INTO oauth_tokens
+                        (account, generation, identity, basis, state, since, lease, lost, consent_failed_at, consent_error)
+                 VALUES (?1, 0, '', '', 'new', ?2, 0, 0, ?2, ?3)
+                 ON CONFLICT (account) DO UPDATE SET consent_failed_at = ?2, consent_error = ?3",
+            )?
+            .execute(params![account, now.as_micros(), reason])?;
+            Ok(())
+        })
+        .await
     }
 
     /// Takes the turn to ask for a token newer than generation `seen`, for at most `lease`.
@@ -258,6 +364,8 @@ fn keep(
         .prepare_cached(
             "UPDATE oauth_tokens SET generation = ?3, identity = ?4, basis = ?5, sealed = ?6, scopes = ?7,
                     refresh_at = ?8, expires_at = ?9, obtained_at = ?10, lease_until = NULL, lost = 0, reason = NULL,
+                    consented_at = iif(?11, ?10, consented_at),
+                    consent_failed_at = iif(?11, NULL, consent_failed_at),
                     since = iif(state = 'connected' AND identity = ?4, since, ?10), state = 'connected'
              WHERE account = ?1 AND generation = ?2",
         )?
@@ -271,7 +379,8 @@ fn keep(
             token.scopes,
             token.refresh_at.map(Timestamp::as_micros),
             token.expires_at.map(Timestamp::as_micros),
-            now.as_micros()
+            now.as_micros(),
+            token.by_consent
         ])?;
     if changed == 0 {
         return Err(StoreError::Conflict("another token was stored meanwhile".to_owned()));
@@ -302,6 +411,18 @@ fn fail(
     )?
     .execute(params![lease.account, lease.fence, basis, is_lost, state, reason, now.as_micros()])?;
     Ok(())
+}
+
+/// How long a consent may take: the time to log in at the provider and to find one's second factor.
+const CONSENT: Duration = Duration::from_mins(10);
+
+/// Only the hash of a state is kept: who reads the database cannot answer in a user's place.
+fn hash(state: &str) -> [u8; 32] {
+    Sha256::digest(state.as_bytes()).into()
+}
+
+fn consent_place(hash: &[u8; 32]) -> String {
+    format!("oauth_consents/{}", hex::encode(hash))
 }
 
 struct Found {
@@ -350,6 +471,8 @@ fn find(db: &Connection, account: i64) -> Result<Option<Found>> {
                 obtained_at: time(row.get("obtained_at")?),
                 expires_at: time(row.get("expires_at")?),
                 lost: row.get("lost")?,
+                consented_at: time(row.get("consented_at")?),
+                consent_failed: time(row.get("consent_failed_at")?).zip(row.get::<_, Option<String>>("consent_error")?),
             },
             sealed: row.get("sealed")?,
             refresh_at: time(row.get("refresh_at")?),

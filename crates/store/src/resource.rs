@@ -485,7 +485,10 @@ fn perform(
                     db.execute("DELETE FROM dedupe WHERE endpoint = ?1", [row])?;
                     db.execute("DELETE FROM endpoint_keys WHERE resource = ?1", [row])?
                 }
-                Kind::Account => db.execute("DELETE FROM oauth_tokens WHERE account = ?1", [row])?,
+                Kind::Account => {
+                    db.execute("DELETE FROM oauth_consents WHERE account = ?1", [row])?;
+                    db.execute("DELETE FROM oauth_tokens WHERE account = ?1", [row])?
+                }
                 Kind::Connection => db.execute("DELETE FROM connection_tests WHERE connection = ?1", [row])?,
                 Kind::Sync => {
                     db.execute("DELETE FROM sync_batches WHERE sync = ?1", [row])?;

@@ -1,5 +1,6 @@
 //! The client commands, each a call or a few of the operator API.
 
+mod accounts;
 mod apply;
 mod events;
 mod jobs;
@@ -22,7 +23,7 @@ pub(crate) fn run(command: Command, connect: Connect, output: Output) -> Result<
         Command::Apply(args) => server()?.apply(&args),
         Command::Export(args) => server()?.export(args.defaults),
         Command::Secrets(args) => server()?.secrets(args),
-        Command::Accounts(args) => server()?.resources("accounts", args.command, &args.page),
+        Command::Accounts(args) => server()?.accounts(args),
         Command::Connections(args) => server()?.connections(args),
         Command::Destinations(args) => server()?.resources("destinations", args.command, &args.page),
         Command::Endpoints(args) => server()?.endpoints(args),

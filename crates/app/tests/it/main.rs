@@ -7,6 +7,7 @@ mod accounts;
 mod api;
 mod cli;
 mod connections;
+mod consent;
 mod formats;
 mod harness;
 mod ingest;

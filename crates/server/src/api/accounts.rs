@@ -1,19 +1,102 @@
-//! Accounts: how their tokens stand.
+//! Accounts: how their tokens stand, and consents that are asked for.
 
-use linkspan_model::Timestamp;
-use linkspan_store::{AccountView, TokenState};
+use http::{Method, StatusCode};
+use linkspan_model::{Kind, SecretBytes, Timestamp};
+use linkspan_store::{AccountView, StoreError, TokenState};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::call::{Answer, Call};
+use super::route::{Route, data, run};
 use super::{Api, internal};
+use crate::callback::CALLBACK_PATH;
 use crate::problem::Problem;
+
+/// Where a user's browser goes to consent.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ConsentAt {
+    /// The provider's page; open it in a browser.
+    pub authorize_url: String,
+    /// Where the provider sends the browser back to; register it there.
+    pub callback_url: String,
+    /// Until when an answer is taken.
+    pub expires_at: Timestamp,
+}
+
+/// Why a consent cannot be asked for.
+#[derive(Debug, Clone)]
+pub enum ConsentRefused {
+    /// The account does not exist.
+    Missing,
+    /// Its tokens do not come by a user's consent.
+    OtherGrant,
+    /// It cannot ask; why, in words.
+    NotReady(String),
+    /// It was not stored.
+    Store(StoreError),
+}
+
+/// What a provider sent a user's browser back with.
+#[derive(Debug, Clone, Default)]
+pub struct ConsentAnswer {
+    /// What the browser was sent there with.
+    pub state: String,
+    /// What a token is obtained with.
+    pub code: Option<SecretBytes>,
+    /// Why there is no code.
+    pub error: Option<String>,
+    /// The same in the provider's words.
+    pub error_description: Option<String>,
+    /// Who the provider says that it is (RFC 9207).
+    pub iss: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ConsentAnswerBody {
+    data: ConsentAt,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::POST, "/api/v1/accounts/{name}/connect", "connect_account", run!(connect))
+            .about("accounts", "Asks for a user's consent: gives the provider's page to open in a browser.")
+            .path_parameter("name", "The name of the account.")
+            .gives::<ConsentAnswerBody>()
+            .problems(&[409, 422])
+            .of(Kind::Account),
+    ]
+}
+
+async fn connect(api: Api, call: Call) -> Result<Answer, Problem> {
+    let name = call.name()?;
+    let at =
+        api.connections.begin_consent(name.clone(), callback_url(&api)).await.map_err(|refused| match refused {
+            ConsentRefused::Missing => Problem::not_found(format!("account/{name} does not exist")),
+            ConsentRefused::OtherGrant => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "account.other_grant",
+                format!("account/{name} needs no user: only grant authorization_code is connected so"),
+            ),
+            ConsentRefused::NotReady(reason) => {
+                Problem::new(StatusCode::CONFLICT, "account.not_ready", format!("account/{name} cannot ask: {reason}"))
+            }
+            ConsentRefused::Store(error) => error.into(),
+        })?;
+    data(at)
+}
+
+/// Where the world reaches our callback.
+fn callback_url(api: &Api) -> String {
+    format!("{}{CALLBACK_PATH}", api.exposure.public_url.trim_end_matches('/'))
+}
 
 /// How the token of an OAuth2 account stands.
 #[derive(Serialize, JsonSchema)]
 struct AccountStatus {
     /// `new`: none was obtained yet. `connected`: there is one, and nothing speaks against it. `unknown`: a refresh got
-    /// no answer. `failed`: the provider refuses to give one.
+    /// no answer. `failed`: the provider refuses to give one. `reconnect`: it refuses, and only a user's consent
+    /// helps.
     state: &'static str,
     /// Since when.
     since: Option<Timestamp>,
@@ -25,6 +108,14 @@ struct AccountStatus {
     obtained_at: Option<Timestamp>,
     /// When it expires; nothing when the provider does not say.
     expires_at: Option<Timestamp>,
+    /// Grant `authorization_code`: the URL to register at the provider.
+    callback_url: Option<String>,
+    /// Grant `authorization_code`: when a user last consented.
+    consented_at: Option<Timestamp>,
+    /// When a consent last came to nothing; nothing once a later one was given.
+    consent_failed_at: Option<Timestamp>,
+    /// Why it came to nothing.
+    consent_error: Option<String>,
     /// What is allowed and should not stay so.
     warnings: Vec<String>,
 }
@@ -36,11 +127,17 @@ pub(super) async fn status(api: &Api, account: &AccountView) -> Result<Value, Pr
     // A token of another provider or client is not this account's.
     let of_this = found.as_ref().filter(|status| status.generation > 0 && status.identity == spec.identity());
     let state = match (&found, of_this) {
-        (Some(status), _) if status.state == TokenState::Refused && status.basis == account.basis => "failed",
+        (Some(status), Some(_)) if status.state == TokenState::Refused && spec.needs_consent() => "reconnect",
+        (Some(status), _)
+            if status.state == TokenState::Refused && status.basis == account.basis && !spec.needs_consent() =>
+        {
+            "failed"
+        }
         (Some(status), Some(_)) if status.state == TokenState::Unknown => "unknown",
         (_, Some(_)) => "connected",
         _ => "new",
     };
+    let failed = found.as_ref().and_then(|status| status.consent_failed.clone());
     let status = AccountStatus {
         state,
         since: found.as_ref().filter(|_| state != "new").map(|status| status.since),
@@ -51,6 +148,10 @@ pub(super) async fn status(api: &Api, account: &AccountView) -> Result<Value, Pr
         scopes: of_this.and_then(|status| status.scopes.clone()),
         obtained_at: of_this.and_then(|status| status.obtained_at),
         expires_at: of_this.and_then(|status| status.expires_at),
+        callback_url: spec.needs_consent().then(|| callback_url(api)),
+        consented_at: of_this.and_then(|status| status.consented_at),
+        consent_failed_at: failed.as_ref().map(|(at, _)| *at),
+        consent_error: failed.map(|(_, error)| error),
         warnings: warnings(account),
     };
     serde_json::to_value(status).map_err(|error| internal(&error))

@@ -7,19 +7,24 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::accounts::{ConsentAnswer, ConsentAt, ConsentRefused};
 use super::call::{Answer, Call};
 use super::route::{Route, data, run};
 use super::{Api, internal};
 use crate::problem::Problem;
 
-/// Tests connections. This crate dials nobody, so the executable fills it in.
+/// Tests connections, and connects their accounts. This crate dials nobody, so the executable fills it in.
 pub trait Connections: Send + Sync + 'static {
     /// Tests a connection and stores what that shows; a connection that does not work is no error.
-    fn test(&self, connection: Name) -> ConnectionsFuture<'_>;
+    fn test(&self, connection: Name) -> ConnectionsFuture<'_, (), TestRefused>;
+    /// Asks for a user's consent to an account's token; the callback URL is ours.
+    fn begin_consent(&self, account: Name, callback_url: String) -> ConnectionsFuture<'_, ConsentAt, ConsentRefused>;
+    /// Takes what the provider sent the user's browser back with; gives the account, or says why it is not connected.
+    fn finish_consent(&self, answer: ConsentAnswer) -> ConnectionsFuture<'_, Name, String>;
 }
 
-/// The end of a test, or why there was none.
-pub type ConnectionsFuture<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), TestRefused>> + Send + 'a>>;
+/// What comes of something that calls others.
+pub type ConnectionsFuture<'a, T, E> = std::pin::Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
 /// Why a connection was not tested.
 #[derive(Debug, Clone)]

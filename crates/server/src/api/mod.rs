@@ -34,6 +34,7 @@ use crate::accept::Handler;
 use crate::ingress::Ingress;
 use crate::problem::Problem;
 
+pub use accounts::{ConsentAnswer, ConsentAt, ConsentRefused};
 pub use connections::{Connections, ConnectionsFuture, TestRefused};
 pub use openapi::document as openapi_document;
 pub use tables::{TableColumn, TablePage, TableSummary};
@@ -91,8 +92,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Reads destination tables.
     pub tables: Box<dyn Tables>,
-    /// Tests connections.
-    pub connections: Box<dyn Connections>,
+    /// Tests connections, and connects accounts.
+    pub connections: Arc<dyn Connections>,
     /// How this server stands in the network.
     pub exposure: Exposure,
     /// Renders the metrics.

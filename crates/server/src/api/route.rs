@@ -190,6 +190,7 @@ pub(super) fn all() -> Vec<Route> {
     let mut routes = super::admin::routes();
     routes.extend(super::apply::routes());
     routes.extend(super::resources::routes());
+    routes.extend(super::accounts::routes());
     routes.extend(super::connections::routes());
     routes.extend(super::events::routes());
     routes.extend(super::jobs::routes());

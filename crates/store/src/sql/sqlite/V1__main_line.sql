@@ -71,8 +71,20 @@ CREATE TABLE oauth_tokens (
     expires_at  INTEGER,
     lease       INTEGER NOT NULL,
     lease_until INTEGER,
-    lost        INTEGER NOT NULL
+    lost        INTEGER NOT NULL,
+    consented_at      INTEGER,     -- grant authorization_code: when a user last consented
+    consent_failed_at INTEGER,
+    consent_error     TEXT
 ) STRICT;
+
+-- Consents that were asked for and not given yet: the hash of the state that goes through the browser.
+CREATE TABLE oauth_consents (
+    hash       BLOB PRIMARY KEY,
+    account    INTEGER NOT NULL,
+    basis      TEXT    NOT NULL,
+    sealed     BLOB    NOT NULL,   -- PKCE verifier and redirect URI
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
 
 -- Operator tokens: only their SHA-256.
 CREATE TABLE tokens (

@@ -1,0 +1,217 @@
+"""OAuth2 against oidc-provider: a user's consent with PKCE, rotation with reuse detection, client credentials."""
+
+import http.cookiejar
+import json
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support import Caller, clean_environment, eventually, free_port, node_modules
+
+SECRET = "client-secret-with-more-than-thirty-two-bytes+/="
+LIFE = 3
+
+
+class Provider:
+    def __init__(self, folder, callback, port=None):
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "oidc-provider.log"
+        script = Path(__file__).with_name("oidc_provider.mjs")
+        command = ["node", str(script), str(node_modules()), str(self.port), callback, SECRET, str(LIFE)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), start_new_session=True
+            )
+        eventually(self._is_up, 30)
+
+    def _is_up(self):
+        assert self.process.poll() is None, self.log.read_text()
+        return "listening" in self.log.read_text()
+
+    def counts(self):
+        caller = Caller(self.url)
+        answer = json.loads(caller.call("GET", "/counts")[2])
+        caller.close()
+        return answer
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(15)
+
+
+@pytest.fixture
+def bench(start, tmp_path):
+    """A server and a provider that know each other's addresses."""
+    public = free_port()
+    provider = Provider(tmp_path, f"http://127.0.0.1:{public}/oauth/callback")
+    args = ["--public", f"127.0.0.1:{public}", "--egress-allow", f"127.0.0.1/32:{provider.port}"]
+    yield start(args=args), provider
+    provider.stop()
+
+
+def documents(provider, client, **oauth2):
+    spec = {
+        "token_url": f"{provider.url}/token",
+        "client_id": client,
+        "client_secret": {"secret": "client"},
+        "client_auth": client.rpartition("-")[2],
+        **oauth2,
+    }
+    step = {"id": "call", "request": {"connection": "api", "method": "GET", "path": "/api/x", "response": "json"}}
+    return [
+        {"kind": "secret", "name": "client", "spec": {"value": SECRET}},
+        {"kind": "account", "name": "account", "spec": {"oauth2": spec}},
+        {
+            "kind": "connection",
+            "name": "api",
+            "spec": {"base_url": provider.url, "account": "account", "test": {"path": "/api/me"}},
+        },
+        {"kind": "endpoint", "name": "in", "spec": {"verify": "none"}},
+        {"kind": "recipe", "name": "call", "spec": {"trigger": {"webhook": {"endpoint": "in"}}, "steps": [step]}},
+    ]
+
+
+def account(server):
+    return server.get("/api/v1/accounts/account")["data"]["status"]
+
+
+class StayHere(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+def consent(url):
+    """Logs in and consents as a browser does; gives the URL that the provider sends it back to."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()), StayHere())
+    body = None
+    for _ in range(12):
+        try:
+            page = opener.open(urllib.request.Request(url, data=body), timeout=20).read().decode()
+        except urllib.error.HTTPError as answer:
+            assert answer.status in (302, 303), f"{url}: {answer.status} {answer.read()}"
+            url, body = urllib.parse.urljoin(url, answer.headers["Location"]), None
+            if "/oauth/callback?" in url:
+                return url
+            continue
+        # A form of the provider's own: the login takes any name, the consent is one button.
+        action = re.search(r'<form[^>]* action="([^"]+)"', page)[1]
+        prompt = re.search(r'name="prompt" value="([^"]+)"', page)[1]
+        fields = {"prompt": prompt, "login": "joe", "password": "any"}
+        url, body = urllib.parse.urljoin(url, action), urllib.parse.urlencode(fields).encode()
+    raise AssertionError(f"no end at {url}")
+
+
+def connect(server):
+    asked = server.api("POST", "/api/v1/accounts/account/connect")["data"]
+    back = consent(asked["authorize_url"])
+    with urllib.request.urlopen(back, timeout=20) as page:
+        assert page.status == 200 and b"is connected" in page.read()
+    return back
+
+
+def call_at_once(server, count):
+    """So many events at once, and their jobs."""
+    url = server.endpoint_url("in")
+
+    def send(_):
+        caller = Caller(url)
+        status, _, body = caller.call("POST", "", b"{}")
+        caller.close()
+        assert status == 202
+        return json.loads(body)["data"]["id"]
+
+    with ThreadPoolExecutor(16) as pool:
+        events = set(pool.map(send, range(count)))
+    # Each event starts its job a moment after its acknowledgement.
+    eventually(lambda: len([job for job in server.jobs("call") if job["event"] in events]) == count)
+    return [job for job in server.wait_for_jobs("call") if job["event"] in events]
+
+
+@pytest.mark.parametrize("client", ["user-basic", "user-body"])
+def test_a_user_connects_and_rotation_is_kept_up_with(bench, client):
+    server, provider = bench
+    server.apply(
+        *documents(
+            provider,
+            client,
+            grant="authorization_code",
+            authorize_url=f"{provider.url}/auth?prompt=consent",
+            issuer=provider.url,
+            scopes=["openid", "offline_access"],
+        )
+    )
+    assert account(server)["state"] == "new"
+    back = connect(server)
+    # It says who it is, and that was checked.
+    assert urllib.parse.parse_qs(urllib.parse.urlsplit(back).query)["iss"] == [provider.url]
+    status = account(server)
+    assert status["state"] == "connected" and "offline_access" in status["scopes"]
+    assert provider.counts() == {"granted": 1, "refused": [], "revoked": 0}
+    with pytest.raises(urllib.error.HTTPError) as again:
+        urllib.request.urlopen(back, timeout=20)
+    assert again.value.code == 400
+
+    # Three lives of the token, each ended, and then wanted by 50 jobs at once.
+    for refreshes in (1, 2, 3):
+        time.sleep(LIFE + 0.2)
+        jobs = call_at_once(server, 50)
+        assert {job["status"] for job in jobs} == {"succeeded"}
+        counts = provider.counts()
+        assert counts["refused"] == [] and counts["revoked"] == 0
+        assert counts["granted"] <= 1 + refreshes * 2
+    assert server.cli("connections", "test", "api")["data"]["state"] == "connected"
+    log = server.log.read_text()
+    code = urllib.parse.parse_qs(urllib.parse.urlsplit(back).query)["code"][0]
+    assert code not in log and SECRET not in log
+
+
+def test_a_revoked_grant_asks_for_the_user_again(bench):
+    server, provider = bench
+    server.apply(
+        *documents(
+            provider,
+            "user-basic",
+            grant="authorization_code",
+            authorize_url=f"{provider.url}/auth?prompt=consent",
+            scopes=["openid", "offline_access"],
+        )
+    )
+    connect(server)
+    # A provider without its memory knows neither token.
+    provider.stop()
+    provider.__init__(provider.log.parent, f"{server.public}/oauth/callback", provider.port)
+    time.sleep(LIFE + 0.2)
+    jobs = call_at_once(server, 3)
+    assert {server.job(job["id"])["error"]["code"] for job in jobs} == {"account.not_connected"}
+    assert account(server)["state"] == "reconnect"
+    # Asked once: what was refused is not used again.
+    assert len(provider.counts()["refused"]) == 1
+    connect(server)
+    assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
+
+
+@pytest.mark.parametrize("client", ["machine-basic", "machine-body"])
+def test_client_credentials(bench, client):
+    server, provider = bench
+    server.apply(*documents(provider, client, grant="client_credentials", scopes=["read"]))
+    jobs = call_at_once(server, 50)
+    assert {job["status"] for job in jobs} == {"succeeded"}
+    assert account(server)["state"] == "connected"
+    assert provider.counts()["refused"] == []
+    answer = server.job(jobs[0]["id"])["steps"][0]["output"]["body"]
+    assert answer == {"client": client}
+
+    # With other scopes there must be another token, and a wrong secret gets none.
+    server.apply(*documents(provider, client, grant="client_credentials", scopes=["openid"]))
+    server.api("PATCH", "/api/v1/secrets/client", {"spec": {"value": "wrong"}})
+    tested = server.api("POST", "/api/v1/connections/api/test")["data"]
+    assert tested["state"] == "failed" and tested["code"] == "account.refused"
+    assert "does not accept its secret" in tested["reason"]
