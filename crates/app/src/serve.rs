@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use linkspan_engine::sync::{SyncRunner, schedule};
 use linkspan_engine::{Engine, dispatch, upkeep, worker};
 use linkspan_model::{Clock, Document, Timestamp};
-use linkspan_outbound::{Outbound, Policy};
+use linkspan_outbound::{Outbound, Policy, Traffic};
 use linkspan_server::accept::{self, AcceptLimits, Listener};
 use linkspan_server::ingress::{Ingress, IngressLimits, RefusalLog, TrustedProxies};
 use linkspan_server::staged::StageLimits;
@@ -106,9 +106,11 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let exposure = exposure(&args, &folder, public_address, operator_address, tls.is_some(), key_in_data_folder);
 
     let outbound = Outbound::new(Policy::new(args.egress_allow.clone(), vec![operator_address]));
+    let traffic = Traffic::default();
     let engine = Engine {
         store: store.clone(),
         outbound,
+        traffic: traffic.clone(),
         clock: Arc::clone(&clock),
         own_url: own_url(public_address, exposure.tls).into(),
     };
@@ -128,6 +130,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let api = Api::new(Parts {
         store: store.clone(),
         ingress: ingress.clone(),
+        traffic,
         clock,
         tables: Box::new(tables::DestinationTables::new(store.clone(), folder.destinations())),
         exposure: exposure.clone(),

@@ -15,7 +15,7 @@ pub mod worker;
 use std::sync::Arc;
 
 use linkspan_model::Clock;
-use linkspan_outbound::Outbound;
+use linkspan_outbound::{Outbound, Traffic};
 use linkspan_store::Store;
 
 /// What the loops work with.
@@ -25,6 +25,8 @@ pub struct Engine {
     pub store: Store,
     /// The door to others.
     pub outbound: Outbound,
+    /// Whose turn it is at each connection.
+    pub traffic: Traffic,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Where this server reaches its own public listener: `http://127.0.0.1:8080`.

@@ -1,7 +1,8 @@
 //! One step of a job: from its templates to its record.
 //!
 //! Guarantees: every attempt of a step carries the same idempotency key; what is not safe to repeat is not
-//! repeated, and the record says so; the record holds the request as it was sent, secrets masked.
+//! repeated, and the record says so; the record holds the request as it was sent, secrets masked, and every attempt.
+//! A step that its connection puts off has made no attempt.
 
 use std::time::Duration;
 
@@ -9,14 +10,16 @@ use http::{HeaderName, HeaderValue};
 use linkspan_model::account::{AccountSpec, Credential};
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::hops::HEADER as HOPS_HEADER;
-use linkspan_model::job::{JobStatus, StepError, StepRun};
+use linkspan_model::job::{AttemptDecision, AttemptRun, JobStatus, StepError, StepRun};
 use linkspan_model::recipe::CompiledStep;
-use linkspan_model::request::{Effect, RequestSpec, SentRequest};
+use linkspan_model::request::{Effect, RequestSpec, SentRequest, Timings};
 use linkspan_model::response::{self, Answer};
-use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision};
+use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision, RetryPolicy};
 use linkspan_model::template::{Scope, headers_value};
 use linkspan_model::{Name, Timestamp, limits};
-use linkspan_outbound::{Credentials, Exchange, Failed, Part, Reached, RedirectScope, SendErrorKind, SendOptions};
+use linkspan_outbound::{
+    Ask, Credentials, Exchange, Failed, Part, Pass, PutOff, Reached, RedirectScope, SendErrorKind, SendOptions,
+};
 use linkspan_store::{Lease, Next, Snapshot, StepRecord};
 use serde_json::{Value, json};
 use url::Url;
@@ -36,10 +39,16 @@ pub(crate) struct StepContext<'a> {
 
 /// What earlier work on the step has recorded.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Earlier {
-    pub(crate) attempts: u32,
-    pub(crate) started_at: Option<Timestamp>,
+pub(crate) struct Earlier<'a> {
+    pub(crate) run: Option<&'a StepRun>,
     pub(crate) resumed: bool,
+}
+
+impl Earlier<'_> {
+    /// The attempts made.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.run.map_or(0, |run| run.attempts)
+    }
 }
 
 /// What came of an attempt.
@@ -50,6 +59,16 @@ struct Attempt {
     result: Result<Value, StepError>,
     /// What a retry depends on; nothing when the step cannot be helped by one.
     outcome: Option<Outcome>,
+    /// The status of the answer.
+    status: Option<u16>,
+    timings: Option<Timings>,
+}
+
+/// What a step needs to make an attempt.
+struct Prepared {
+    connection: ConnectionSpec,
+    credentials: Credentials,
+    request: RequestSpec,
 }
 
 /// Runs one attempt of a step; gives its record, how the job goes on, and the output for later steps.
@@ -57,24 +76,43 @@ pub(crate) async fn run(
     context: &StepContext<'_>,
     step: &CompiledStep,
     scope: &Scope,
-    earlier: Earlier,
+    earlier: Earlier<'_>,
 ) -> (StepRecord, Next, Option<Value>) {
     let clock = &context.engine.clock;
-    let started_at = earlier.started_at.unwrap_or_else(|| clock.now());
-    let attempts = earlier.attempts + 1;
-    let attempt = attempt(context, step, scope).await;
+    let mut began_at = clock.now();
+    let prepared = prepare(context, step, scope);
+    let retry = prepared.as_ref().ok().and_then(|prepared| prepared.connection.retry.clone());
+    let attempt = match prepared {
+        Err(error) => not_begun(error),
+        Ok(prepared) => match pass(context, step, &prepared.connection, earlier).await {
+            Err(put_off) => return wait(context, step, earlier, &put_off),
+            Ok(pass) => {
+                began_at = clock.now();
+                attempt(context, step, prepared, pass).await
+            }
+        },
+    };
+    let started_at = earlier.run.and_then(|run| run.started_at).unwrap_or(began_at);
+    let attempts = earlier.attempts() + 1;
     let now = clock.now();
 
     let mut error = None;
     let mut retry_at = None;
+    let mut reason = None;
     let next = match &attempt.result {
         Ok(_) if context.is_last => Next::Succeed,
         Ok(_) => Next::Continue,
         Err(failed) => {
             let decision = attempt.outcome.map(|outcome| {
                 let made = Attempts { made: attempts, first_at: started_at };
-                retry::decide(step.effect, made, outcome, now, jitter())
+                let policy = RetryPolicy::new(retry.as_ref(), step.retry.as_ref());
+                retry::decide(&policy, step.effect, made, outcome, now, jitter())
             });
+            reason = match decision {
+                Some(RetryDecision::After(_)) => None,
+                Some(RetryDecision::GiveUp(reason)) => Some(reason.to_string()),
+                None => Some(Reason::Final.to_string()),
+            };
             let (failed, at) = settle(failed.clone(), decision, now);
             retry_at = at;
             error = Some(failed.clone());
@@ -89,10 +127,28 @@ pub(crate) async fn run(
         Next::RetryAt(_) => JobStatus::Waiting,
         Next::Fail(_) => JobStatus::Failed,
     };
+    let mut attempt_log = earlier.run.map_or_else(Vec::new, |run| run.attempt_log.clone());
+    attempt_log.push(AttemptRun {
+        number: attempts,
+        started_at: began_at,
+        timings: attempt.timings,
+        status: attempt.status,
+        error: error.clone(),
+        decision: match next {
+            Next::Continue | Next::Succeed => AttemptDecision::Succeeded,
+            Next::RetryAt(_) => AttemptDecision::Retry,
+            Next::Fail(_) => AttemptDecision::Stop,
+        },
+        reason,
+        retry_at,
+    });
+    let unlisted = attempt_log.len().saturating_sub(limits::STEP_ATTEMPTS_MAX as usize);
+    attempt_log.drain(..unlisted);
     let run = StepRun {
         id: step.id.clone(),
         status,
         attempts,
+        attempt_log,
         input: attempt.input,
         output: attempt.output,
         error,
@@ -115,7 +171,7 @@ fn settle(mut error: StepError, decision: Option<RetryDecision>, now: Timestamp)
                 error.outcome_unknown = Some(true);
             }
             if let Some(why) = explain(reason) {
-                error.description = format!("{}; {why}", error.description);
+                error.description = format!("{}; not repeated: {why}", error.description);
             }
             (error, None)
         }
@@ -135,27 +191,80 @@ fn failed(code: &str, description: impl Into<String>, field: Option<String>) -> 
 }
 
 fn not_begun(error: StepError) -> Attempt {
-    Attempt { input: None, output: None, result: Err(error), outcome: None }
+    Attempt { input: None, output: None, result: Err(error), outcome: None, status: None, timings: None }
 }
 
-async fn attempt(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Attempt {
-    let (connection, credentials) = match connect(context, step.connection.as_ref()) {
-        Ok(connected) => connected,
-        Err(error) => return not_begun(error),
+/// The record of a step that its connection puts off: what earlier attempts left, and what it waits for.
+fn wait(
+    context: &StepContext<'_>,
+    step: &CompiledStep,
+    earlier: Earlier<'_>,
+    put_off: &PutOff,
+) -> (StepRecord, Next, Option<Value>) {
+    let at = context.engine.clock.now().after(put_off.after);
+    let connection = step.connection.as_ref().map_or_else(String::new, |name| format!("connection `{name}`: "));
+    let mut run = earlier.run.cloned().unwrap_or_else(|| StepRun {
+        id: step.id.clone(),
+        status: JobStatus::Waiting,
+        attempts: 0,
+        attempt_log: Vec::new(),
+        input: None,
+        output: None,
+        error: None,
+        resumed: false,
+        retry_at: None,
+        started_at: None,
+        finished_at: None,
+    });
+    run.status = JobStatus::Waiting;
+    run.error = Some(failed(put_off.why.code(), format!("{connection}{}", put_off.why), None));
+    run.resumed = earlier.resumed;
+    run.retry_at = Some(at);
+    (StepRecord { position: context.position, run, result: None }, Next::RetryAt(at), None)
+}
+
+/// Asks the connection for a turn; a step without one has its turn at once.
+async fn pass(
+    context: &StepContext<'_>,
+    step: &CompiledStep,
+    connection: &ConnectionSpec,
+    earlier: Earlier<'_>,
+) -> Result<Option<Pass>, PutOff> {
+    let Some(name) = &step.connection else { return Ok(None) };
+    let gate = context.engine.traffic.gate(name, connection.traffic(), context.snapshot.revision);
+    let ask = Ask {
+        patience: limits::TURN_PATIENCE,
+        is_retry: earlier.attempts() > 0,
+        is_returning: earlier.run.is_some_and(|run| run.retry_at.is_some()),
     };
-    let base = match base(context, &connection) {
-        Ok(base) => base,
-        Err(error) => return not_begun(error),
-    };
-    let mut request = match step.request.render(scope, base.as_ref()) {
-        Ok(request) => request,
-        Err(fault) => return not_begun(fault.into()),
-    };
+    gate.enter(ask).await.map(Some)
+}
+
+fn prepare(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Result<Prepared, StepError> {
+    let (connection, credentials) = connect(context, step.connection.as_ref())?;
+    let base = base(context, &connection)?;
+    let mut request = step.request.render(scope, base.as_ref())?;
     add_own_headers(&mut request, context, step);
+    Ok(Prepared { connection, credentials, request })
+}
+
+async fn attempt(
+    context: &StepContext<'_>,
+    step: &CompiledStep,
+    Prepared { connection, credentials, request }: Prepared,
+    pass: Option<Pass>,
+) -> Attempt {
     let options = send_options(&connection, step.timeout);
-    match context.engine.outbound.send(request, &credentials, &options).await {
-        Ok(exchange) => read_answer(step, &credentials, exchange, context.engine.clock.now()),
-        Err(failure) => not_answered(&connection, *failure),
+    let began = tokio::time::Instant::now();
+    let came = context.engine.outbound.send(request, &credentials, &options).await;
+    let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let now = context.engine.clock.now();
+    if let Some(pass) = pass {
+        pass.ended(&came, now);
+    }
+    match came {
+        Ok(exchange) => read_answer(step, &credentials, exchange, now),
+        Err(failure) => not_answered(&connection, *failure, took),
     }
 }
 
@@ -252,6 +361,7 @@ fn shown_input(sent: &SentRequest) -> Option<Value> {
 
 fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchange, now: Timestamp) -> Attempt {
     let input = shown_input(&exchange.sent);
+    let timings = Some(exchange.timings);
     let status = exchange.status.as_u16();
     let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let packed = exchange.undecoded.as_deref();
@@ -290,11 +400,17 @@ fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchang
             (Err(failed("response.unreadable", description, None)), Some(Outcome::BadAnswer))
         }
     };
-    Attempt { input, output: Some(output), result, outcome }
+    Attempt { input, output: Some(output), result, outcome, status: Some(status), timings }
 }
 
-fn not_answered(connection: &ConnectionSpec, failure: Failed) -> Attempt {
+fn not_answered(connection: &ConnectionSpec, failure: Failed, took_us: u64) -> Attempt {
     let Failed { error, sent } = failure;
+    let stages = match &error.kind {
+        SendErrorKind::Timeout(timeout) => timeout.timings,
+        _ => Timings::default(),
+    };
+    let timings = Some(Timings { total_us: took_us, ..stages });
+    let status = error.status();
     let mut shown = error.step_error();
     if let (Some(message), true) = (&connection.timeout_message, error.is_unreachable_or_timeout()) {
         shown.description = format!("{message} ({})", shown.description);
@@ -308,5 +424,5 @@ fn not_answered(connection: &ConnectionSpec, failure: Failed) -> Attempt {
         SendErrorKind::Malformed { .. } | SendErrorKind::Encoding { .. } => Some(Outcome::BadAnswer),
         _ => outcome,
     };
-    Attempt { input: shown_input(&sent), output: None, result: Err(shown), outcome }
+    Attempt { input: shown_input(&sent), output: None, result: Err(shown), outcome, status, timings }
 }

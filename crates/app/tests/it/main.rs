@@ -13,3 +13,4 @@ mod main_line;
 mod slow;
 mod sync;
 mod tidy;
+mod traffic;

@@ -274,7 +274,14 @@ async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
                 None => json!({}),
             }
         }
-        Kind::Account | Kind::Connection | Kind::Destination => json!({}),
+        Kind::Connection => match snapshot.connection(&resource.name) {
+            Some(connection) => {
+                let gate = api.traffic.gate(&connection.name, connection.spec.traffic(), snapshot.revision);
+                json!({"traffic": gate.status(api.clock.now())})
+            }
+            None => json!({}),
+        },
+        Kind::Account | Kind::Destination => json!({}),
     })
 }
 
