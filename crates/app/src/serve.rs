@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use linkspan_engine::sync::{SyncRunner, schedule};
 use linkspan_engine::{CredentialCache, Engine, TokenCache, dispatch, upkeep, worker};
 use linkspan_model::{Clock, Document, Timestamp};
-use linkspan_outbound::{Outbound, Policy};
+use linkspan_outbound::{Outbound, Policy, Traffic};
 use linkspan_server::accept::{self, AcceptLimits, Listener};
 use linkspan_server::callback::PublicHandler;
 use linkspan_server::ingress::{Ingress, IngressLimits, RefusalLog, TrustedProxies};
@@ -107,9 +107,11 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let exposure = exposure(&args, &folder, public_address, operator_address, tls.is_some(), key_in_data_folder);
 
     let outbound = Outbound::new(Policy::new(args.egress_allow.clone(), vec![operator_address]));
+    let traffic = Traffic::default();
     let engine = Engine {
         store: store.clone(),
         outbound,
+        traffic: traffic.clone(),
         clock: Arc::clone(&clock),
         own_url: own_url(public_address, exposure.tls).into(),
         credentials: CredentialCache::default(),
@@ -133,6 +135,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let api = Api::new(Parts {
         store: store.clone(),
         ingress: ingress.clone(),
+        traffic,
         clock,
         connections: Arc::clone(&connections),
         tables: Box::new(tables::DestinationTables::new(store.clone(), folder.destinations())),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use connection::CredentialCache;
 use linkspan_model::Clock;
 use linkspan_model::job::StepError;
-use linkspan_outbound::Outbound;
+use linkspan_outbound::{Outbound, Traffic};
 use linkspan_store::Store;
 pub use oauth::TokenCache;
 
@@ -31,6 +31,8 @@ pub struct Engine {
     pub store: Store,
     /// The door to others.
     pub outbound: Outbound,
+    /// Whose turn it is at each connection.
+    pub traffic: Traffic,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Where this server reaches its own public listener: `http://127.0.0.1:8080`.

@@ -61,11 +61,10 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
             continue;
         }
         let earlier = Earlier {
-            attempts: recorded.map_or(0, |recorded| recorded.run.attempts),
-            started_at: recorded.and_then(|recorded| recorded.run.started_at),
+            run: recorded.map(|recorded| &recorded.run),
             resumed: std::mem::take(&mut interrupted) || recorded.is_some_and(|recorded| recorded.run.resumed),
         };
-        scope = scope.with("job.attempt", Value::from(earlier.attempts + 1));
+        scope = scope.with("job.attempt", Value::from(earlier.attempts() + 1));
         let context = StepContext {
             engine,
             snapshot: &snapshot,
@@ -76,7 +75,7 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         };
         let (record, next, result) = step::run(&context, step, &scope, earlier).await;
         let ended = next != Next::Continue;
-        count(&next);
+        count(&next, record.run.attempts > earlier.attempts());
         engine.store.record_step(job.lease, record, next).await?;
         match result {
             Some(result) if !ended => scope = with_result(scope, &step.id, result),
@@ -118,9 +117,10 @@ fn failure(code: &str, description: String) -> StepError {
     StepError { code: code.to_owned(), description, field: None, outcome_unknown: None }
 }
 
-fn count(next: &Next) {
+fn count(next: &Next, was_made: bool) {
     match next {
         Next::Continue => {}
+        Next::RetryAt(_) if !was_made => counter!("linkspan_steps_put_off_total").increment(1),
         Next::RetryAt(_) => counter!("linkspan_step_retries_total").increment(1),
         Next::Succeed => counter!("linkspan_jobs_total", "status" => "succeeded").increment(1),
         Next::Fail(_) => counter!("linkspan_jobs_total", "status" => "failed").increment(1),

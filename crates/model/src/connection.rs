@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::limits;
 use crate::name::Name;
 use crate::request::{METHODS, checked_url, join};
+use crate::traffic::{BreakerChoice, RateSpec, RetrySpec, TrafficSettings};
 use crate::units::{ByteSize, Duration};
 
 /// The `spec` of a connection document.
@@ -54,6 +55,15 @@ pub struct ConnectionSpec {
     /// Limits of this connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ConnectionLimits>,
+    /// Most requests in a span of time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateSpec>,
+    /// When nothing is sent because the API is down; `none` for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerChoice>,
+    /// When steps are tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
 }
 
 /// How names of headers are written over HTTP/1; they mean the same (RFC 9110, section 5.1).
@@ -277,6 +287,9 @@ pub struct ConnectionLimits {
     /// Longest answer. Default 10MiB, at most 64MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ByteSize>,
+    /// Most requests under way at a time, at most 10000. Left out, as many as jobs run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
 }
 
 impl ConnectionSpec {
@@ -317,6 +330,14 @@ impl ConnectionSpec {
         self.limits.as_ref().and_then(|limits| limits.response).map_or(limits::RESPONSE_DEFAULT_BYTES, ByteSize::get)
     }
 
+    /// What its traffic keeps to, defaults filled in.
+    #[must_use]
+    pub fn traffic(&self) -> TrafficSettings {
+        let concurrency = self.limits.as_ref().and_then(|limits| limits.concurrency);
+        let budget = self.retry.as_ref().and_then(|retry| retry.budget);
+        TrafficSettings::new(self.rate.as_ref(), concurrency, self.breaker.as_ref(), budget)
+    }
+
     /// Everything that is wrong with this spec on its own, paths relative to `spec`.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
@@ -346,6 +367,13 @@ impl ConnectionSpec {
         if self.redirects.is_some_and(|redirects| redirects > limits::REDIRECTS_MAX) {
             faults.push(Fault::new("redirects", "at most 5 redirects are followed"));
         }
+        let concurrency = self.limits.as_ref().and_then(|limits| limits.concurrency);
+        if concurrency.is_some_and(|most| most == 0 || most > limits::CONCURRENCY_MAX) {
+            faults.push(Fault::new("limits.concurrency", "between 1 and 10000 requests are under way"));
+        }
+        faults.extend(self.rate.iter().flat_map(RateSpec::faults));
+        faults.extend(self.breaker.iter().flat_map(BreakerChoice::faults));
+        faults.extend(self.retry.iter().flat_map(RetrySpec::faults));
         faults
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{EventId, JobId};
 use crate::name::Name;
+use crate::request::Timings;
 use crate::time::Timestamp;
 
 /// Where a job or a step stands.
@@ -75,6 +76,44 @@ pub struct StepError {
     pub outcome_unknown: Option<bool>,
 }
 
+/// One attempt at a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptRun {
+    /// Its number, from 1.
+    pub number: u32,
+    /// When it was begun.
+    pub started_at: Timestamp,
+    /// How long its stages took, as far as it came; absent when nothing was to be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+    /// The status of its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<StepError>,
+    /// What came of it.
+    pub decision: AttemptDecision,
+    /// Why it is not tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the next one was to be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+}
+
+/// What comes of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AttemptDecision {
+    /// It succeeded.
+    Succeeded,
+    /// Another one is made.
+    Retry,
+    /// None is made: the step has failed.
+    Stop,
+}
+
 /// A step of a job, as far as it has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepRun {
@@ -84,11 +123,14 @@ pub struct StepRun {
     pub status: JobStatus,
     /// Attempts so far.
     pub attempts: u32,
+    /// The attempts one by one, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempt_log: Vec<AttemptRun>,
     /// The request exactly as sent last, secrets masked.
     pub input: Option<serde_json::Value>,
     /// The response: `status`, `headers`, `body`, and `timings`.
     pub output: Option<serde_json::Value>,
-    /// Why it failed last.
+    /// Why it failed last, or what it waits for before an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<StepError>,
     /// Whether an earlier attempt may have been sent by a worker that went away before it could record it.

@@ -29,6 +29,7 @@ pub mod secret;
 pub mod sync;
 pub mod template;
 pub mod time;
+pub mod traffic;
 pub mod tree;
 pub mod units;
 pub mod verify;

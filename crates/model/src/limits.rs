@@ -80,7 +80,33 @@ pub const APPLY_DOCUMENTS: usize = 2_000;
 pub const API_BODY_BYTES: usize = 8 << 20;
 /// A job's lease, which its worker renews every 30 s: 90 s.
 pub const LEASE: Duration = Duration::from_secs(90);
-/// Attempts of one step.
+/// Attempts of one step by default.
 pub const STEP_ATTEMPTS: u32 = 5;
-/// Time within which the attempts of one step happen.
+/// Attempts that a step may ask for, and so the attempts that its record lists: 20, as many as common job queues make.
+pub const STEP_ATTEMPTS_MAX: u32 = 20;
+/// Time within which the attempts of one step happen by default.
 pub const STEP_WINDOW: Duration = Duration::from_secs(15 * 60);
+/// The longest such time that a step may ask for: 24 h.
+pub const STEP_WINDOW_MAX: Duration = Duration::from_secs(86_400);
+/// Bound of the first wait between attempts by default; each further one is twice as long.
+pub const BACKOFF_FROM: Duration = Duration::from_secs(1);
+/// Longest bound of a wait by default.
+pub const BACKOFF_TO: Duration = Duration::from_secs(5 * 60);
+/// The longest bound that may be asked for: as long as a server may ask us to wait.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(6 * 3_600);
+/// Most requests that a rate may name.
+pub const RATE_LIMIT_MAX: u32 = 100_000;
+/// Shortest and longest span of a rate.
+pub const RATE_PER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
+/// Most requests under way that a connection may name.
+pub const CONCURRENCY_MAX: u32 = 10_000;
+/// Failures in a row that open a connection's breaker by default.
+pub const BREAKER_OPEN_AFTER: u32 = 10;
+/// How long a breaker stays open by default before it probes.
+pub const BREAKER_PROBE_AFTER: Duration = Duration::from_secs(30);
+/// Shortest and longest time before a breaker probes.
+pub const PROBE_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(6 * 3_600));
+/// Most retries of a connection by default, in a hundred of its requests.
+pub const RETRY_BUDGET_PERCENT: u8 = 20;
+/// Longest time that a step waits for its connection with a worker in hand; beyond it the job is put off.
+pub const TURN_PATIENCE: Duration = Duration::from_secs(5);

@@ -11,6 +11,7 @@ use crate::name::{Name, near_match};
 use crate::reader::Reader;
 use crate::request::{CompiledRequest, Effect, RequestStep, ResponseFormat};
 use crate::template::{Expression, Pill, RenderError, Scope, Segment};
+use crate::traffic::RetrySpec;
 use crate::units::Duration;
 
 /// The `spec` of a recipe document.
@@ -97,6 +98,8 @@ pub struct CompiledStep {
     pub response: Option<ResponseFormat>,
     /// Longest time for the whole exchange, in place of the connection's.
     pub timeout: Option<std::time::Duration>,
+    /// When it is tried again, in place of what the connection says, field by field.
+    pub retry: Option<RetrySpec>,
     /// Its request.
     pub request: CompiledRequest,
 }
@@ -158,6 +161,7 @@ impl CompiledStep {
             effect: request.effect.unwrap_or_else(|| Effect::of_method(compiled.method().as_str())),
             response: request.response,
             timeout: request.timeout.map(Duration::get),
+            retry: request.retry.clone(),
             request: compiled,
         })
     }

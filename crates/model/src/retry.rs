@@ -1,7 +1,7 @@
 //! Whether and when a step is tried again.
 //!
-//! Up to five attempts within 15 minutes; the waits double from 1 s, never above 5 min, with full jitter. What may have been
-//! processed is repeated only where repeating does no harm: a write is tried again when nothing was sent, or
+//! Unless connection or step say otherwise: up to five attempts within 15 minutes; the waits double from 1 s, never
+//! above 5 min, with full jitter. What may have been processed is repeated only where repeating does no harm: a write is tried again when nothing was sent, or
 //! when the answer itself says that it was not processed (408, 425, 429, 503). A server that names a time
 //! (`Retry-After`) is given it, up to 6 hours: that wait is its wish and may lie beyond our 15 minutes, which
 //! bound only the attempts that we time ourselves.
@@ -11,11 +11,9 @@ use std::time::Duration;
 use crate::limits;
 use crate::request::Effect;
 use crate::time::Timestamp;
+use crate::traffic::{BackoffSpec, RetrySpec, Statuses};
+use crate::units;
 
-/// First wait; every further one may be twice as long.
-pub const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait that we time ourselves.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 /// Shortest wait on a server's word: less would be no wait at all.
 pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Longest wait on a server's word.
@@ -57,15 +55,62 @@ pub enum Reason {
     /// The request may have been processed, and repeating it may do it twice.
     #[error("the request may have been processed, and repeating it may do it twice")]
     OutcomeUnknown,
-    /// Five attempts were made.
-    #[error("{} attempts were made", limits::STEP_ATTEMPTS)]
-    Attempts,
-    /// The next attempt would be later than 15 minutes after the first.
-    #[error("{} minutes have passed", limits::STEP_WINDOW.as_secs() / 60)]
-    Window,
+    /// This many attempts were made, as many as are allowed.
+    #[error("attempts made: {0}, as many as are allowed")]
+    Attempts(u32),
+    /// The next attempt would be later after the first than this.
+    #[error("the next attempt would be more than {0} after the first")]
+    Window(units::Duration),
     /// The server asks to wait longer than 6 hours.
     #[error("the server asks to wait longer than {} hours", RETRY_AFTER_MAX.as_secs() / 3_600)]
     WaitTooLong,
+}
+
+/// When a step is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy<'a> {
+    /// Most attempts, the first included.
+    pub tries: u32,
+    /// Time within which they happen.
+    pub within: Duration,
+    /// Bound of the first wait; each further one is twice as long.
+    pub from: Duration,
+    /// Longest bound of a wait.
+    pub to: Duration,
+    /// Statuses that are tried again, where repeating does no harm.
+    pub statuses: &'a [Statuses],
+}
+
+/// The statuses that are tried again by default.
+const STATUSES: &[Statuses] = &[Statuses::One(408), Statuses::One(425), Statuses::One(429), Statuses::Class(5)];
+
+impl Default for RetryPolicy<'_> {
+    fn default() -> Self {
+        Self {
+            tries: limits::STEP_ATTEMPTS,
+            within: limits::STEP_WINDOW,
+            from: limits::BACKOFF_FROM,
+            to: limits::BACKOFF_TO,
+            statuses: STATUSES,
+        }
+    }
+}
+
+impl<'a> RetryPolicy<'a> {
+    /// What the step says, where it says nothing the connection, where that says nothing the defaults.
+    #[must_use]
+    pub fn new(connection: Option<&'a RetrySpec>, step: Option<&'a RetrySpec>) -> Self {
+        let mut policy = Self::default();
+        for spec in [connection, step].into_iter().flatten() {
+            let BackoffSpec { from, to } = spec.backoff.clone().unwrap_or_default();
+            policy.tries = spec.tries.unwrap_or(policy.tries);
+            policy.within = spec.within.map_or(policy.within, units::Duration::get);
+            policy.from = from.map_or(policy.from, units::Duration::get);
+            policy.to = to.map_or(policy.to, units::Duration::get).max(policy.from);
+            policy.statuses = spec.statuses.as_deref().unwrap_or(policy.statuses);
+        }
+        policy
+    }
 }
 
 /// The attempts of a step so far.
@@ -79,14 +124,21 @@ pub struct Attempts {
 
 /// Decides after an attempt that did not succeed; `jitter` is random, from 0 up to 1.
 #[must_use]
-pub fn decide(effect: Effect, attempts: Attempts, outcome: Outcome, now: Timestamp, jitter: f64) -> RetryDecision {
-    if let Some(reason) = forbidden(effect, outcome) {
+pub fn decide(
+    policy: &RetryPolicy<'_>,
+    effect: Effect,
+    attempts: Attempts,
+    outcome: Outcome,
+    now: Timestamp,
+    jitter: f64,
+) -> RetryDecision {
+    if let Some(reason) = forbidden(policy, effect, outcome) {
         return RetryDecision::GiveUp(reason);
     }
-    if attempts.made >= limits::STEP_ATTEMPTS {
-        return RetryDecision::GiveUp(Reason::Attempts);
+    if attempts.made >= policy.tries {
+        return RetryDecision::GiveUp(Reason::Attempts(attempts.made));
     }
-    let wait = jittered(attempts.made, jitter);
+    let wait = jittered(policy, attempts.made, jitter);
     if let Outcome::Status { retry_after: Some(asked), .. } = outcome {
         return if asked > RETRY_AFTER_MAX {
             RetryDecision::GiveUp(Reason::WaitTooLong)
@@ -94,28 +146,32 @@ pub fn decide(effect: Effect, attempts: Attempts, outcome: Outcome, now: Timesta
             RetryDecision::After(asked.max(RETRY_AFTER_MIN).max(wait))
         };
     }
-    if now.after(wait).since(attempts.first_at) > limits::STEP_WINDOW {
-        return RetryDecision::GiveUp(Reason::Window);
+    if now.after(wait).since(attempts.first_at) > policy.within {
+        let millis = u64::try_from(policy.within.as_millis()).unwrap_or(u64::MAX);
+        return RetryDecision::GiveUp(Reason::Window(units::Duration::from_millis(millis)));
     }
     RetryDecision::After(wait)
 }
 
 /// Why this outcome does not allow another attempt.
-fn forbidden(effect: Effect, outcome: Outcome) -> Option<Reason> {
+fn forbidden(policy: &RetryPolicy<'_>, effect: Effect, outcome: Outcome) -> Option<Reason> {
     let repeatable = matches!(effect, Effect::Read | Effect::Idempotent);
     match outcome {
         Outcome::NotSent => None,
         Outcome::SentNoAnswer => (!repeatable).then_some(Reason::OutcomeUnknown),
-        // These say that the request was not processed (RFC 9110, RFC 8470, RFC 6585).
-        Outcome::Status { code: 408 | 425 | 429 | 503, .. } => None,
-        Outcome::Status { code: 500..=599, .. } => (!repeatable).then_some(Reason::OutcomeUnknown),
+        Outcome::Status { code, .. } if policy.statuses.iter().any(|statuses| statuses.contains(code)) => {
+            // An answer below 500 refuses the request, and 503 says that it was not processed (RFC 9110).
+            let may_be_processed = code >= 500 && code != 503;
+            (may_be_processed && !repeatable).then_some(Reason::OutcomeUnknown)
+        }
+        Outcome::Status { code: 500..=599, .. } if !repeatable => Some(Reason::OutcomeUnknown),
         Outcome::Status { .. } | Outcome::BadAnswer => Some(Reason::Final),
     }
 }
 
 /// Full jitter: anything up to the bound, so that those who failed together do not come back together.
-fn jittered(made: u32, jitter: f64) -> Duration {
-    let bound = FIRST_WAIT.saturating_mul(1 << made.saturating_sub(1).min(16)).min(LONGEST_WAIT);
+fn jittered(policy: &RetryPolicy<'_>, made: u32, jitter: f64) -> Duration {
+    let bound = policy.from.saturating_mul(1 << made.saturating_sub(1).min(24)).min(policy.to);
     let part = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 1.0 };
     bound.mul_f64(part)
 }
@@ -145,7 +201,7 @@ mod tests {
     const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
     fn after(made: u32, effect: Effect, outcome: Outcome, jitter: f64) -> RetryDecision {
-        decide(effect, Attempts { made, first_at: START }, outcome, START, jitter)
+        decide(&RetryPolicy::default(), effect, Attempts { made, first_at: START }, outcome, START, jitter)
     }
 
     const fn status(code: u16) -> Outcome {
@@ -158,7 +214,7 @@ mod tests {
             let decision = after(made, Effect::Read, Outcome::NotSent, 1.0);
             assert_eq!(decision, RetryDecision::After(Duration::from_secs(seconds)));
         }
-        assert_eq!(after(5, Effect::Read, Outcome::NotSent, 0.0), RetryDecision::GiveUp(Reason::Attempts));
+        assert_eq!(after(5, Effect::Read, Outcome::NotSent, 0.0), RetryDecision::GiveUp(Reason::Attempts(5)));
         assert_eq!(after(1, Effect::Read, Outcome::NotSent, 0.25), RetryDecision::After(Duration::from_millis(250)));
     }
 
@@ -201,10 +257,29 @@ mod tests {
     fn stops_when_the_window_is_over() {
         let at = |seconds| {
             let attempts = Attempts { made: 2, first_at: START };
-            decide(Effect::Read, attempts, Outcome::NotSent, START.after(Duration::from_secs(seconds)), 1.0)
+            let now = START.after(Duration::from_secs(seconds));
+            decide(&RetryPolicy::default(), Effect::Read, attempts, Outcome::NotSent, now, 1.0)
         };
         assert_eq!(at(898), RetryDecision::After(Duration::from_secs(2)));
-        assert_eq!(at(899), RetryDecision::GiveUp(Reason::Window));
+        assert_eq!(at(899), RetryDecision::GiveUp(Reason::Window(units::Duration::from_secs(900))));
+    }
+
+    #[test]
+    fn step_goes_before_connection_and_connection_before_defaults() {
+        let spec = |text| serde_json::from_value::<RetrySpec>(text).unwrap();
+        let connection = spec(serde_json::json!({"tries": 2, "within": "1h", "statuses": [409, 503]}));
+        let step = spec(serde_json::json!({"tries": 7, "backoff": {"from": "10ms", "to": "20ms"}}));
+        let policy = RetryPolicy::new(Some(&connection), Some(&step));
+        assert_eq!((policy.tries, policy.within), (7, Duration::from_secs(3_600)));
+        let decided =
+            |made, effect, outcome| decide(&policy, effect, Attempts { made, first_at: START }, outcome, START, 1.0);
+        let after = |millis| RetryDecision::After(Duration::from_millis(millis));
+        assert_eq!(decided(1, Effect::Write, status(409)), after(10));
+        assert_eq!(decided(6, Effect::Write, Outcome::NotSent), after(20));
+        assert_eq!(decided(7, Effect::Read, status(503)), RetryDecision::GiveUp(Reason::Attempts(7)));
+        assert_eq!(decided(1, Effect::Read, status(500)), RetryDecision::GiveUp(Reason::Final));
+        assert_eq!(decided(1, Effect::Write, status(500)), RetryDecision::GiveUp(Reason::OutcomeUnknown));
+        assert_eq!(RetryPolicy::new(None, None), RetryPolicy::default());
     }
 
     #[test]
@@ -237,7 +312,8 @@ mod tests {
             let outcome = Outcome::Status { code, retry_after: asked.map(Duration::from_secs) };
             let attempts = Attempts { made, first_at: START };
             let now = START.after(Duration::from_secs(passed));
-            if let RetryDecision::After(wait) = decide(Effect::Read, attempts, outcome, now, jitter) {
+            if let RetryDecision::After(wait) = decide(&RetryPolicy::default(), Effect::Read, attempts, outcome, now, jitter)
+            {
                 prop_assert!(made < limits::STEP_ATTEMPTS);
                 match asked {
                     Some(asked) => {
@@ -245,7 +321,7 @@ mod tests {
                         prop_assert!(wait <= RETRY_AFTER_MAX);
                     }
                     None => {
-                        prop_assert!(wait <= LONGEST_WAIT);
+                        prop_assert!(wait <= limits::BACKOFF_TO);
                         prop_assert!(Duration::from_secs(passed) + wait <= limits::STEP_WINDOW);
                     }
                 }

@@ -9,6 +9,7 @@ use crate::event::HeaderText;
 use crate::id::{EventId, JobId};
 use crate::name::Name;
 use crate::time::Timestamp;
+use crate::traffic::{RetryBudget, Statuses};
 use crate::units::{ByteSize, Duration};
 
 macro_rules! text_schema {
@@ -28,6 +29,7 @@ macro_rules! text_schema {
 text_schema!(Name, "A name among the documents of one kind.", "^[a-z0-9][a-z0-9-]{0,62}$");
 text_schema!(Duration, "A duration: 250ms, 30s, 5m, 24h, 30d.", "^[0-9]+(ms|s|m|h|d)$");
 text_schema!(ByteSize, "A size: 512B, 64KiB, 5MiB, 1GiB.", "^[0-9]+(B|KiB|MiB|GiB)$");
+text_schema!(RetryBudget, "A share of requests: 1% to 100%; or none.", "^([0-9]{1,3}%|none)$");
 text_schema!(
     Place,
     "A place in a request: header:X-Name, query:name, json:/pointer, form:field.",
@@ -43,6 +45,19 @@ impl JsonSchema for Timestamp {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "format": "date-time", "description": "RFC 3339, in UTC."})
+    }
+}
+
+impl JsonSchema for Statuses {
+    fn schema_name() -> Cow<'static, str> {
+        "Statuses".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A status, or a class of them.",
+            "anyOf": [{"type": "integer", "minimum": 400, "maximum": 599}, {"enum": ["4xx", "5xx"]}]
+        })
     }
 }
 

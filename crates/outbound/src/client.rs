@@ -2,7 +2,8 @@
 //!
 //! Guarantees that an exchange ends within its time and size limits; that each redirect is judged like a first
 //! request and takes no credentials to another origin; and that what is shown holds no secret of the credentials
-//! in use. Leaves attempts, breakers and rates to the engine, and rendering to the model.
+//! in use. Leaves attempts to the
+//! engine, rates and breakers to `traffic`, and rendering to the model.
 
 use std::convert::Infallible;
 use std::error::Error as _;

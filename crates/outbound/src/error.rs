@@ -236,7 +236,9 @@ impl fmt::Display for SendError {
 }
 
 impl SendError {
-    fn status(&self) -> Option<u16> {
+    /// The status of the answer, when its head came.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
         match &self.kind {
             SendErrorKind::Timeout(Timeout { status, .. })
             | SendErrorKind::Reset { status, .. }

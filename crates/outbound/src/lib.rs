@@ -2,6 +2,7 @@
 //!
 //! - [`policy`]: which addresses we connect to.
 //! - [`client`]: a request, its limits and redirects, and what came of it.
+//! - [`traffic`]: whose turn it is: rates, breakers, what APIs ask for.
 //! - [`auth`] and [`mask`]: what an account adds, and how it stays secret.
 //! - [`operator`]: the command line's way to our own API, the one without a guard.
 
@@ -16,6 +17,7 @@ pub mod policy;
 mod progress;
 mod shown;
 mod tls;
+pub mod traffic;
 
 pub use auth::{AuthError, Credentials, Part};
 pub use client::{Exchange, Failed, Outbound, RedirectScope, SendOptions};
@@ -26,3 +28,4 @@ pub use operator::{OperatorClient, OperatorError};
 pub use policy::{Allowance, AllowanceError, Policy, Refused};
 pub use progress::Stage;
 pub use tls::Roots;
+pub use traffic::{Ask, Gate, Pass, PutOff, Traffic, Why};

@@ -1,12 +1,13 @@
 //! Metrics that are read where they stand when somebody asks, instead of being counted as they change.
 
 use linkspan_model::job::JobStatus;
+use linkspan_outbound::Traffic;
 use linkspan_store::Store;
 use metrics::{counter, gauge};
 
 /// Brings the gauges up to date.
 #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
-pub(crate) async fn observe(store: &Store) {
+pub(crate) async fn observe(store: &Store, traffic: &Traffic) {
     let (waiting, bytes) = store.queue_depth();
     gauge!("linkspan_store_queue_depth").set(waiting as f64);
     gauge!("linkspan_store_queue_bytes").set(bytes as f64);
@@ -27,6 +28,9 @@ pub(crate) async fn observe(store: &Store) {
             gauge!("linkspan_jobs", "status" => status.as_str()).set(count as f64);
         }
     }
+    let snapshot = std::sync::Arc::clone(&store.snapshot());
+    traffic.keep(|name| snapshot.connection(name).is_some());
+    gauge!("linkspan_breakers_open").set(traffic.open_breakers() as f64);
     if let Some(rss) = resident_bytes() {
         gauge!("linkspan_rss_bytes").set(rss as f64);
     }

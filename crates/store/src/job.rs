@@ -594,8 +594,8 @@ fn insert_step(
     let run = &step.run;
     db.prepare_cached(
         "INSERT OR REPLACE INTO steps (job, position, id, status, attempts, started_at, finished_at, retry_at, error,
-                                       input, output, result, result_spool, resumed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                                       input, output, result, result_spool, resumed, attempt_log)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
     .execute(params![
         job.seq().cast_signed(),
@@ -611,7 +611,8 @@ fn insert_step(
         run.output.as_ref().map(Value::to_string),
         result,
         file.map(SpoolFile::name),
-        run.resumed
+        run.resumed,
+        (!run.attempt_log.is_empty()).then(|| serde_json::to_string(&run.attempt_log)).transpose()?
     ])?;
     if let Some(file) = file {
         db.prepare_cached("INSERT INTO spool (name, size) VALUES (?1, ?2)")?
@@ -691,7 +692,8 @@ async fn remove_spooled(spool: Spool, files: Vec<String>) -> Result<()> {
     .await
 }
 
-const STEP: &str = "id, status, attempts, started_at, finished_at, retry_at, error, input, output, resumed";
+const STEP: &str = "id, status, attempts, started_at, finished_at, retry_at, error, input, output, resumed, \
+                    attempt_log";
 
 fn step_of(row: &Row<'_>) -> Result<StepRun> {
     let json = |text: Option<String>| text.map(|text| serde_json::from_str(&text)).transpose();
@@ -709,6 +711,10 @@ fn step_of(row: &Row<'_>) -> Result<StepRun> {
         input: json(row.get(7)?)?,
         output: json(row.get(8)?)?,
         resumed: row.get(9)?,
+        attempt_log: match row.get::<_, Option<String>>(10)? {
+            Some(text) => serde_json::from_str(&text)?,
+            None => Vec::new(),
+        },
     })
 }
 
@@ -734,14 +740,14 @@ fn finished_steps(db: &Connection, spool: &Spool, key: &MasterKey, job: JobId) -
     let mut rows = statement.query([job.seq().cast_signed()])?;
     let mut steps = Vec::new();
     while let Some(row) = rows.next()? {
-        let sealed = match (row.get::<_, Option<Vec<u8>>>(10)?, row.get::<_, Option<String>>(11)?) {
+        let sealed = match (row.get::<_, Option<Vec<u8>>>(11)?, row.get::<_, Option<String>>(12)?) {
             (Some(inline), _) => Some(inline),
             (None, Some(file)) => Some(spool.read(&file)?),
             (None, None) => None,
         };
         let result = match sealed {
             Some(sealed) => {
-                let result = key.open(&result_place(job, row.get(12)?), &sealed)?;
+                let result = key.open(&result_place(job, row.get(13)?), &sealed)?;
                 Some(serde_json::from_slice(result.expose())?)
             }
             None => None,

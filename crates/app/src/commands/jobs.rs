@@ -87,6 +87,9 @@ fn show_step(step: &Value) {
     if let Some(at) = step["retry_at"].as_str() {
         output::line(&format!("  tried again at {at}"));
     }
+    for attempt in step["attempt_log"].as_array().into_iter().flatten() {
+        show_attempt(attempt);
+    }
     if step["error"].is_object() {
         let field = step["error"]["field"].as_str().map(|field| format!(" in {field}")).unwrap_or_default();
         output::line(&format!(
@@ -112,6 +115,35 @@ fn show_step(step: &Value) {
         };
         show_message(sent, body);
     }
+}
+
+/// One attempt in a line: when, what came, how long it took, and what followed.
+fn show_attempt(attempt: &Value) {
+    let mut line = format!("  attempt {}  {}", attempt["number"], output::cell(&attempt["started_at"]));
+    if let Some(status) = attempt["status"].as_u64() {
+        line += &format!("  {status}");
+    }
+    if let Some(code) = attempt["error"]["code"].as_str() {
+        line += &format!("  {code}");
+    }
+    let stages = [
+        ("dns", "dns_us"),
+        ("connect", "connect_us"),
+        ("tls", "tls_us"),
+        ("first byte", "first_byte_us"),
+        ("total", "total_us"),
+    ];
+    for (stage, field) in stages {
+        if let Some(micros) = attempt["timings"][field].as_u64() {
+            line += &format!("  {stage} {}.{} ms", micros / 1_000, micros / 100 % 10);
+        }
+    }
+    match (attempt["retry_at"].as_str(), attempt["reason"].as_str()) {
+        (Some(at), _) => line += &format!("  again at {at}"),
+        (None, Some(reason)) => line += &format!("  not repeated: {reason}"),
+        (None, None) => {}
+    }
+    output::line(&output::plain(&line));
 }
 
 /// Headers and body, indented, without what could move the cursor.

@@ -17,3 +17,4 @@ mod oauth;
 mod slow;
 mod sync;
 mod tidy;
+mod traffic;

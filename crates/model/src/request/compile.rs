@@ -10,6 +10,7 @@ use super::step::RequestStep;
 use crate::limits;
 use crate::reader::Reader;
 use crate::template::Template;
+use crate::traffic::RetrySpec;
 
 /// A request with its templates read.
 #[derive(Debug)]
@@ -62,6 +63,15 @@ impl CompiledRequest {
         }
         if step.timeout.is_some_and(|timeout| timeout.get().is_zero() || timeout.get() > limits::TOTAL_TIMEOUT_MAX) {
             reader.fault(&format!("{path}.timeout"), "a timeout is between 1ms and 120s");
+        }
+        for fault in step.retry.iter().flat_map(RetrySpec::faults) {
+            reader.fault(&format!("{path}.{}", fault.path), fault.reason);
+        }
+        if step.retry.as_ref().is_some_and(|retry| retry.budget.is_some()) {
+            reader.fault(
+                &format!("{path}.retry.budget"),
+                "a budget is for all steps together; give it in the connection",
+            );
         }
         Some(Self { method: method?, target: target?, query, headers, body })
     }

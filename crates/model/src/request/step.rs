@@ -6,6 +6,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::name::Name;
+use crate::traffic::RetrySpec;
 use crate::units::Duration;
 
 /// A step that calls an API. Every text may hold pills.
@@ -58,6 +59,9 @@ pub struct RequestStep {
     /// Longest time for the whole exchange, in place of the connection's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// When it is tried again, in place of what the connection says, field by field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
 }
 
 /// A part of a multipart body: a field, or with a `filename` a file. One of `text`, `json` and `raw` is its content.

@@ -141,7 +141,7 @@ async fn readyz(api: Api, _: Call) -> Result<Answer, Problem> {
 }
 
 async fn metrics(api: Api, _: Call) -> Result<Answer, Problem> {
-    crate::metrics::observe(&api.store).await;
+    crate::metrics::observe(&api.store, &api.traffic).await;
     Ok(Answer::text(StatusCode::OK, api.metrics.render(), "text/plain; version=0.0.4; charset=utf-8"))
 }
 

@@ -1,6 +1,7 @@
 //! Connections: how they stand, and tests on demand.
 
 use http::{Method, StatusCode};
+use linkspan_model::traffic::TrafficStatus;
 use linkspan_model::{Kind, Name, Timestamp};
 use linkspan_store::{ConnectionView, Snapshot, StoreError};
 use schemars::JsonSchema;
@@ -56,6 +57,8 @@ struct ConnectionStatus {
     answer: Option<String>,
     /// What is allowed and should not stay so.
     warnings: Vec<String>,
+    /// How requests of it are let through now.
+    traffic: TrafficStatus,
 }
 
 /// What the last test has shown.
@@ -124,6 +127,10 @@ async fn read_status(api: &Api, snapshot: &Snapshot, connection: &ConnectionView
         reason: failure.as_ref().map(|failure| failure.reason.clone()),
         answer: failure.and_then(|failure| failure.answer),
         warnings: warnings(snapshot, connection),
+        traffic: api
+            .traffic
+            .gate(&connection.name, connection.spec.traffic(), snapshot.revision)
+            .status(api.clock.now()),
     })
 }
 

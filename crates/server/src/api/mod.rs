@@ -26,6 +26,7 @@ use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use linkspan_model::{Clock, Name};
+use linkspan_outbound::Traffic;
 use linkspan_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_service::Service as _;
@@ -88,6 +89,8 @@ pub struct Parts {
     pub store: Store,
     /// The ingress, for test events.
     pub ingress: Ingress,
+    /// Whose turn it is at each connection, for its status.
+    pub traffic: Traffic,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Reads destination tables.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use linkspan_model::event::{EventHead, HeaderText, VerifiedBy};
-use linkspan_model::job::{JobStatus, StepRun};
+use linkspan_model::job::{AttemptDecision, AttemptRun, JobStatus, StepRun};
+use linkspan_model::request::Timings;
 use linkspan_model::secret::SecretSpec;
 use linkspan_model::{Clock, Document, EventId, JobId, Name, SecretBytes, Timestamp, limits};
 use linkspan_store::{
@@ -252,6 +253,16 @@ pub fn step_run(status: JobStatus) -> StepRun {
         id: "tell".to_owned(),
         status,
         attempts: 1,
+        attempt_log: vec![AttemptRun {
+            number: 1,
+            started_at: Timestamp::from_micros(1_700_000_000_000_001),
+            timings: Some(Timings { total_us: 12, ..Timings::default() }),
+            status: Some(200),
+            error: None,
+            decision: AttemptDecision::Succeeded,
+            reason: None,
+            retry_at: None,
+        }],
         resumed: false,
         input: None,
         output: None,

@@ -170,6 +170,7 @@ CREATE TABLE steps (
     output           TEXT,
     result           BLOB,              -- the whole output, sealed, for later steps, until the job ends
     result_spool     TEXT,
+    attempt_log      TEXT,              -- the attempts one by one, as JSON
     PRIMARY KEY (job, position)
 ) STRICT;
 

@@ -1,0 +1,72 @@
+//! Outgoing requests as recipes send them: through the address guard, with an account's credentials, in the turn
+//! that rate, bound and breaker of a connection give, and with the record that a job's history keeps.
+//!
+//! `door URL SECONDS IN_FLIGHT` sends GET requests, reads their answers, and prints how many it were.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use linkspan_model::request::RequestSpec;
+use linkspan_model::traffic::TrafficSettings;
+use linkspan_model::{SecretBytes, Timestamp, limits};
+use linkspan_outbound::{Ask, Credentials, Gate, Outbound, Policy, SendOptions, Traffic};
+use tokio::task::JoinSet;
+use url::Url;
+
+#[tokio::main]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let url: Url = arguments.next().and_then(|url| url.parse().ok()).expect("a URL comes first");
+    let seconds = arguments.next().and_then(|seconds| seconds.parse().ok()).expect("then how many seconds");
+    let in_flight: u32 = arguments.next().and_then(|number| number.parse().ok()).expect("then how many in flight");
+
+    let allowance = format!("127.0.0.1/32:{}", url.port().expect("the URL has a port"));
+    let policy = Policy::new(vec![allowance.parse().expect("an allowance")], Vec::new());
+    let outbound = Outbound::new(policy);
+    let user = SecretBytes::new("bench-user").into();
+    let credentials = Arc::new(Credentials::basic(&user, &SecretBytes::new("bench-password").into()).expect("ASCII"));
+    let settings = TrafficSettings {
+        rate: Some((limits::RATE_LIMIT_MAX, Duration::from_secs(1))),
+        concurrency: Some(in_flight),
+        ..TrafficSettings::new(None, None, None, None)
+    };
+    let gate = Traffic::default().gate(&"bench".parse().expect("a name"), settings, 1);
+
+    let answered = Arc::new(AtomicU64::new(0));
+    let began = Instant::now();
+    let end = began + Duration::from_secs(seconds);
+    let mut callers = JoinSet::new();
+    for _ in 0..in_flight {
+        let (outbound, credentials, gate) = (outbound.clone(), Arc::clone(&credentials), Arc::clone(&gate));
+        let (url, answered) = (url.clone(), Arc::clone(&answered));
+        callers.spawn(async move {
+            while Instant::now() < end {
+                send(&outbound, &credentials, &gate, url.clone()).await;
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    callers.join_all().await;
+    report(answered.load(Ordering::Relaxed), began.elapsed());
+}
+
+async fn send(outbound: &Outbound, credentials: &Credentials, gate: &Arc<Gate>, url: Url) {
+    let ask = Ask { patience: limits::TURN_PATIENCE, is_retry: false, is_returning: false };
+    let pass = gate.enter(ask).await.expect("a turn comes");
+    let request = RequestSpec { method: http::Method::GET, url, headers: Vec::new(), body: Bytes::new() };
+    let came = outbound.send(request, credentials, &SendOptions::default()).await;
+    pass.ended(&came, Timestamp::default());
+    let exchange = came.expect("the server answers");
+    assert!(exchange.status.is_success(), "{}", exchange.status);
+    // What a job's record holds of it.
+    black_box(serde_json::to_string(&exchange.sent).expect("JSON"));
+    black_box(serde_json::to_string(&exchange.received).expect("JSON"));
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what it is for")]
+fn report(answered: u64, took: Duration) {
+    println!("{answered} {}", took.as_secs_f64());
+}

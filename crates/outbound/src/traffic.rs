@@ -1,0 +1,582 @@
+//! How the traffic of connections is kept: rates, requests under way, breakers, what APIs ask for, retries.
+//!
+//! Everything that calls through a connection asks its [`Gate`] first and says afterwards what came of it, so that
+//! all of them together keep to what the connection's document says. Guarantees that nobody waits here longer than
+//! they are willing to; that few wait here at all, so that one slow API does not take every worker; and that a
+//! gate outlives changes of the configuration, with what it has counted, where its own settings stay the same.
+//!
+//! A gate with neither rate nor bound of requests whose API is well is passed without a lock. The state is this
+//! process's own: a restart begins with closed breakers and empty counts.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use linkspan_model::traffic::breaker::{self, Breaker};
+use linkspan_model::traffic::budget::{Budget, FLOOR_PER_MINUTE};
+use linkspan_model::traffic::learned::{Learned, learn};
+use linkspan_model::traffic::rate::Rate;
+use linkspan_model::traffic::{TrafficSettings, TrafficStatus};
+use linkspan_model::{Name, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::client::{Exchange, Failed};
+
+/// Most callers that wait at one gate; the next is put off at once. A quarter of the jobs that run at a time.
+const WAITING_MAX: u32 = 16;
+
+/// How far apart those who were put off by a breaker or by the API's wish come back.
+const SPACING: Duration = Duration::from_millis(10);
+
+/// How much later than needed somebody in such a line comes back at most.
+const LINE_MAX: Duration = Duration::from_secs(600);
+
+/// How often it is looked whether a probe has come back.
+const PROBE_POLL: Duration = Duration::from_millis(250);
+
+/// The gates of all connections. Cheap to clone; clones share them.
+#[derive(Debug, Clone)]
+pub struct Traffic(Arc<Gates>);
+
+#[derive(Debug)]
+struct Gates {
+    origin: Instant,
+    by_name: ArcSwap<HashMap<Name, Entry>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    /// The revision of the configuration that the gate's settings come from.
+    revision: u64,
+    gate: Arc<Gate>,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self(Arc::new(Gates { origin: Instant::now(), by_name: ArcSwap::default() }))
+    }
+}
+
+impl Traffic {
+    /// The gate of the connection `name`, whose settings these are at this revision of the configuration. Who works
+    /// with an older revision gets the gate as it is by now.
+    #[must_use]
+    pub fn gate(&self, name: &Name, settings: TrafficSettings, revision: u64) -> Arc<Gate> {
+        let is_current = |entry: &&Entry| entry.gate.settings == settings || entry.revision > revision;
+        if let Some(entry) = self.0.by_name.load().get(name).filter(is_current) {
+            return Arc::clone(&entry.gate);
+        }
+        let mut found = None;
+        self.0.by_name.rcu(|gates| {
+            let mut gates = HashMap::clone(gates);
+            let old = gates.get(name);
+            let gate = match old.filter(is_current) {
+                Some(entry) => Arc::clone(&entry.gate),
+                None => Arc::new(Gate::new(name.clone(), settings, self.0.origin, old.map(|entry| &*entry.gate))),
+            };
+            found = Some(Arc::clone(&gate));
+            let revision = old.map_or(revision, |entry| entry.revision.max(revision));
+            gates.insert(name.clone(), Entry { revision, gate });
+            gates
+        });
+        found.unwrap_or_else(|| Arc::new(Gate::new(name.clone(), settings, self.0.origin, None)))
+    }
+}
+
+impl Traffic {
+    /// How many breakers are open or probe.
+    #[must_use]
+    pub fn open_breakers(&self) -> usize {
+        let gates = self.0.by_name.load();
+        let is_open = |entry: &&Entry| {
+            !entry.gate.is_calm.load(Ordering::Acquire)
+                && entry.gate.lock().breaker.as_ref().is_some_and(|breaker| breaker.state() != breaker::State::Closed)
+        };
+        gates.values().filter(is_open).count()
+    }
+
+    /// Forgets the connections that are not there any more.
+    pub fn keep(&self, is_there: impl Fn(&Name) -> bool) {
+        if self.0.by_name.load().keys().all(&is_there) {
+            return;
+        }
+        self.0.by_name.rcu(|gates| {
+            let kept = gates.iter().filter(|(name, _)| is_there(name));
+            kept.map(|(name, entry)| (name.clone(), entry.clone())).collect::<HashMap<_, _>>()
+        });
+    }
+}
+
+/// The way to the API of one connection.
+#[derive(Debug)]
+pub struct Gate {
+    name: Name,
+    settings: TrafficSettings,
+    origin: Instant,
+    /// Whether the breaker is closed, nothing has failed, and the API asks for no wait.
+    is_calm: AtomicBool,
+    /// First attempts since the state was last locked.
+    started: AtomicU64,
+    in_flight: Arc<AtomicU32>,
+    waiting: AtomicU32,
+    places: Option<Arc<Semaphore>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    rate: Option<Rate>,
+    breaker: Option<Breaker>,
+    budget: Option<Budget>,
+    /// Until when the API asked to wait, and the header that said so.
+    asked: Option<(Duration, &'static str)>,
+    last_failure: Option<String>,
+    /// The last turn that was given to somebody who was put off, but for the rate.
+    line: Duration,
+    /// How long requests take, smoothed: what a line for a place is spaced by.
+    takes: Duration,
+}
+
+/// What a caller asks of a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// Longest time to wait here.
+    pub patience: Duration,
+    /// Whether the request is a further attempt.
+    pub is_retry: bool,
+    /// Whether the caller was put off before: its turn goes before those who come now.
+    pub is_returning: bool,
+}
+
+/// The caller is put off: nothing was sent, and nothing counts as an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutOff {
+    /// When to come back, from now.
+    pub after: Duration,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a request has to wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The connection's own rate.
+    Rate {
+        /// Most requests.
+        limit: u32,
+        /// In any span of this length.
+        per: Duration,
+    },
+    /// As many requests are under way as may be.
+    Busy {
+        /// How many that is.
+        most: u32,
+    },
+    /// The API asked for it.
+    Asked {
+        /// The header that did.
+        by: &'static str,
+    },
+    /// The breaker is open.
+    Open {
+        /// Failures in a row.
+        failures: u32,
+        /// What failed last.
+        last: String,
+    },
+    /// The budget of retries is spent.
+    Budget {
+        /// Retries in a hundred requests.
+        percent: u8,
+    },
+}
+
+impl Why {
+    /// The dotted slug.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Rate { .. } => "connection.rate",
+            Self::Busy { .. } => "connection.busy",
+            Self::Asked { .. } => "connection.asked_to_wait",
+            Self::Open { .. } => "connection.breaker_open",
+            Self::Budget { .. } => "connection.retry_budget",
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate { limit, per } => {
+                let per = linkspan_model::units::Duration::from_millis(per.as_millis().try_into().unwrap_or(u64::MAX));
+                write!(f, "its rate of {limit} per {per} is used up")
+            }
+            Self::Busy { most } => write!(f, "{most} of its requests are under way, as many as may be"),
+            Self::Asked { by } => write!(f, "the API asked to wait ({by})"),
+            Self::Open { failures, last } => {
+                write!(f, "its breaker is open after {failures} failures in a row, the last one: {last}")
+            }
+            Self::Budget { percent } => {
+                write!(f, "its budget of retries, {percent} % of its requests, is spent, so this one waits longer")
+            }
+        }
+    }
+}
+
+impl Gate {
+    fn new(name: Name, settings: TrafficSettings, origin: Instant, old: Option<&Self>) -> Self {
+        let now = origin.elapsed();
+        let places = |most: u32| Arc::new(Semaphore::new(most as usize));
+        let mut gate = Self {
+            name,
+            settings,
+            origin,
+            is_calm: AtomicBool::new(old.is_none()),
+            started: AtomicU64::new(0),
+            in_flight: Arc::default(),
+            waiting: AtomicU32::new(0),
+            places: settings.concurrency.map(places),
+            state: Mutex::new(State {
+                rate: settings.rate.map(|(limit, per)| Rate::new(limit, per)),
+                breaker: settings.breaker.map(|(open_after, probe_after)| Breaker::new(open_after, probe_after)),
+                budget: settings.budget.map(|percent| Budget::new(percent, now)),
+                asked: None,
+                last_failure: None,
+                line: Duration::ZERO,
+                takes: Duration::from_millis(100),
+            }),
+        };
+        if let Some(old) = old {
+            gate.carry_over(old);
+        }
+        gate
+    }
+
+    /// What was counted goes on where the settings stay the same.
+    fn carry_over(&mut self, old: &Self) {
+        let counted = old.lock().clone();
+        self.in_flight = Arc::clone(&old.in_flight);
+        if self.settings.concurrency == old.settings.concurrency {
+            self.places.clone_from(&old.places);
+        }
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if self.settings.rate == old.settings.rate {
+            state.rate = counted.rate;
+        }
+        if self.settings.breaker == old.settings.breaker {
+            state.breaker = counted.breaker;
+            state.last_failure = counted.last_failure;
+        }
+        if self.settings.budget == old.settings.budget {
+            state.budget = counted.budget;
+        }
+        state.asked = counted.asked.filter(|_| self.settings.learn);
+        (state.line, state.takes) = (counted.line, counted.takes);
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is plain values: a panic elsewhere leaves it whole.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(budget) = &mut state.budget {
+            budget.earn(self.started.swap(0, Ordering::Relaxed));
+        }
+        state
+    }
+
+    /// Whether nothing is ever counted but failures.
+    fn is_unbounded(&self) -> bool {
+        self.settings.rate.is_none() && self.places.is_none()
+    }
+
+    /// Waits for a turn, at most as long as the caller is willing to.
+    ///
+    /// # Errors
+    /// The turn comes later: when to come back, and why.
+    pub async fn enter(self: &Arc<Self>, ask: Ask) -> Result<Pass, PutOff> {
+        if self.is_unbounded() && !ask.is_retry && self.is_calm.load(Ordering::Acquire) {
+            self.started.fetch_add(1, Ordering::Relaxed);
+            return Ok(Pass::new(self, None, false));
+        }
+        let deadline = self.now() + ask.patience;
+        self.wait_for_the_api(ask, deadline).await?;
+        // The place first: a turn of the rate that waited for a place would be sent later than it was counted.
+        let place = self.wait_for_a_place(deadline).await?;
+        self.wait_for_the_rate(ask, deadline).await?;
+
+        let now = self.now();
+        let mut state = self.lock();
+        // The API may have gone down meanwhile.
+        state.held(&self.settings, ask, now).map_or(Ok(()), |(until, why)| Err(state.put_off(now, until, why)))?;
+        let is_probe = state.breaker.as_mut().is_some_and(|breaker| breaker.go(now));
+        match &mut state.budget {
+            Some(budget) if ask.is_retry => budget.spend(),
+            _ => {
+                self.started.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        drop(state);
+        Ok(Pass::new(self, place, is_probe))
+    }
+
+    /// Waits while the breaker is open, the API asks for it, or there is no budget.
+    async fn wait_for_the_api(&self, ask: Ask, deadline: Duration) -> Result<(), PutOff> {
+        let mut waiting = None;
+        loop {
+            let now = self.now();
+            let until = {
+                let mut state = self.lock();
+                let Some((until, why)) = state.held(&self.settings, ask, now) else { return Ok(()) };
+                if until > deadline || !self.may_wait(&mut waiting) {
+                    return Err(state.put_off(now, until, why));
+                }
+                until
+            };
+            sleep(until.saturating_sub(now)).await;
+        }
+    }
+
+    async fn wait_for_a_place(&self, deadline: Duration) -> Result<Option<OwnedSemaphorePermit>, PutOff> {
+        let (Some(places), Some(most)) = (&self.places, self.settings.concurrency) else { return Ok(None) };
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return Ok(Some(place));
+        }
+        let mut waiting = None;
+        if self.may_wait(&mut waiting) {
+            let patience = deadline.saturating_sub(self.now());
+            if let Ok(Ok(place)) = timeout(patience, Arc::clone(places).acquire_owned()).await {
+                return Ok(Some(place));
+            }
+        }
+        let now = self.now();
+        let mut state = self.lock();
+        // As many as may be come back in the time that one request takes.
+        let spacing = state.takes / most;
+        Err(state.put_off_by(now, now + Duration::from_secs(1), spacing, Why::Busy { most }))
+    }
+
+    async fn wait_for_the_rate(&self, ask: Ask, deadline: Duration) -> Result<(), PutOff> {
+        let Some((limit, per)) = self.settings.rate else { return Ok(()) };
+        let mut waiting = None;
+        let (now, at) = {
+            let mut state = self.lock();
+            let now = self.now();
+            let Some(rate) = &mut state.rate else { return Ok(()) };
+            let at = rate.next(now);
+            let is_overtaking = !ask.is_returning && rate.has_line(now);
+            let fits = at <= now || at <= deadline && self.may_wait(&mut waiting);
+            if is_overtaking || !fits {
+                let turn = if ask.is_returning { at } else { rate.place(now) };
+                return Err(PutOff { after: turn.saturating_sub(now), why: Why::Rate { limit, per } });
+            }
+            rate.take(at);
+            (now, at)
+        };
+        if at > now {
+            sleep(at - now).await;
+        }
+        Ok(())
+    }
+
+    /// Whether this caller may wait here; it counts among those who do until what this fills is dropped.
+    fn may_wait<'a>(&'a self, waiting: &mut Option<Waiting<'a>>) -> bool {
+        if waiting.is_none() {
+            let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+            let counted = Waiting(&self.waiting);
+            if before < WAITING_MAX {
+                *waiting = Some(counted);
+            }
+        }
+        waiting.is_some()
+    }
+
+    /// The API asks to wait.
+    fn asked(&self, Learned { wait, by }: Learned) {
+        let until = self.now() + wait;
+        let mut state = self.lock();
+        if state.asked.is_none_or(|(before, _)| before < until) {
+            state.asked = Some((until, by));
+            tracing::info!(connection = %self.name, seconds = wait.as_secs(), by, "an API asked to wait");
+        }
+        self.is_calm.store(false, Ordering::Release);
+    }
+
+    /// The server is there.
+    fn answered(&self, was_probe: bool) {
+        if self.is_calm.load(Ordering::Acquire) {
+            return;
+        }
+        let now = self.now();
+        let mut state = self.lock();
+        let closed = state.breaker.as_mut().is_some_and(Breaker::succeeded);
+        state.last_failure = None;
+        if closed {
+            tracing::info!(connection = %self.name, was_probe, "a breaker closed");
+        }
+        self.is_calm.store(state.is_calm(now), Ordering::Release);
+    }
+
+    /// The server failed, with these words.
+    fn failed(&self, was_probe: bool, words: String) {
+        let now = self.now();
+        let mut state = self.lock();
+        let Some(breaker) = &mut state.breaker else { return };
+        let opened = breaker.failed(now, was_probe);
+        if opened {
+            tracing::warn!(connection = %self.name, reason = words, "a breaker opened");
+        }
+        state.last_failure = Some(words);
+        self.is_calm.store(false, Ordering::Release);
+    }
+
+    /// How it stands; `now` is the time that its own moments are told in.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> TrafficStatus {
+        let moment = self.now();
+        let told = |at: Duration| now.after(at.saturating_sub(moment));
+        let mut state = self.lock();
+        let (breaker, probe_at) = match state.breaker.as_ref().map(Breaker::state) {
+            None => ("none", None),
+            Some(breaker::State::Closed) => ("closed", None),
+            Some(breaker::State::Open(until)) => ("open", Some(told(until))),
+            Some(breaker::State::Probing(_)) => ("probing", None),
+        };
+        let asked = state.asked.filter(|(until, _)| *until > moment);
+        TrafficStatus {
+            breaker: breaker.to_owned(),
+            failures: state.breaker.as_ref().map_or(0, Breaker::failures),
+            last_failure: state.last_failure.clone(),
+            probe_at,
+            waits_until: asked.map(|(until, _)| told(until)),
+            waits_by: asked.map(|(_, by)| by.to_owned()),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            rate_used: state.rate.as_mut().map(|rate| rate.used(moment)),
+        }
+    }
+}
+
+impl State {
+    fn is_calm(&self, now: Duration) -> bool {
+        let is_closed = |breaker: &Breaker| breaker.state() == breaker::State::Closed && breaker.failures() == 0;
+        self.breaker.as_ref().is_none_or(is_closed) && self.asked.is_none_or(|(until, _)| until <= now)
+    }
+
+    /// Until when nothing may be sent, and why.
+    fn held(&mut self, settings: &TrafficSettings, ask: Ask, now: Duration) -> Option<(Duration, Why)> {
+        if let Some(breaker) = &self.breaker
+            && let Err(until) = breaker.may_go(now)
+        {
+            let is_probing = matches!(breaker.state(), breaker::State::Probing(_));
+            let until = if is_probing { until.min(now + PROBE_POLL) } else { until };
+            let last = self.last_failure.clone().unwrap_or_default();
+            return Some((until, Why::Open { failures: breaker.failures(), last }));
+        }
+        if let Some((until, by)) = self.asked.filter(|(until, _)| *until > now) {
+            return Some((until, Why::Asked { by }));
+        }
+        let (Some(budget), Some(percent)) = (&mut self.budget, settings.budget.filter(|_| ask.is_retry)) else {
+            return None;
+        };
+        budget.may_spend(now).err().map(|wait| (now + wait, Why::Budget { percent }))
+    }
+
+    fn put_off(&mut self, now: Duration, until: Duration, why: Why) -> PutOff {
+        let spacing = match why {
+            Why::Budget { .. } => Duration::from_secs(60) / FLOOR_PER_MINUTE,
+            _ => SPACING,
+        };
+        self.put_off_by(now, until, spacing, why)
+    }
+
+    /// Those who are put off together come back one after the other.
+    fn put_off_by(&mut self, now: Duration, until: Duration, spacing: Duration, why: Why) -> PutOff {
+        self.line = until.max(self.line + spacing).min(until + LINE_MAX);
+        PutOff { after: self.line.saturating_sub(now), why }
+    }
+}
+
+/// One of those who wait at a gate.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The right to send one request. Say with [`Pass::ended`] what came of it; one that is dropped says nothing of the
+/// API.
+#[derive(Debug)]
+#[must_use = "a pass that is dropped at once bounds nothing"]
+pub struct Pass {
+    gate: Arc<Gate>,
+    _place: Option<OwnedSemaphorePermit>,
+    since: Instant,
+    is_probe: bool,
+    is_heard: bool,
+}
+
+impl Pass {
+    fn new(gate: &Arc<Gate>, place: Option<OwnedSemaphorePermit>, is_probe: bool) -> Self {
+        gate.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { gate: Arc::clone(gate), _place: place, since: Instant::now(), is_probe, is_heard: false }
+    }
+
+    /// What came of the request, at this time of the clock that the API's dates are compared with.
+    ///
+    /// Failures that speak of the server count for the breaker: no connection, no answer in time, an answer of 500
+    /// and above or one that is no valid HTTP. Any other answer shows that the server is there.
+    pub fn ended(mut self, came: &Result<Exchange, Box<Failed>>, now: Timestamp) {
+        match came {
+            Ok(exchange) => {
+                let status = exchange.status.as_u16();
+                self.is_heard = true;
+                if status >= 500 {
+                    self.gate.failed(self.is_probe, format!("the API answered {status}"));
+                } else {
+                    self.gate.answered(self.is_probe);
+                }
+                if self.gate.settings.learn
+                    && let Some(learned) = learn(status, &exchange.headers, now)
+                {
+                    self.gate.asked(learned);
+                }
+            }
+            Err(failed) if failed.error.is_transient() => {
+                self.is_heard = true;
+                self.gate.failed(self.is_probe, failed.error.description());
+            }
+            // Nothing was sent, or what came was too much for us: neither speaks of the server.
+            Err(_) => {}
+        }
+        if self.gate.settings.concurrency.is_some() {
+            let took = self.since.elapsed();
+            let mut state = self.gate.lock();
+            state.takes = (state.takes * 7 + took) / 8;
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.gate.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.is_probe && !self.is_heard {
+            let now = self.gate.now();
+            if let Some(breaker) = &mut self.gate.lock().breaker {
+                breaker.abandoned(now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
