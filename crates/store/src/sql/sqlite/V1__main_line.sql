@@ -105,11 +105,12 @@ CREATE TABLE events (
 ) STRICT;
 
 -- Written by dispatch, behind the answer's path: finds the events of one endpoint. A row is a stretch of the log
--- whose events all belong to it.
+-- whose events all belong to it. The columns stand in the order of the key: older releases of SQLite misread
+-- others when they check the integrity of a table without rowids.
 CREATE TABLE event_runs (
     endpoint INTEGER NOT NULL,
-    first    INTEGER NOT NULL,
     last     INTEGER NOT NULL,
+    first    INTEGER NOT NULL,
     PRIMARY KEY (endpoint, last)
 ) WITHOUT ROWID, STRICT;
 
