@@ -4,7 +4,8 @@ use linkspan_engine::Engine;
 use linkspan_engine::connection_test::{TestError, test};
 use linkspan_engine::oauth::{self, ConsentError};
 use linkspan_model::Name;
-use linkspan_server::{Connections, ConnectionsFuture, ConsentAnswer, ConsentAt, ConsentRefused, TestRefused};
+use linkspan_model::oauth2::{ConsentAnswer, ConsentAt};
+use linkspan_server::{Connections, ConnectionsFuture, ConsentRefused, TestRefused};
 use tokio_util::task::TaskTracker;
 
 pub(crate) struct EngineConnections {
@@ -26,20 +27,16 @@ impl Connections for EngineConnections {
 
     fn begin_consent(&self, account: Name, callback_url: String) -> ConnectionsFuture<'_, ConsentAt, ConsentRefused> {
         Box::pin(async move {
-            let at =
-                oauth::begin_consent(&self.engine, &account, &callback_url).await.map_err(|error| match error {
-                    ConsentError::Missing => ConsentRefused::Missing,
-                    ConsentError::OtherGrant => ConsentRefused::OtherGrant,
-                    ConsentError::NotReady(reason) => ConsentRefused::NotReady(reason),
-                    ConsentError::Store(error) => ConsentRefused::Store(error),
-                })?;
-            Ok(ConsentAt { authorize_url: at.url, callback_url: at.callback_url, expires_at: at.expires_at })
+            oauth::begin_consent(&self.engine, &account, &callback_url).await.map_err(|error| match error {
+                ConsentError::Missing => ConsentRefused::Missing,
+                ConsentError::OtherGrant => ConsentRefused::OtherGrant,
+                ConsentError::NotReady(reason) => ConsentRefused::NotReady(reason),
+                ConsentError::Store(error) => ConsentRefused::Store(error),
+            })
         })
     }
 
     fn finish_consent(&self, answer: ConsentAnswer) -> ConnectionsFuture<'_, Name, String> {
-        let ConsentAnswer { state, code, error, error_description, iss } = answer;
-        let answer = oauth::ConsentAnswer { state, code, error, error_description, iss };
         let engine = self.engine.clone();
         let task = self.tasks.spawn(async move { oauth::finish_consent(&engine, answer).await });
         Box::pin(

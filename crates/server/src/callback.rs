@@ -12,9 +12,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use linkspan_model::SecretBytes;
+use linkspan_model::oauth2::ConsentAnswer;
 
 use crate::accept::Handler;
-use crate::api::{Connections, ConsentAnswer};
+use crate::api::Connections;
 use crate::ingress::Ingress;
 
 /// The path of the callback, behind the public URL.

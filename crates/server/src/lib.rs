@@ -9,7 +9,7 @@ mod problem;
 pub mod staged;
 
 pub use api::{
-    Api, Connections, ConnectionsFuture, ConsentAnswer, ConsentAt, ConsentRefused, Exposure, OperatorHandler, Parts,
-    TableColumn, TablePage, TableSummary, Tables, TablesFuture, TestRefused, openapi_document,
+    Api, Connections, ConnectionsFuture, ConsentRefused, Exposure, OperatorHandler, Parts, TableColumn, TablePage,
+    TableSummary, Tables, TablesFuture, TestRefused, openapi_document,
 };
 pub use problem::Problem;

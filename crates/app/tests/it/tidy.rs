@@ -162,14 +162,13 @@ fn nothing_is_left_for_later_in_a_comment() {
 
 #[test]
 fn nobodys_machine_is_named() {
-    let mut places =
-        vec![["/wo", "rk/"].concat(), ["/ho", "me/"].concat(), ["/ro", "ot/"].concat(), ["/Us", "ers/"].concat()];
-    places.push(["/tmp/", "bash_jobs"].concat());
+    // Put together here, so that this file does not name them either.
+    let places = ["wo,rk", "ho,me", "ro,ot", "Us,ers", "t,mp"].map(|halves| format!("/{}/", halves.replace(',', "")));
     let mut found = Vec::new();
     each_line(|path, n, line| {
         let hit = places.iter().find(|place| {
             line.match_indices(place.as_str()).any(|(at, _)| {
-                // `https://host/home/x` and `tests/work/` are no absolute paths.
+                // Within a URL or a relative path it is none.
                 !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '}' | '/'))
             })
         });

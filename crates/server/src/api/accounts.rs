@@ -1,7 +1,8 @@
 //! Accounts: how their tokens stand, and consents that are asked for.
 
 use http::{Method, StatusCode};
-use linkspan_model::{Kind, SecretBytes, Timestamp};
+use linkspan_model::oauth2::ConsentAt;
+use linkspan_model::{Kind, Timestamp};
 use linkspan_store::{AccountView, StoreError, TokenState};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,17 +13,6 @@ use super::route::{Route, data, run};
 use super::{Api, internal};
 use crate::callback::CALLBACK_PATH;
 use crate::problem::Problem;
-
-/// Where a user's browser goes to consent.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ConsentAt {
-    /// The provider's page; open it in a browser.
-    pub authorize_url: String,
-    /// Where the provider sends the browser back to; register it there.
-    pub callback_url: String,
-    /// Until when an answer is taken.
-    pub expires_at: Timestamp,
-}
 
 /// Why a consent cannot be asked for.
 #[derive(Debug, Clone)]
@@ -35,21 +25,6 @@ pub enum ConsentRefused {
     NotReady(String),
     /// It was not stored.
     Store(StoreError),
-}
-
-/// What a provider sent a user's browser back with.
-#[derive(Debug, Clone, Default)]
-pub struct ConsentAnswer {
-    /// What the browser was sent there with.
-    pub state: String,
-    /// What a token is obtained with.
-    pub code: Option<SecretBytes>,
-    /// Why there is no code.
-    pub error: Option<String>,
-    /// The same in the provider's words.
-    pub error_description: Option<String>,
-    /// Who the provider says that it is (RFC 9207).
-    pub iss: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -1,6 +1,7 @@
 //! Connections: how they stand, and tests on demand.
 
 use http::{Method, StatusCode};
+use linkspan_model::oauth2::{ConsentAnswer, ConsentAt};
 use linkspan_model::traffic::TrafficStatus;
 use linkspan_model::{Kind, Name, Timestamp};
 use linkspan_store::{ConnectionView, Snapshot, StoreError};
@@ -8,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::accounts::{ConsentAnswer, ConsentAt, ConsentRefused};
+use super::accounts::ConsentRefused;
 use super::call::{Answer, Call};
 use super::route::{Route, data, run};
 use super::{Api, internal};

@@ -35,7 +35,7 @@ use crate::accept::Handler;
 use crate::ingress::Ingress;
 use crate::problem::Problem;
 
-pub use accounts::{ConsentAnswer, ConsentAt, ConsentRefused};
+pub use accounts::ConsentRefused;
 pub use connections::{Connections, ConnectionsFuture, TestRefused};
 pub use openapi::document as openapi_document;
 pub use tables::{TableColumn, TablePage, TableSummary};
