@@ -187,9 +187,11 @@ impl<H: Handler> Connection<H> {
         let Self { place, peer, limits, handler } = self;
         let activity = Arc::clone(&place.activity);
         let io = TokioIo::new(Staged::new(stream, Arc::clone(&activity), limits.stages));
+        // Of this connection alone: what all of them share, two processors would take from each other.
+        let handler = Arc::new(handler);
         let service = service_fn(move |request| {
             let busy = activity.request();
-            let handler = handler.clone();
+            let handler = Arc::clone(&handler);
             async move {
                 let answer = handler.handle(request, peer).await;
                 drop(busy);

@@ -146,6 +146,8 @@ pub struct Staged<S> {
     /// Fires at least as often as the shortest stage lasts; whoever is polled then looks at the deadlines.
     /// Moving it for every request would cost more than looking now and then.
     timer: Pin<Box<Sleep>>,
+    /// The timer knows whom to wake: the stream stays with one task, so that once is enough.
+    is_armed: bool,
 }
 
 impl<S> Staged<S> {
@@ -161,6 +163,7 @@ impl<S> Staged<S> {
             deadline,
             write_deadline: None,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
+            is_armed: false,
         }
     }
 
@@ -180,8 +183,12 @@ impl<S> Staged<S> {
 
     /// Whether `deadline` has passed; if not, the task is woken to ask again.
     fn is_late(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
+        if self.is_armed && !self.timer.is_elapsed() {
+            return false;
+        }
         loop {
-            if self.timer.as_mut().poll(cx).is_pending() {
+            self.is_armed = self.timer.as_mut().poll(cx).is_pending();
+            if self.is_armed {
                 return false;
             }
             let now = Instant::now();
@@ -203,26 +210,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for Staged<S> {
         let this = &mut *self;
         let begun = this.activity.begun.load(Ordering::Relaxed);
         let had_request = std::mem::replace(&mut this.begun, begun) != begun;
-        match (this.activity.is_busy(), this.stage) {
-            (true, Stage::Busy) => {}
-            (true, _) => this.enter(Stage::Busy),
-            (false, Stage::Busy) => this.enter(Stage::Idle),
-            (false, _) if had_request => this.enter(Stage::Idle),
-            (false, Stage::FirstByte | Stage::Head | Stage::Idle) => {}
-        }
+        let next = match (this.activity.is_busy(), this.stage) {
+            (true, _) => Stage::Busy,
+            (false, Stage::Busy) => Stage::Idle,
+            (false, _) if had_request => Stage::Idle,
+            (false, stage) => stage,
+        };
         let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => {
-                let arrived = buf.filled().len() > before;
-                if arrived && matches!(this.stage, Stage::FirstByte | Stage::Idle) {
-                    this.enter(Stage::Head);
-                }
-                Poll::Ready(Ok(()))
-            }
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let arrived = buf.filled().len() > before;
+        let next = if arrived && matches!(next, Stage::FirstByte | Stage::Idle) { Stage::Head } else { next };
+        // A head that begins where another request has just ended has a time of its own.
+        if next != this.stage || (had_request && next != Stage::Busy) {
+            this.enter(next);
+        }
+        match read {
             Poll::Pending if this.stage != Stage::Busy && this.is_late(this.deadline, cx) => {
                 Poll::Ready(Err(late("nothing came in time")))
             }
-            other => other,
+            read => read,
         }
     }
 }

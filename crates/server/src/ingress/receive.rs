@@ -498,13 +498,16 @@ fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refus
 /// text, and whether a body parses is checked anyway.
 fn check_content_type(format: Option<Format>, headers: &HeaderMap) -> Result<(), Refused> {
     let Some(sent) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return Ok(()) };
-    let sent = sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_form = sent == "application/x-www-form-urlencoded";
+    let sent = sent.split(';').next().unwrap_or_default().trim();
+    let is_form = sent.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    let begins = |with: &str| sent.get(..with.len()).is_some_and(|part| part.eq_ignore_ascii_case(with));
+    let ends = |with: &str| {
+        let start = sent.len().checked_sub(with.len());
+        start.and_then(|start| sent.get(start..)).is_some_and(|part| part.eq_ignore_ascii_case(with))
+    };
     let is_wrong = match format {
-        Some(Format::Json) => {
-            is_form || sent.starts_with("multipart/") || sent.ends_with("/xml") || sent.ends_with("+xml")
-        }
-        Some(Format::Xml) => is_form || sent.starts_with("multipart/") || sent.ends_with("/json"),
+        Some(Format::Json) => is_form || begins("multipart/") || ends("/xml") || ends("+xml"),
+        Some(Format::Xml) => is_form || begins("multipart/") || ends("/json"),
         Some(Format::Form) => !is_form,
         _ => false,
     };
