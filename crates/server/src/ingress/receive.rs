@@ -71,7 +71,8 @@ struct Inner {
     budget: Budget,
     in_flight: Arc<AtomicUsize>,
     per_endpoint: Mutex<HashMap<i64, Arc<AtomicUsize>>>,
-    salt: AtomicU16,
+    /// Counts requests, from a number that differs from start to start.
+    requests: AtomicU16,
 }
 
 /// A request to an endpoint, its head read.
@@ -174,7 +175,7 @@ impl Ingress {
         limits: IngressLimits,
     ) -> Self {
         // Ids of two histories that share positions differ by these bits; where they start does not matter.
-        let salt = AtomicU16::new(u16::try_from(clock.now().as_micros() & 0x0fff).unwrap_or(0));
+        let requests = AtomicU16::new(u16::try_from(clock.now().as_micros() & 0x0fff).unwrap_or(0));
         Self(Arc::new(Inner {
             store,
             clock,
@@ -185,7 +186,7 @@ impl Ingress {
             budget: Budget(Arc::default()),
             in_flight: Arc::default(),
             per_endpoint: Mutex::default(),
-            salt,
+            requests,
         }))
     }
 
@@ -214,7 +215,8 @@ impl Ingress {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let began = std::time::Instant::now();
+        let number = self.0.requests.fetch_add(1, Ordering::Relaxed);
+        let began = IngressMetrics::begin(number);
         let now = self.0.clock.now();
         let Delivery { method, uri, headers, caller, body } = delivery;
         let snapshot = self.0.store.snapshot();
@@ -226,14 +228,14 @@ impl Ingress {
         let outcome = match &endpoint {
             None => Err(unknown("no endpoint has this key")),
             Some(endpoint) if !endpoint.spec.is_enabled() => Err(unknown("the endpoint is disabled")),
-            Some(endpoint) => self.accept(endpoint, &head, body, now).await,
+            Some(endpoint) => self.accept(endpoint, &head, body, now, number & 0x0fff).await,
         };
         match outcome {
             Ok(received) => {
                 if received.duplicate {
                     self.0.metrics.duplicate();
                 }
-                self.0.metrics.accepted(began.elapsed());
+                self.0.metrics.accepted(began);
                 Ok(received)
             }
             Err(refused) => {
@@ -249,6 +251,7 @@ impl Ingress {
         head: &HeadParts<'_>,
         body: B,
         now: Timestamp,
+        salt: u16,
     ) -> Result<Received, Refused>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -273,7 +276,7 @@ impl Ingress {
         let event = NewEvent {
             endpoint: endpoint.row,
             received_at: now,
-            salt: self.0.salt.fetch_add(1, Ordering::Relaxed) & 0x0fff,
+            salt,
             head: head.to_json(&proof),
             body,
             spool,
