@@ -16,6 +16,10 @@ use linkspan_outbound::{Ask, Credentials, Gate, Outbound, Policy, SendOptions, T
 use tokio::task::JoinSet;
 use url::Url;
 
+/// As the product has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);

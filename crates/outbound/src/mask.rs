@@ -12,7 +12,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use linkspan_model::secret::{MASK, SecretBytes};
@@ -38,9 +38,24 @@ pub struct Masker {
 enum Finder {
     #[default]
     Nothing,
-    Forms(AhoCorasick),
+    Forms(Box<Forms>),
     /// The automaton would outgrow its limits, so nothing can be told from a secret.
     Everything,
+}
+
+#[derive(Clone)]
+struct Forms {
+    /// Whether there is any, by the fastest way there is: hardly a text holds a secret.
+    any: AhoCorasick,
+    /// All of them, also those that overlap.
+    all: AhoCorasick,
+}
+
+impl Forms {
+    fn new(forms: &HashSet<Vec<u8>>) -> Result<Self, BuildError> {
+        let any = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(forms)?;
+        Ok(Self { any, all: AhoCorasick::new(forms)? })
+    }
 }
 
 impl Masker {
@@ -58,8 +73,8 @@ impl Masker {
             return Self::default();
         }
         let longest = forms.iter().map(Vec::len).max().unwrap_or_default();
-        match AhoCorasick::new(&forms) {
-            Ok(automaton) => Self { finder: Finder::Forms(automaton), longest },
+        match Forms::new(&forms) {
+            Ok(forms) => Self { finder: Finder::Forms(Box::new(forms)), longest },
             Err(_) => Self { finder: Finder::Everything, longest },
         }
     }
@@ -134,14 +149,15 @@ impl Masker {
     /// Where secrets stand: in order, not touching each other. All matches count, also overlapping ones: of two
     /// secrets that share bytes both are hidden as a whole.
     fn hits(&self, bytes: &[u8]) -> Vec<Range<usize>> {
-        let automaton = match &self.finder {
+        let forms = match &self.finder {
             Finder::Nothing => return Vec::new(),
             Finder::Everything => return std::iter::once(0..bytes.len()).collect(),
-            Finder::Forms(automaton) => automaton,
+            Finder::Forms(forms) if !forms.any.is_match(bytes) => return Vec::new(),
+            Finder::Forms(forms) => forms,
         };
         // Their ends come in order; joined as they come, so that a text full of hits takes no room.
         let mut merged: Vec<Range<usize>> = Vec::new();
-        for hit in automaton.find_overlapping_iter(bytes) {
+        for hit in forms.all.find_overlapping_iter(bytes) {
             let mut start = hit.start();
             while let Some(last) = merged.pop_if(|last| last.end >= start) {
                 start = start.min(last.start);
