@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Tables(TablesArgs),
     /// Send a test event, signed by the endpoint's own verification.
     Send(SendArgs),
+    /// Make a request through a connection, or read a list page by page.
+    Call(CallArgs),
     /// Follow the events of an endpoint live.
     Listen(ListenArgs),
     /// Check the set-up: configuration, health, exposure.
@@ -530,6 +532,50 @@ pub(crate) struct SendArgs {
     /// The name after the key in the URL.
     #[arg(long)]
     pub(crate) event_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    /// The connection.
+    pub(crate) connection: String,
+    /// The path, appended to the connection's base URL, or a whole URL on one of its hosts. May hold pills:
+    /// `/orders/{{ variables.id }}`.
+    #[arg(required_unless_present = "file")]
+    pub(crate) target: Option<String>,
+    /// The method; left out: POST with a body, else GET.
+    #[arg(short = 'X', long)]
+    pub(crate) method: Option<String>,
+    /// A query parameter, as `name=value`. Repeatable.
+    #[arg(long = "query", value_name = "NAME=VALUE")]
+    pub(crate) query: Vec<String>,
+    /// A header, as `Name: value`. Repeatable.
+    #[arg(short = 'H', long = "header")]
+    pub(crate) headers: Vec<String>,
+    /// A JSON body.
+    #[arg(long, group = "body")]
+    pub(crate) json: Option<String>,
+    /// A field of a form body, as `name=value`. Repeatable.
+    #[arg(long = "form", value_name = "NAME=VALUE", group = "body")]
+    pub(crate) form: Vec<String>,
+    /// A text body.
+    #[arg(long, group = "body")]
+    pub(crate) text: Option<String>,
+    /// What the answer is read as: json, xml, text or raw; left out: as it says.
+    #[arg(long)]
+    pub(crate) response: Option<String>,
+    /// Longest time for one exchange: 10s.
+    #[arg(long)]
+    pub(crate) timeout: Option<String>,
+    /// A variable that pills name, as `name=value`; the value is JSON where it reads as JSON, else text. Repeatable.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) variables: Vec<String>,
+    /// How a list goes on, in YAML: `{items: body.orders, link: next}`. Its items are written as they come, one a line.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) paginate: Option<String>,
+    /// A YAML file with `request`, and perhaps `variables` and `paginate`; options come on top. `-` reads standard
+    /// input.
+    #[arg(short, long)]
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -99,6 +99,21 @@ impl Client {
         read(&answer)
     }
 
+    /// POST, for an answer of lines of JSON: each is handed to `take` as it comes.
+    pub(crate) fn post_for_lines(&self, path: &str, body: Value, mut take: impl FnMut(Value)) -> Result<()> {
+        let mut rest = Vec::new();
+        let answer = self.runtime.block_on(self.api.stream(path, body, |piece| {
+            rest.extend_from_slice(piece);
+            let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { return };
+            let whole: Vec<u8> = rest.drain(..=end).collect();
+            for line in whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                // What is cut off at its end is told apart by the line that is missing.
+                take(serde_json::from_slice(line).unwrap_or_default());
+            }
+        }))?;
+        read(&answer).map(drop)
+    }
+
     /// PUT.
     pub(crate) fn put(&self, path: &str, body: Value) -> Result<Value> {
         let answer = self.runtime.block_on(self.api.put(path, Some(body)))?;
@@ -131,6 +146,10 @@ fn read<B: AsRef<[u8]>>((status, _, body): &(StatusCode, HeaderMap, B)) -> Resul
     let error = &value["error"];
     let text = error["description"].as_str().unwrap_or("the server gave no reason").to_owned();
     let faults = serde_json::from_value(error["faults"].clone()).unwrap_or_default();
+    let text = match &value["call"]["attempts"] {
+        Value::Array(attempts) if attempts.len() > 1 => format!("{text} (attempts: {})", attempts.len()),
+        _ => text,
+    };
     Err(Refused { status: *status, text, faults }.into())
 }
 

@@ -1,11 +1,16 @@
-//! Joins the server's tests of connections and consents with the engine's.
+//! Joins the server's tests of connections, calls and consents with the engine's.
 
-use linkspan_engine::Engine;
+use std::convert::Infallible;
+
 use linkspan_engine::connection_test::{TestError, test};
 use linkspan_engine::oauth::{self, ConsentError};
+use linkspan_engine::{Engine, call};
 use linkspan_model::Name;
+use linkspan_model::call::{Called, CompiledCall, Piece};
 use linkspan_model::oauth2::{ConsentAnswer, ConsentAt};
+use linkspan_model::paginate::Paginate;
 use linkspan_server::{Connections, ConnectionsFuture, ConsentRefused, TestRefused};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 pub(crate) struct EngineConnections {
@@ -23,6 +28,24 @@ impl Connections for EngineConnections {
                 TestError::Store(error) => TestRefused::Store(error),
             })
         })
+    }
+
+    fn call(&self, connection: Name, call: CompiledCall) -> ConnectionsFuture<'_, Called, Infallible> {
+        Box::pin(async move {
+            let snapshot = self.engine.store.snapshot().clone();
+            Ok(call::call(&self.engine, &snapshot, &connection, &call).await)
+        })
+    }
+
+    fn read(&self, connection: Name, call: CompiledCall, rule: Paginate) -> mpsc::Receiver<Piece> {
+        // One page waits while the one before is written: whoever reads slowly is not read ahead of.
+        let (pieces, taken) = mpsc::channel(1);
+        let engine = self.engine.clone();
+        self.tasks.spawn(async move {
+            let snapshot = engine.store.snapshot().clone();
+            call::read(&engine, &snapshot, &connection, &call, &rule, pieces).await;
+        });
+        taken
     }
 
     fn begin_consent(&self, account: Name, callback_url: String) -> ConnectionsFuture<'_, ConsentAt, ConsentRefused> {

@@ -94,6 +94,15 @@ fn has_kind(path: &Path) -> bool {
             .is_some_and(|value| value.get("kind").is_some())
 }
 
+/// One value in YAML; `name` is where it stands.
+pub(crate) fn read_one(name: &str, text: &str) -> Result<Value> {
+    match parse(name, text) {
+        Ok(mut sources) if sources.len() == 1 => Ok(sources.swap_remove(0).value),
+        Ok(sources) => Err(Invalid(format!("{name}: one document was expected, not {}", sources.len())).into()),
+        Err(faults) => Err(Invalid(faults.join("\n")).into()),
+    }
+}
+
 /// The documents of a file. A line that begins with `---` parts them; so says YAML, also inside texts.
 fn parse(name: &str, text: &str) -> Result<Vec<Source>, Vec<String>> {
     let mut parts: Vec<(usize, String)> = vec![(1, String::new())];

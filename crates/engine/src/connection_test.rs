@@ -14,8 +14,8 @@ use linkspan_store::{ConnectionTest, ConnectionView, Snapshot, StoreError, TestF
 use tokio::time::Instant;
 use url::Url;
 
+use crate::attempt::unreachable_in_words;
 use crate::connection::{NoAnswer, Way, connect};
-use crate::step::unreachable_in_words;
 use crate::{Engine, failed};
 
 /// How much of an answer that was not expected is shown, in characters.

@@ -3,7 +3,9 @@
 //! Nobody waits for this crate on a socket. Every loop here follows committed rows; a signal only wakes it,
 //! so it can stop at any instruction and go on after a restart.
 
+mod attempt;
 pub mod bucket;
+pub mod call;
 mod connection;
 pub mod connection_test;
 pub mod destination;

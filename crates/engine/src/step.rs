@@ -8,19 +8,18 @@ use http::{HeaderName, HeaderValue};
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::hops::HEADER as HOPS_HEADER;
 use linkspan_model::job::{AttemptDecision, AttemptRun, JobStatus, StepError, StepRun};
+use linkspan_model::limits;
 use linkspan_model::recipe::CompiledStep;
-use linkspan_model::request::{Effect, RequestSpec, SentRequest, Timings};
-use linkspan_model::response::{self, Answer};
-use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision, RetryPolicy};
-use linkspan_model::template::{Scope, headers_value};
-use linkspan_model::{Timestamp, limits};
-use linkspan_outbound::{Ask, Credentials, Exchange, Failed, Pass, PutOff, Reached, SendError, SendErrorKind};
+use linkspan_model::request::{Effect, RequestSpec};
+use linkspan_model::retry::{Attempts, RetryPolicy};
+use linkspan_model::template::Scope;
+use linkspan_outbound::{Ask, Pass, PutOff};
 use linkspan_store::{Lease, Next, Snapshot, StepRecord};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::connection::{NoAnswer, Way, connect};
-use crate::oauth::Unready;
-use crate::{Engine, failed, jitter};
+use crate::attempt::{Attempt, attempt, judge};
+use crate::connection::{Way, connect};
+use crate::{Engine, failed};
 
 /// Where a step runs.
 pub(crate) struct StepContext<'a> {
@@ -47,19 +46,6 @@ impl Earlier<'_> {
     }
 }
 
-/// What came of an attempt.
-struct Attempt {
-    input: Option<Value>,
-    output: Option<Value>,
-    /// The whole output when the step succeeded.
-    result: Result<Value, StepError>,
-    /// What a retry depends on; nothing when the step cannot be helped by one.
-    outcome: Option<Outcome>,
-    /// The status of the answer.
-    status: Option<u16>,
-    timings: Option<Timings>,
-}
-
 /// What a step needs to make an attempt.
 struct Prepared {
     way: Way,
@@ -77,13 +63,14 @@ pub(crate) async fn run(
     let mut began_at = clock.now();
     let prepared = prepare(context, step, scope);
     let retry = prepared.as_ref().ok().and_then(|prepared| prepared.way.spec.retry.clone());
-    let attempt = match prepared {
-        Err(error) => not_begun(error),
+    let made = match prepared {
+        Err(error) => Attempt::not_begun(error),
         Ok(prepared) => match pass(context, step, &prepared.way.spec, earlier).await {
             Err(put_off) => return wait(context, step, earlier, &put_off),
             Ok(pass) => {
                 began_at = clock.now();
-                attempt(context, step, prepared, pass).await
+                let Prepared { mut way, request } = prepared;
+                attempt(context.engine, context.snapshot, step, &mut way, request, pass).await
             }
         },
     };
@@ -94,26 +81,19 @@ pub(crate) async fn run(
     let mut error = None;
     let mut retry_at = None;
     let mut reason = None;
-    let next = match &attempt.result {
+    let next = match &made.result {
         Ok(_) if context.is_last => Next::Succeed,
         Ok(_) => Next::Continue,
         Err(failed) => {
-            let decision = attempt.outcome.map(|outcome| {
-                let made = Attempts { made: attempts, first_at: started_at };
-                let policy = RetryPolicy::new(retry.as_ref(), step.retry.as_ref());
-                retry::decide(&policy, step.effect, made, outcome, now, jitter())
-            });
-            reason = match decision {
-                Some(RetryDecision::After(_)) => None,
-                Some(RetryDecision::GiveUp(reason)) => Some(reason.to_string()),
-                None => Some(Reason::Final.to_string()),
-            };
-            let (failed, at) = settle(failed.clone(), decision, now);
-            retry_at = at;
-            error = Some(failed.clone());
-            match at {
+            let policy = RetryPolicy::new(retry.as_ref(), step.retry.as_ref());
+            let so_far = Attempts { made: attempts, first_at: started_at };
+            let verdict = judge(failed.clone(), made.outcome, &policy, step.effect, so_far, now);
+            retry_at = verdict.retry_at;
+            reason = verdict.reason;
+            error = Some(verdict.error.clone());
+            match retry_at {
                 Some(at) => Next::RetryAt(at),
-                None => Next::Fail(failed),
+                None => Next::Fail(verdict.error),
             }
         }
     };
@@ -126,8 +106,8 @@ pub(crate) async fn run(
     attempt_log.push(AttemptRun {
         number: attempts,
         started_at: began_at,
-        timings: attempt.timings,
-        status: attempt.status,
+        timings: made.timings,
+        status: made.status,
         error: error.clone(),
         decision: match next {
             Next::Continue | Next::Succeed => AttemptDecision::Succeeded,
@@ -144,45 +124,17 @@ pub(crate) async fn run(
         status,
         attempts,
         attempt_log,
-        input: attempt.input,
-        output: attempt.output,
+        input: made.input,
+        output: made.output,
         error,
         resumed: earlier.resumed,
         retry_at,
         started_at: Some(started_at),
         finished_at: (retry_at.is_none()).then_some(now),
     };
-    let result = attempt.result.ok();
+    let result = made.result.ok();
     let bytes = result.as_ref().and_then(|result| serde_json::to_vec(result).ok());
     (StepRecord { position: context.position, run, result: bytes }, next, result)
-}
-
-/// The error as it is recorded, and when the step is tried again.
-fn settle(mut error: StepError, decision: Option<RetryDecision>, now: Timestamp) -> (StepError, Option<Timestamp>) {
-    match decision {
-        Some(RetryDecision::After(wait)) => (error, Some(now.after(wait))),
-        Some(RetryDecision::GiveUp(reason)) => {
-            if reason == Reason::OutcomeUnknown {
-                error.outcome_unknown = Some(true);
-            }
-            if let Some(why) = explain(reason) {
-                error.description = format!("{}; not repeated: {why}", error.description);
-            }
-            (error, None)
-        }
-        None => (error, None),
-    }
-}
-
-fn explain(reason: Reason) -> Option<String> {
-    match reason {
-        Reason::Final => None,
-        other => Some(other.to_string()),
-    }
-}
-
-fn not_begun(error: StepError) -> Attempt {
-    Attempt { input: None, output: None, result: Err(error), outcome: None, status: None, timings: None }
 }
 
 /// The record of a step that its connection puts off: what earlier attempts left, and what it waits for.
@@ -241,31 +193,6 @@ fn prepare(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Res
     Ok(Prepared { way, request })
 }
 
-async fn attempt(
-    context: &StepContext<'_>,
-    step: &CompiledStep,
-    Prepared { mut way, request }: Prepared,
-    pass: Option<Pass>,
-) -> Attempt {
-    let options = way.options(step.timeout);
-    let began = tokio::time::Instant::now();
-    let came = match way.send(context.engine, context.snapshot, request, &options).await {
-        Ok(exchange) => Ok(exchange),
-        Err(NoAnswer::Failed(failure)) => Err(failure),
-        // The API was not asked: the turn goes back unused.
-        Err(NoAnswer::Unready(Unready { error, outcome })) => return Attempt { outcome, ..not_begun(error) },
-    };
-    let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let now = context.engine.clock.now();
-    if let Some(pass) = pass {
-        pass.ended(&came, now);
-    }
-    match came {
-        Ok(exchange) => read_answer(step, &way.credentials, exchange, now),
-        Err(failure) => not_answered(&way.spec, *failure, took),
-    }
-}
-
 /// The idempotency key, the same on every attempt and after a crash, and the count that ends loops.
 fn add_own_headers(request: &mut RequestSpec, context: &StepContext<'_>, step: &CompiledStep) {
     let name = HeaderName::from_static("idempotency-key");
@@ -281,82 +208,4 @@ fn add_own_headers(request: &mut RequestSpec, context: &StepContext<'_>, step: &
     if let Ok(value) = HeaderValue::from_str(context.hops) {
         request.headers.push((HeaderName::from_static(HOPS_HEADER), value));
     }
-}
-
-fn shown_input(sent: &SentRequest) -> Option<Value> {
-    serde_json::to_value(sent).ok()
-}
-
-fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchange, now: Timestamp) -> Attempt {
-    let input = shown_input(&exchange.sent);
-    let timings = Some(exchange.timings);
-    let status = exchange.status.as_u16();
-    let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let packed = exchange.undecoded.as_deref();
-    let body = response::read(step.response, Answer { status, content_type, packed, body: &exchange.body });
-    let headers = headers_value(
-        exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
-    );
-    let mut output = json!({
-        "status": status,
-        "headers": exchange.received.headers,
-        "timings": exchange.timings,
-    });
-    let is_shown_whole = exchange.received.body.as_ref().is_none_or(|body| !body.cut);
-    match &body {
-        Ok(body) if is_shown_whole => output["body"] = credentials.masker().mask_value(body.clone()),
-        _ => output["body"] = serde_json::to_value(&exchange.received.body).unwrap_or_default(),
-    }
-    if let Some(shown) = &exchange.received.body {
-        output["size"] = shown.size.into();
-    }
-    let (result, outcome) = match body {
-        // Only a request with a condition is answered 304, and then that is what it asked for.
-        _ if !exchange.status.is_success() && exchange.status != http::StatusCode::NOT_MODIFIED => {
-            let retry_after = exchange
-                .headers
-                .get(http::header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok())
-                .and_then(|value| retry::parse_retry_after(value, now));
-            let reason = exchange.status.canonical_reason().unwrap_or("an unknown status");
-            let description = format!("the API answered {status} {reason}");
-            (Err(failed("response.status", description, None)), Some(Outcome::Status { code: status, retry_after }))
-        }
-        Ok(body) => (Ok(json!({"status": status, "headers": headers, "body": body})), None),
-        Err(error) => {
-            let description = format!("the answer cannot be read: {error}");
-            (Err(failed("response.unreadable", description, None)), Some(Outcome::BadAnswer))
-        }
-    };
-    Attempt { input, output: Some(output), result, outcome, status: Some(status), timings }
-}
-
-/// Why no answer came; in the connection's own words first, where they are about that.
-pub(crate) fn unreachable_in_words(connection: &ConnectionSpec, error: &SendError) -> StepError {
-    let mut shown = error.step_error();
-    if let (Some(message), true) = (&connection.timeout_message, error.is_unreachable_or_timeout()) {
-        shown.description = format!("{message} ({})", shown.description);
-    }
-    shown
-}
-
-fn not_answered(connection: &ConnectionSpec, failure: Failed, took_us: u64) -> Attempt {
-    let Failed { error, sent } = failure;
-    let stages = match &error.kind {
-        SendErrorKind::Timeout(timeout) => timeout.timings,
-        _ => Timings::default(),
-    };
-    let timings = Some(Timings { total_us: took_us, ..stages });
-    let status = error.status();
-    let shown = unreachable_in_words(connection, &error);
-    let outcome = match (error.is_transient(), error.reached()) {
-        (false, _) => None,
-        (true, Reached::No) => Some(Outcome::NotSent),
-        (true, Reached::Maybe | Reached::Yes) => Some(Outcome::SentNoAnswer),
-    };
-    let outcome = match error.kind {
-        SendErrorKind::Malformed { .. } | SendErrorKind::Encoding { .. } => Some(Outcome::BadAnswer),
-        _ => outcome,
-    };
-    Attempt { input: shown_input(&sent), output: None, result: Err(shown), outcome, status, timings }
 }

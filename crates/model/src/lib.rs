@@ -4,6 +4,7 @@
 //! result depends only on its arguments. No async, no I/O, no clock and no environment.
 
 pub mod account;
+pub mod call;
 pub mod charset;
 pub mod connection;
 pub mod destination;
@@ -18,6 +19,7 @@ pub mod limits;
 pub mod name;
 pub mod naming;
 pub mod oauth2;
+pub mod paginate;
 mod reader;
 pub mod recipe;
 pub mod request;

@@ -56,6 +56,8 @@ pub const TOTAL_TIMEOUT_MAX: Duration = Duration::from_secs(120);
 pub const RESPONSE_DEFAULT_BYTES: u64 = 10 << 20;
 /// Outbound: longest answer that a connection may allow: 64 MiB.
 pub const RESPONSE_MAX_BYTES: u64 = 64 << 20;
+/// Outbound: most pages of one reading of a list.
+pub const PAGES_MAX: u32 = 10_000;
 /// Outbound: most redirects that a connection may allow.
 pub const REDIRECTS_MAX: u8 = 5;
 /// How much of a request or response body a job's history keeps: 64 KiB; more is cut and marked.

@@ -129,7 +129,7 @@ impl Recipe {
             let check = |path: &str, pill: &Pill| pill_fault(path, pill, &earlier);
             let mut reader = Reader::new(&check);
             check_id(&mut reader, &format!("steps[{n}].id"), &step.id, &earlier);
-            steps.extend(CompiledStep::compile(&mut reader, &format!("steps[{n}].request"), step));
+            steps.extend(CompiledStep::compile(&mut reader, &format!("steps[{n}].request"), &step.id, &step.request));
             faults.extend(reader.into_faults());
             earlier.push(&step.id);
         }
@@ -152,11 +152,11 @@ impl Recipe {
 }
 
 impl CompiledStep {
-    fn compile(reader: &mut Reader, path: &str, step: &Step) -> Option<Self> {
-        let request = &step.request;
+    /// Reads the templates of the request at `path`.
+    pub(crate) fn compile(reader: &mut Reader, path: &str, id: &str, request: &RequestStep) -> Option<Self> {
         let compiled = CompiledRequest::compile(reader, path, request)?;
         Some(Self {
-            id: step.id.clone(),
+            id: id.to_owned(),
             connection: request.connection.clone(),
             effect: request.effect.unwrap_or_else(|| Effect::of_method(compiled.method().as_str())),
             response: request.response,

@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
 use linkspan_model::request::{ReceivedResponse, RequestSpec, SentRequest, Timings};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use url::Url;
 
 use crate::auth::Credentials;
@@ -537,15 +537,8 @@ pub(crate) async fn read(
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     loop {
-        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| {
-            let status = Some(status.as_u16());
-            SendErrorKind::Timeout(Timeout { stage: Stage::Body, after: total, bytes_sent: true, status, timings })
-        })?;
-        let piece = match frame {
-            None => break,
-            Some(Err(error)) => return Err(broken(&error, Some(status.as_u16()))),
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-        };
+        let piece = timeout_at(deadline, body.frame()).await.map_err(|_| body_late(status, timings, total))?;
+        let Some(piece) = data(piece, status)? else { break };
         let size = whole.len().max(joined.len()) + piece.len();
         if u64::try_from(size).is_ok_and(|size| size > max) {
             return Err(too_large);
@@ -560,6 +553,33 @@ pub(crate) async fn read(
         joined.extend_from_slice(&piece);
     }
     Ok(if joined.is_empty() { whole } else { joined.freeze() })
+}
+
+/// The next piece of a body, none at its end; each is waited for `idle` long.
+pub(crate) async fn next_piece(
+    body: &mut Incoming,
+    status: StatusCode,
+    timings: Timings,
+    idle: Duration,
+) -> Result<Option<Bytes>, SendErrorKind> {
+    let piece = timeout(idle, body.frame()).await.map_err(|_| body_late(status, timings, idle))?;
+    data(piece, status)
+}
+
+fn data(
+    frame: Option<Result<http_body::Frame<Bytes>, hyper::Error>>,
+    status: StatusCode,
+) -> Result<Option<Bytes>, SendErrorKind> {
+    match frame {
+        None => Ok(None),
+        Some(Err(error)) => Err(broken(&error, Some(status.as_u16()))),
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+    }
+}
+
+fn body_late(status: StatusCode, timings: Timings, after: Duration) -> SendErrorKind {
+    let status = Some(status.as_u16());
+    SendErrorKind::Timeout(Timeout { stage: Stage::Body, after, bytes_sent: true, status, timings })
 }
 
 /// Undoes the content codings of a body; what the header says, when that is nothing that can be undone.

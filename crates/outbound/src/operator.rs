@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::client::{AGENT, Pool, SendOptions, head, pool, read};
+use crate::client::{AGENT, Head, Pool, SendOptions, head, next_piece, pool, read};
 use crate::connector::{Connector, Guard, Resolver};
 use crate::error::{SendError, SendErrorKind};
 use crate::tls::Roots;
@@ -101,6 +101,54 @@ impl OperatorClient {
         path: &str,
         body: Option<(HeaderValue, Bytes)>,
     ) -> Result<(StatusCode, HeaderMap, Bytes), OperatorError> {
+        let deadline = Instant::now() + self.total;
+        let Head { response, timings } = self.ask(method, path, body, deadline).await?;
+        let status = response.status();
+        let (parts, body) = response.into_parts();
+        let body = read(body, status, timings, ANSWER_MAX_BYTES, self.total, deadline)
+            .await
+            .map_err(|kind| self.fail(kind))?;
+        Ok((status, parts.headers, body))
+    }
+
+    /// POST, with a JSON body, for an answer that comes in pieces as long as it lasts: each is handed to `take`, and
+    /// none may take longer than a whole call. An answer that is an error is given back whole instead.
+    ///
+    /// # Errors
+    /// See [`Self::get`]; also when the answer breaks off.
+    pub async fn stream(
+        &self,
+        path: &str,
+        body: Value,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(StatusCode, HeaderMap, Bytes), OperatorError> {
+        let deadline = Instant::now() + self.total;
+        let Head { response, timings } = self.ask(Method::POST, path, json(Some(body)), deadline).await?;
+        let status = response.status();
+        let (parts, mut body) = response.into_parts();
+        if !status.is_success() {
+            let body = read(body, status, timings, ANSWER_MAX_BYTES, self.total, deadline)
+                .await
+                .map_err(|kind| self.fail(kind))?;
+            return Ok((status, parts.headers, body));
+        }
+        loop {
+            let piece = next_piece(&mut body, status, timings, self.total).await.map_err(|kind| self.fail(kind))?;
+            match piece {
+                Some(piece) => take(&piece),
+                None => return Ok((status, parts.headers, Bytes::new())),
+            }
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(HeaderValue, Bytes)>,
+        deadline: Instant,
+    ) -> Result<Head, OperatorError> {
         let uri = self.uri(path)?;
         let mut request = Request::new(());
         *request.uri_mut() = uri;
@@ -124,15 +172,7 @@ impl OperatorClient {
 
         // A call that applies or waits is silent until it is done: only the whole has a limit.
         let options = SendOptions { first_byte: self.total, total: self.total, ..SendOptions::default() };
-        let deadline = Instant::now() + self.total;
-        let answer = head(&self.pool, request, body, &options, deadline).await.map_err(|kind| self.fail(kind))?;
-        let timings = answer.timings;
-        let status = answer.response.status();
-        let (parts, body) = answer.response.into_parts();
-        let body = read(body, status, timings, ANSWER_MAX_BYTES, self.total, deadline)
-            .await
-            .map_err(|kind| self.fail(kind))?;
-        Ok((status, parts.headers, body))
+        head(&self.pool, request, body, &options, deadline).await.map_err(|kind| self.fail(kind))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, OperatorError> {

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod apply;
+mod calls;
 mod events;
 mod jobs;
 mod resources;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command, connect: Connect, output: Output) -> Result<
         Command::Syncs(args) => server()?.syncs(args),
         Command::Tables(args) => server()?.tables(args),
         Command::Send(args) => server()?.send(&args),
+        Command::Call(args) => server()?.call(args),
         Command::Listen(args) => server()?.listen(&args),
         Command::Check => server()?.check(),
         Command::Backup => server()?.backup(),

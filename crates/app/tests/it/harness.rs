@@ -477,9 +477,29 @@ fn parse(bytes: &[u8]) -> Option<(Response, usize)> {
         .collect();
     let length =
         headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
-    assert!(headers.iter().all(|(name, _)| name != "transfer-encoding"), "answers are not chunked here");
+    if headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked") {
+        let (body, length) = unchunk(&bytes[end + 4..])?;
+        return Some((Response { status, headers, body }, end + 4 + length));
+    }
     let body = bytes.get(end + 4..end + 4 + length)?.to_vec();
     Some((Response { status, headers, body }, end + 4 + length))
+}
+
+/// A body in chunks (RFC 9112, section 7.1) without trailers, and its length on the wire, when it is whole.
+fn unchunk(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let line = bytes[at..].windows(2).position(|window| window == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[at..at + line]).unwrap(), 16).unwrap();
+        at += line + 2;
+        body.extend_from_slice(bytes.get(at..at + size)?);
+        at += size;
+        assert_eq!(bytes.get(at..at + 2)?, b"\r\n", "a chunk ends with its line");
+        at += 2;
+        if size == 0 {
+            return Some((body, at));
+        }
+    }
 }
 
 /// The bytes of a request head and body, `Host` and `Content-Length` added.

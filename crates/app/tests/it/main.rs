@@ -5,6 +5,7 @@
 
 mod accounts;
 mod api;
+mod calls;
 mod cli;
 mod connections;
 mod consent;

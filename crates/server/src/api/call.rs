@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use linkspan_model::id::BadId;
@@ -30,23 +30,41 @@ pub(super) struct Call {
 /// An answer of an operation.
 pub(super) struct Answer {
     status: StatusCode,
-    body: Bytes,
+    body: Body,
     content_type: &'static str,
     revision: Option<u64>,
+    retry_after: Option<u64>,
 }
 
 impl Answer {
     pub(super) fn json(status: StatusCode, body: Value) -> Self {
         let body = serde_json::to_vec(&body).unwrap_or_default().into();
-        Self { status, body, content_type: "application/json", revision: None }
+        Self { status, body, content_type: "application/json", revision: None, retry_after: None }
     }
 
     pub(super) fn text(status: StatusCode, body: String, content_type: &'static str) -> Self {
-        Self { status, body: body.into(), content_type, revision: None }
+        Self { status, body: body.into(), content_type, revision: None, retry_after: None }
     }
 
     pub(super) fn nothing() -> Self {
-        Self { status: StatusCode::NO_CONTENT, body: Bytes::new(), content_type: "", revision: None }
+        Self {
+            status: StatusCode::NO_CONTENT,
+            body: Body::empty(),
+            content_type: "",
+            revision: None,
+            retry_after: None,
+        }
+    }
+
+    /// Lines of JSON that are written as they come.
+    pub(super) fn lines(body: Body) -> Self {
+        Self { status: StatusCode::OK, body, content_type: "application/x-ndjson", revision: None, retry_after: None }
+    }
+
+    /// The same with the time to try again, in seconds.
+    pub(super) fn with_retry_after(mut self, after: Option<u64>) -> Self {
+        self.retry_after = after;
+        self
     }
 
     pub(super) fn with_revision(mut self, revision: u64) -> Self {
@@ -55,7 +73,7 @@ impl Answer {
     }
 
     pub(super) fn respond(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.body));
+        let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if self.status != StatusCode::NO_CONTENT {
@@ -65,6 +83,9 @@ impl Answer {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(tag) = self.revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok()) {
             headers.insert(header::ETAG, tag);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

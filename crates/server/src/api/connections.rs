@@ -1,13 +1,18 @@
 //! Connections: how they stand, and tests on demand.
 
+use std::convert::Infallible;
+
 use http::{Method, StatusCode};
+use linkspan_model::call::{Called, CompiledCall, Piece};
 use linkspan_model::oauth2::{ConsentAnswer, ConsentAt};
+use linkspan_model::paginate::Paginate;
 use linkspan_model::traffic::TrafficStatus;
 use linkspan_model::{Kind, Name, Timestamp};
 use linkspan_store::{ConnectionView, Snapshot, StoreError};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::accounts::ConsentRefused;
 use super::call::{Answer, Call};
@@ -15,10 +20,14 @@ use super::route::{Route, data, run};
 use super::{Api, internal};
 use crate::problem::Problem;
 
-/// Tests connections, and connects their accounts. This crate dials nobody, so the executable fills it in.
+/// Tests connections, makes calls through them, and connects their accounts. This crate dials nobody, so the executable fills it in.
 pub trait Connections: Send + Sync + 'static {
     /// Tests a connection and stores what that shows; a connection that does not work is no error.
     fn test(&self, connection: Name) -> ConnectionsFuture<'_, (), TestRefused>;
+    /// Makes a call through a connection.
+    fn call(&self, connection: Name, call: CompiledCall) -> ConnectionsFuture<'_, Called, Infallible>;
+    /// Reads a list through a connection; its pieces come as long as they are taken.
+    fn read(&self, connection: Name, call: CompiledCall, rule: Paginate) -> mpsc::Receiver<Piece>;
     /// Asks for a user's consent to an account's token; the callback URL is ours.
     fn begin_consent(&self, account: Name, callback_url: String) -> ConnectionsFuture<'_, ConsentAt, ConsentRefused>;
     /// Takes what the provider sent the user's browser back with; gives the account, or says why it is not connected.

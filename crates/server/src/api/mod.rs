@@ -8,6 +8,7 @@ mod admin;
 mod apply;
 mod body;
 mod call;
+mod calls;
 mod connections;
 mod events;
 mod jobs;

@@ -92,6 +92,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Value) -> V
             "description": "Done.",
             "content": {"application/json": {"schema": make(generator)}},
         }),
+        AnswerSpec::Lines(make) => json!({
+            "description": "Done; a line for each piece, as they come.",
+            "content": {"application/x-ndjson": {"schema": make(generator)}},
+        }),
         AnswerSpec::Text => json!({
             "description": "Done.",
             "content": {"text/plain": {"schema": {"type": "string"}}},

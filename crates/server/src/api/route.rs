@@ -52,6 +52,8 @@ pub(super) enum Access {
 /// What an operation answers.
 pub(super) enum AnswerSpec {
     Json(MakeSchema),
+    /// Lines of JSON, each of this schema.
+    Lines(MakeSchema),
     Text,
     Nothing,
 }
@@ -164,6 +166,12 @@ impl Route {
         self
     }
 
+    /// Gives lines of JSON, each one a `T`.
+    pub(super) fn streams<T: JsonSchema>(mut self) -> Self {
+        self.answer = AnswerSpec::Lines(schema::<T>);
+        self
+    }
+
     pub(super) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
@@ -192,6 +200,7 @@ pub(super) fn all() -> Vec<Route> {
     routes.extend(super::resources::routes());
     routes.extend(super::accounts::routes());
     routes.extend(super::connections::routes());
+    routes.extend(super::calls::routes());
     routes.extend(super::events::routes());
     routes.extend(super::jobs::routes());
     routes.extend(super::refusals::routes());

@@ -1,0 +1,180 @@
+//! One attempt at a request: from the door to what is recorded of it, for steps of jobs and for calls alike.
+//!
+//! Guarantees that the connection learns how it ended, and that what is shown of it holds no secret.
+
+use linkspan_model::Timestamp;
+use linkspan_model::connection::ConnectionSpec;
+use linkspan_model::job::StepError;
+use linkspan_model::recipe::CompiledStep;
+use linkspan_model::request::{Effect, RequestSpec, SentRequest, Timings};
+use linkspan_model::response::{self, Answer};
+use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision, RetryPolicy};
+use linkspan_model::template::headers_value;
+use linkspan_outbound::{Credentials, Exchange, Failed, Pass, Reached, SendError, SendErrorKind};
+use linkspan_store::Snapshot;
+use serde_json::{Value, json};
+
+use crate::connection::{NoAnswer, Way};
+use crate::oauth::Unready;
+use crate::{Engine, failed, jitter};
+
+/// What came of an attempt.
+pub(crate) struct Attempt {
+    pub(crate) input: Option<Value>,
+    pub(crate) output: Option<Value>,
+    /// The whole output when the step succeeded.
+    pub(crate) result: Result<Value, StepError>,
+    /// What a retry depends on; nothing when the step cannot be helped by one.
+    pub(crate) outcome: Option<Outcome>,
+    /// The status of the answer.
+    pub(crate) status: Option<u16>,
+    pub(crate) timings: Option<Timings>,
+}
+
+impl Attempt {
+    /// One that ended before anything was sent.
+    pub(crate) fn not_begun(error: StepError) -> Self {
+        Self { input: None, output: None, result: Err(error), outcome: None, status: None, timings: None }
+    }
+}
+
+/// Makes one attempt; `pass` is the turn that the connection gave for it.
+pub(crate) async fn attempt(
+    engine: &Engine,
+    snapshot: &Snapshot,
+    step: &CompiledStep,
+    way: &mut Way,
+    request: RequestSpec,
+    pass: Option<Pass>,
+) -> Attempt {
+    let options = way.options(step.timeout);
+    let began = tokio::time::Instant::now();
+    let came = match way.send(engine, snapshot, request, &options).await {
+        Ok(exchange) => Ok(exchange),
+        Err(NoAnswer::Failed(failure)) => Err(failure),
+        // The API was not asked: the turn goes back unused.
+        Err(NoAnswer::Unready(Unready { error, outcome })) => return Attempt { outcome, ..Attempt::not_begun(error) },
+    };
+    let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let now = engine.clock.now();
+    if let Some(pass) = pass {
+        pass.ended(&came, now);
+    }
+    match came {
+        Ok(exchange) => read_answer(step, &way.credentials, exchange, now),
+        Err(failure) => not_answered(&way.spec, *failure, took),
+    }
+}
+
+/// What is made of a failed attempt.
+pub(crate) struct Verdict {
+    /// The error as it is recorded.
+    pub(crate) error: StepError,
+    /// When the request is tried again.
+    pub(crate) retry_at: Option<Timestamp>,
+    /// Why it is not.
+    pub(crate) reason: Option<String>,
+}
+
+/// Decides whether a request is tried again, by what became of its last attempt.
+pub(crate) fn judge(
+    mut error: StepError,
+    outcome: Option<Outcome>,
+    policy: &RetryPolicy,
+    effect: Effect,
+    attempts: Attempts,
+    now: Timestamp,
+) -> Verdict {
+    let decision = outcome.map(|outcome| retry::decide(policy, effect, attempts, outcome, now, jitter()));
+    match decision {
+        Some(RetryDecision::After(wait)) => Verdict { error, retry_at: Some(now.after(wait)), reason: None },
+        Some(RetryDecision::GiveUp(reason)) => {
+            if reason == Reason::OutcomeUnknown {
+                error.outcome_unknown = Some(true);
+            }
+            if reason != Reason::Final {
+                error.description = format!("{}; not repeated: {reason}", error.description);
+            }
+            Verdict { error, retry_at: None, reason: Some(reason.to_string()) }
+        }
+        None => Verdict { error, retry_at: None, reason: Some(Reason::Final.to_string()) },
+    }
+}
+
+fn shown_input(sent: &SentRequest) -> Option<Value> {
+    serde_json::to_value(sent).ok()
+}
+
+fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchange, now: Timestamp) -> Attempt {
+    let input = shown_input(&exchange.sent);
+    let timings = Some(exchange.timings);
+    let status = exchange.status.as_u16();
+    let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let packed = exchange.undecoded.as_deref();
+    let body = response::read(step.response, Answer { status, content_type, packed, body: &exchange.body });
+    let headers = headers_value(
+        exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
+    );
+    let mut output = json!({
+        "status": status,
+        "headers": exchange.received.headers,
+        "timings": exchange.timings,
+    });
+    let is_shown_whole = exchange.received.body.as_ref().is_none_or(|body| !body.cut);
+    match &body {
+        Ok(body) if is_shown_whole => output["body"] = credentials.masker().mask_value(body.clone()),
+        _ => output["body"] = serde_json::to_value(&exchange.received.body).unwrap_or_default(),
+    }
+    if let Some(shown) = &exchange.received.body {
+        output["size"] = shown.size.into();
+    }
+    let (result, outcome) = match body {
+        // Only a request with a condition is answered 304, and then that is what it asked for.
+        _ if !exchange.status.is_success() && exchange.status != http::StatusCode::NOT_MODIFIED => {
+            let retry_after = exchange
+                .headers
+                .get(http::header::RETRY_AFTER)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|value| retry::parse_retry_after(value, now));
+            let reason = exchange.status.canonical_reason().unwrap_or("an unknown status");
+            let description = format!("the API answered {status} {reason}");
+            (Err(failed("response.status", description, None)), Some(Outcome::Status { code: status, retry_after }))
+        }
+        Ok(body) => (Ok(json!({"status": status, "headers": headers, "body": body})), None),
+        Err(error) => {
+            let description = format!("the answer cannot be read: {error}");
+            (Err(failed("response.unreadable", description, None)), Some(Outcome::BadAnswer))
+        }
+    };
+    Attempt { input, output: Some(output), result, outcome, status: Some(status), timings }
+}
+
+/// Why no answer came; in the connection's own words first, where they are about that.
+pub(crate) fn unreachable_in_words(connection: &ConnectionSpec, error: &SendError) -> StepError {
+    let mut shown = error.step_error();
+    if let (Some(message), true) = (&connection.timeout_message, error.is_unreachable_or_timeout()) {
+        shown.description = format!("{message} ({})", shown.description);
+    }
+    shown
+}
+
+fn not_answered(connection: &ConnectionSpec, failure: Failed, took_us: u64) -> Attempt {
+    let Failed { error, sent } = failure;
+    let stages = match &error.kind {
+        SendErrorKind::Timeout(timeout) => timeout.timings,
+        _ => Timings::default(),
+    };
+    let timings = Some(Timings { total_us: took_us, ..stages });
+    let status = error.status();
+    let shown = unreachable_in_words(connection, &error);
+    let outcome = match (error.is_transient(), error.reached()) {
+        (false, _) => None,
+        (true, Reached::No) => Some(Outcome::NotSent),
+        (true, Reached::Maybe | Reached::Yes) => Some(Outcome::SentNoAnswer),
+    };
+    let outcome = match error.kind {
+        SendErrorKind::Malformed { .. } | SendErrorKind::Encoding { .. } => Some(Outcome::BadAnswer),
+        _ => outcome,
+    };
+    Attempt { input: shown_input(&sent), output: None, result: Err(shown), outcome, status, timings }
+}

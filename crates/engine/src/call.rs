@@ -1,0 +1,227 @@
+//! Calls: requests through a connection that somebody waits for, one by one or page by page.
+//!
+//! They take the same door and the same turn as those of steps. What is tried again, and when, is the connection's
+//! to say; only the waiting is bounded, because somebody waits. What they give holds no secret of the account.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use linkspan_model::call::{Called, CompiledCall, Piece};
+use linkspan_model::job::{AttemptDecision, AttemptRun, StepError};
+use linkspan_model::paginate::{NextPage, PageFault, Paginate};
+use linkspan_model::request::{Effect, RequestSpec};
+use linkspan_model::retry::{Attempts, RetryPolicy};
+use linkspan_model::{Name, limits};
+use linkspan_outbound::{Ask, Pass, PutOff};
+use linkspan_store::Snapshot;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::attempt::{Attempt, Verdict, attempt, judge};
+use crate::connection::{Way, connect};
+use crate::{Engine, failed};
+
+/// Longest wait between two attempts of a call: somebody looks at a prompt.
+const CALL_PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait between two attempts at a page: a long reading should outlast an API's pause.
+const PAGE_PATIENCE: Duration = Duration::from_mins(5);
+
+/// Makes a call; `connection` is one of `snapshot`.
+pub async fn call(engine: &Engine, snapshot: &Snapshot, connection: &Name, call: &CompiledCall) -> Called {
+    match Caller::new(engine, snapshot, connection, call, CALL_PATIENCE) {
+        Ok((mut caller, request)) => {
+            let mut called = caller.send(request).await;
+            // An API may give back what it was sent.
+            called.result = called.result.map(|answer| caller.way.credentials.masker().mask_value(answer));
+            called
+        }
+        Err(error) => Called::not_made(error),
+    }
+}
+
+/// Reads a list page by page, and hands its items on as they come, one page at a time. Ends early when nobody takes
+/// them any more.
+pub async fn read(
+    engine: &Engine,
+    snapshot: &Snapshot,
+    connection: &Name,
+    call: &CompiledCall,
+    rule: &Paginate,
+    pieces: mpsc::Sender<Piece>,
+) {
+    let last = match Caller::new(engine, snapshot, connection, call, PAGE_PATIENCE) {
+        Ok((caller, request)) => pages(caller, request, rule, &pieces).await,
+        Err(error) => Some(Piece::Failed(Box::new(Called::not_made(error)))),
+    };
+    if let Some(last) = last {
+        // Whoever has gone away does not miss it.
+        drop(pieces.send(last).await);
+    }
+}
+
+/// Reads all pages; gives what is to be said last, unless nobody listens any more.
+async fn pages(
+    mut caller: Caller<'_>,
+    request: RequestSpec,
+    rule: &Paginate,
+    pieces: &mpsc::Sender<Piece>,
+) -> Option<Piece> {
+    let failed = |error: StepError| Piece::Failed(Box::new(Called::not_made(error)));
+    let mut pages = rule.pages();
+    let mut request = match pages.first(&request) {
+        Ok(request) => request,
+        Err(fault) => return Some(failed(page_error(&fault))),
+    };
+    loop {
+        if let Err(error) = caller.way.check(&request.url) {
+            return Some(failed(error));
+        }
+        let mut called = caller.send(request.clone()).await;
+        let answer = match &mut called.result {
+            Ok(answer) => answer,
+            Err(_) => return Some(Piece::Failed(Box::new(called))),
+        };
+        let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
+        let page = match pages.turn(&request, status, answer["headers"].take(), answer["body"].take()) {
+            Ok(page) => page,
+            Err(fault) => {
+                called.result = Err(page_error(&fault));
+                return Some(Piece::Failed(Box::new(called)));
+            }
+        };
+        if !page.items.is_empty() {
+            let masker = caller.way.credentials.masker();
+            let items = page.items.into_iter().map(|item| masker.mask_value(item)).collect();
+            pieces.send(Piece::Items(items)).await.ok()?;
+        }
+        match page.next {
+            Ok(NextPage::Request(next)) => request = *next,
+            Ok(NextPage::End) => return Some(Piece::End { pages: pages.read(), complete: true }),
+            Ok(NextPage::Capped) => return Some(Piece::End { pages: pages.read(), complete: false }),
+            Err(fault) => {
+                called.result = Err(page_error(&fault));
+                return Some(Piece::Failed(Box::new(called)));
+            }
+        }
+    }
+}
+
+fn page_error(fault: &PageFault) -> StepError {
+    failed("response.page", format!("the list cannot be read on: {fault}"), None)
+}
+
+/// What makes requests through a connection, for as long as somebody waits.
+struct Caller<'a> {
+    engine: &'a Engine,
+    snapshot: &'a Snapshot,
+    connection: &'a Name,
+    call: &'a CompiledCall,
+    way: Way,
+    patience: Duration,
+    /// What tells this call from all others, the same on every attempt; of a call that reads, nothing.
+    key: Option<HeaderValue>,
+}
+
+impl<'a> Caller<'a> {
+    /// A caller, and the request that the call asks for.
+    fn new(
+        engine: &'a Engine,
+        snapshot: &'a Snapshot,
+        connection: &'a Name,
+        call: &'a CompiledCall,
+        patience: Duration,
+    ) -> Result<(Self, RequestSpec), StepError> {
+        let way = connect(engine, snapshot, Some(connection))?;
+        let base = way.base.as_ref().filter(|_| way.spec.hosts.is_none() || !call.step.request.names_url());
+        let request = call.step.request.render(&call.scope, base)?;
+        way.check(&request.url)?;
+        let key = (call.step.effect != Effect::Read).then(idempotency_key).flatten();
+        Ok((Self { engine, snapshot, connection, call, way, patience, key }, request))
+    }
+
+    /// Sends a request until it is answered for good, or waiting for the next attempt would take too long.
+    async fn send(&mut self, mut request: RequestSpec) -> Called {
+        let name = HeaderName::from_static("idempotency-key");
+        if let Some(key) = &self.key
+            && !request.headers.iter().any(|(set, _)| *set == name)
+        {
+            request.headers.push((name, key.clone()));
+        }
+        let clock = &self.engine.clock;
+        let first_at = clock.now();
+        let mut log: Vec<AttemptRun> = Vec::new();
+        loop {
+            let made = u32::try_from(log.len()).unwrap_or(u32::MAX);
+            let pass = match self.turn(made > 0).await {
+                Ok(pass) => pass,
+                Err(put_off) => {
+                    let description = format!("connection `{}`: {}", self.connection, put_off.why);
+                    let result = Err(failed(put_off.why.code(), description, None));
+                    return Called { result, retry_after: Some(put_off.after), request: None, attempts: log };
+                }
+            };
+            let began_at = clock.now();
+            let step = &self.call.step;
+            let Attempt { input, result, outcome, status, timings, .. } =
+                attempt(self.engine, self.snapshot, step, &mut self.way, request.clone(), Some(pass)).await;
+            let policy = RetryPolicy::new(self.way.spec.retry.as_ref(), step.retry.as_ref());
+            let mut run = AttemptRun {
+                number: made + 1,
+                started_at: began_at,
+                timings,
+                status,
+                error: None,
+                decision: AttemptDecision::Succeeded,
+                reason: None,
+                retry_at: None,
+            };
+            let error = match result {
+                Ok(answer) => {
+                    log.push(run);
+                    return Called { result: Ok(answer), retry_after: None, request: input, attempts: log };
+                }
+                Err(error) => error,
+            };
+            let now = clock.now();
+            let attempts = Attempts { made: made + 1, first_at };
+            let Verdict { error, retry_at: at, reason } = judge(error, outcome, &policy, step.effect, attempts, now);
+            let wait = at.map(|at| at.since(now));
+            let is_waited = wait.is_some_and(|wait| wait <= self.patience);
+            run.error = Some(error.clone());
+            run.decision = if is_waited { AttemptDecision::Retry } else { AttemptDecision::Stop };
+            run.retry_at = at.filter(|_| is_waited);
+            run.reason = reason.or_else(|| {
+                let wait = wait.filter(|_| !is_waited)?;
+                Some(format!("the next attempt would be in {} s, and nobody waits so long", wait.as_secs()))
+            });
+            log.push(run);
+            match wait {
+                Some(wait) if is_waited => tokio::time::sleep(wait).await,
+                wait => return Called { result: Err(error), retry_after: wait, request: input, attempts: log },
+            }
+        }
+    }
+
+    /// Waits for a turn, as long as somebody waits for it.
+    async fn turn(&self, is_retry: bool) -> Result<Pass, PutOff> {
+        let gate = self.engine.traffic.gate(self.connection, self.way.spec.traffic(), self.snapshot.revision);
+        let deadline = Instant::now() + self.patience;
+        let mut is_returning = false;
+        loop {
+            let ask = Ask { patience: limits::TURN_PATIENCE, is_retry, is_returning };
+            match gate.enter(ask).await {
+                Err(put_off) if Instant::now() + put_off.after <= deadline => {
+                    tokio::time::sleep(put_off.after).await;
+                    is_returning = true;
+                }
+                turn => return turn,
+            }
+        }
+    }
+}
+
+fn idempotency_key() -> Option<HeaderValue> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    HeaderValue::from_str(&hex::encode(bytes)).ok()
+}
