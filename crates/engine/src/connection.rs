@@ -14,7 +14,7 @@ use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::job::StepError;
 use linkspan_model::request::RequestSpec;
 use linkspan_model::{Name, SecretRef, limits};
-use linkspan_outbound::{AuthError, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions};
+use linkspan_outbound::{AuthError, AwsKey, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions};
 use linkspan_store::{AccountView, Snapshot};
 use url::Url;
 
@@ -84,6 +84,7 @@ impl Way {
         request: RequestSpec,
         options: &SendOptions,
     ) -> Result<Exchange, NoAnswer> {
+        let options = &SendOptions { at: Some(engine.clock.now()), ..options.clone() };
         let account = self.oauth2.clone();
         let Some((account, spec)) = account.as_deref().and_then(|account| Some((account, account.spec.oauth2()?)))
         else {
@@ -132,6 +133,7 @@ impl Way {
             redirects: self.spec.redirects.unwrap_or(0),
             redirect_scope: if self.spec.names_hosts() { RedirectScope::SameOrigin } else { RedirectScope::Anywhere },
             header_case: self.spec.header_case.unwrap_or_default(),
+            at: None,
         }
     }
 }
@@ -177,6 +179,17 @@ fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials
         AccountSpec::Headers(headers) => Credentials::headers(header_parts(snapshot, headers)?).map_err(in_words),
         AccountSpec::Query(query) => Credentials::custom(None, [], parts(snapshot, query)?).map_err(in_words),
         AccountSpec::Bearer(bearer) => Credentials::bearer(snapshot.secret(&bearer.token.secret)?).map_err(in_words),
+        AccountSpec::AwsSigv4(aws) => {
+            let session_token = aws.session_token.as_ref().map(|reference| snapshot.secret(&reference.secret));
+            let key = AwsKey {
+                access_key_id: part(snapshot, &aws.access_key_id)?,
+                secret_access_key: snapshot.secret(&aws.secret_access_key.secret)?.clone(),
+                session_token: session_token.transpose()?.cloned(),
+                region: aws.region.clone(),
+                service: aws.service.clone(),
+            };
+            Credentials::aws(key).map_err(in_words)
+        }
         AccountSpec::Custom(custom) => {
             let basic = custom.basic.as_ref().map(|basic| pair(snapshot, basic)).transpose()?;
             let basic = basic.as_ref().map(|(user, password)| (user, password));

@@ -26,6 +26,9 @@ pub enum AccountSpec {
     Bearer(BearerSpec),
     /// Basic, headers and query parameters together.
     Custom(CustomSpec),
+    /// Requests signed with an AWS key (Signature Version 4).
+    #[serde(rename = "aws_sigv4")]
+    AwsSigv4(AwsSigv4Spec),
     /// A token that a provider gives and renews (RFC 6749).
     OAuth2(Box<OAuth2Spec>),
 }
@@ -47,6 +50,23 @@ pub struct BasicSpec {
 pub struct BearerSpec {
     /// The token, without the word `Bearer`.
     pub token: SecretRef,
+}
+
+/// An AWS key, and what is called with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AwsSigv4Spec {
+    /// Which key it is.
+    pub access_key_id: Credential,
+    /// The key.
+    pub secret_access_key: SecretRef,
+    /// The token of a temporary key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<SecretRef>,
+    /// The region that is called: `eu-central-1`.
+    pub region: String,
+    /// The service that is called, as AWS abbreviates it: `s3`, `sqs`, `execute-api`.
+    pub service: String,
 }
 
 /// Any mix of the simple ways; at least one of them.
@@ -123,6 +143,7 @@ impl AccountSpec {
             Self::Headers(headers) => secrets_of("headers", headers).collect(),
             Self::Query(query) => secrets_of("query", query).collect(),
             Self::Bearer(bearer) => vec![("bearer.token".to_owned(), &bearer.token.secret)],
+            Self::AwsSigv4(aws) => aws.secrets(),
             Self::OAuth2(oauth2) => oauth2.secrets(),
             Self::Custom(custom) => {
                 let basic = custom.basic.iter().flat_map(|basic| basic.secrets("custom.basic"));
@@ -143,6 +164,7 @@ impl AccountSpec {
             Self::Query(query) if query.is_empty() => vec![Fault::new("query", "name at least one parameter")],
             Self::Query(query) => query_faults("query", query),
             Self::Custom(custom) => custom.faults(),
+            Self::AwsSigv4(aws) => aws.faults(),
             Self::OAuth2(oauth2) => oauth2.faults(),
         }
     }
@@ -166,6 +188,43 @@ impl BasicSpec {
         };
         Some(Fault::new(format!("{path}.user"), reason))
     }
+}
+
+impl AwsSigv4Spec {
+    fn secrets(&self) -> Vec<(String, &Name)> {
+        let id = self.access_key_id.secret().map(|name| ("aws_sigv4.access_key_id".to_owned(), name));
+        let key = ("aws_sigv4.secret_access_key".to_owned(), &self.secret_access_key.secret);
+        let token = self.session_token.as_ref();
+        let token = token.map(|reference| ("aws_sigv4.session_token".to_owned(), &reference.secret));
+        id.into_iter().chain([key]).chain(token).collect()
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        let is_word = |text: &str| {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        let mut faults = Vec::new();
+        if matches!(&self.access_key_id, Credential::Text(id) if !is_access_key_id(id)) {
+            let reason = "an access key id is letters, digits and underscores, such as AKIAIOSFODNN7EXAMPLE";
+            faults.push(Fault::new("aws_sigv4.access_key_id", reason));
+        }
+        if !is_word(&self.region) {
+            faults.push(Fault::new("aws_sigv4.region", "a region is written as eu-central-1"));
+        }
+        if !is_word(&self.service) {
+            faults.push(Fault::new(
+                "aws_sigv4.service",
+                "a service is written as AWS abbreviates it: s3, sqs, execute-api",
+            ));
+        }
+        faults
+    }
+}
+
+/// Whether a text can be an access key id; it stands in a header between commas and slashes.
+#[must_use]
+pub fn is_access_key_id(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 impl CustomSpec {
@@ -267,6 +326,13 @@ mod tests {
             (json!({"query": {"key": {"secret": "s"}, "v": "2"}}), vec!["query.key"]),
             (json!({"bearer": {"token": {"secret": "s"}}}), vec!["bearer.token"]),
             (
+                json!({"aws_sigv4": {
+                    "access_key_id": "AKIDEXAMPLE", "secret_access_key": {"secret": "s"},
+                    "session_token": {"secret": "s"}, "region": "eu-central-1", "service": "s3",
+                }}),
+                vec!["aws_sigv4.secret_access_key", "aws_sigv4.session_token"],
+            ),
+            (
                 json!({"oauth2": {
                     "grant": "client_credentials", "token_url": "https://id.test/token",
                     "client_id": "robot", "client_secret": {"secret": "s"},
@@ -289,6 +355,11 @@ mod tests {
         }
     }
 
+    fn aws(id: &str, region: &str, service: &str) -> Value {
+        let key = json!({"secret": "s"});
+        json!({"aws_sigv4": {"access_key_id": id, "secret_access_key": key, "region": region, "service": service}})
+    }
+
     #[test]
     fn refuses_what_cannot_be_sent() {
         for (spec, path) in [
@@ -304,6 +375,9 @@ mod tests {
             (json!({"query": {}}), "query"),
             (json!({"query": {"": "a"}}), "query"),
             (json!({"query": {"key": "a\n"}}), "query.key"),
+            (aws("AKID/EXAMPLE", "eu-central-1", "s3"), "aws_sigv4.access_key_id"),
+            (aws("AKID", "Frankfurt am Main", "s3"), "aws_sigv4.region"),
+            (aws("AKID", "eu-central-1", ""), "aws_sigv4.service"),
             (json!({"custom": {}}), "custom"),
             (json!({"custom": {"headers": {"X Key": "a"}}}), "custom.headers.X Key"),
             (

@@ -28,6 +28,7 @@ pub mod retry;
 pub mod rows;
 mod schema;
 pub mod secret;
+pub mod sigv4;
 pub mod sync;
 pub mod template;
 pub mod time;

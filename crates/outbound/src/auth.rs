@@ -8,8 +8,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use linkspan_model::Timestamp;
+use linkspan_model::account::is_access_key_id;
 use linkspan_model::secret::{MASK, SecretBytes};
+use linkspan_model::sigv4::{self, Signable, Signer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use url::{Url, form_urlencoded};
 
@@ -68,7 +72,24 @@ struct Prepared {
     /// Names of the headers whose value is hidden as a whole, however short the secret is.
     hidden: Vec<HeaderName>,
     query: Vec<QueryPair>,
+    /// What signs each request.
+    signer: Option<Signer>,
     masker: Masker,
+}
+
+/// An AWS key, and what is called with it.
+#[derive(Debug, Clone)]
+pub struct AwsKey {
+    /// Which key it is.
+    pub access_key_id: Part,
+    /// The key.
+    pub secret_access_key: SecretBytes,
+    /// The token of a temporary key.
+    pub session_token: Option<SecretBytes>,
+    /// The region that is called.
+    pub region: String,
+    /// The service that is called.
+    pub service: String,
 }
 
 /// A query parameter, percent-encoded.
@@ -193,6 +214,61 @@ impl Credentials {
         Ok(draft.finish())
     }
 
+    /// A signature for each request (AWS Signature Version 4).
+    ///
+    /// # Errors
+    /// The key's id cannot be one, or the session token cannot be sent.
+    pub fn aws(key: AwsKey) -> Result<Self, AuthError> {
+        let AwsKey { access_key_id, secret_access_key, session_token, region, service } = key;
+        let id = String::from_utf8_lossy(access_key_id.expose().trim_ascii()).into_owned();
+        if !is_access_key_id(&id) {
+            return Err(AuthError::AccessKeyId);
+        }
+        let mut draft = Draft::default();
+        if let Some(token) = session_token {
+            draft.header(SESSION_TOKEN, &Part::Secret(token))?;
+        }
+        draft.secrets.push(secret_access_key.clone());
+        draft.secrets.extend(access_key_id.secret().cloned());
+        draft.prepared.hidden.push(AUTHORIZATION);
+        draft.prepared.signer = Some(Signer { access_key_id: id, secret_access_key, region, service });
+        Ok(draft.finish())
+    }
+
+    /// Puts the headers of a signature on a request whose other headers stand; does nothing for accounts that do not
+    /// sign.
+    pub(crate) fn sign(&self, method: &Method, url: &Url, headers: &mut HeaderMap, body: &[u8], at: Timestamp) {
+        let Some(signer) = &self.0.signer else { return };
+        let mut put = |name: HeaderName, value: String| {
+            // Digits, letters and punctuation.
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        };
+        put(DATE, sigv4::amz_date(at));
+        if signer.wants_body_digest() {
+            put(BODY_DIGEST, sigv4::body_digest(body));
+        }
+        let host = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        // What AWS asks for; everything else may be changed on the way.
+        let is_signed = |name: &HeaderName| name == CONTENT_TYPE || name.as_str().starts_with("x-amz-");
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let signed = headers.iter().filter(|(name, _)| is_signed(name));
+        let signed = signed.map(|(name, value)| (name.to_string(), text(value)));
+        let signed: Vec<(String, String)> = [(HOST.to_string(), host)].into_iter().chain(signed).collect();
+        let request = Signable {
+            method: method.as_str(),
+            path: url.path(),
+            query: url.query().unwrap_or_default(),
+            headers: &signed,
+            body,
+        };
+        if let Ok(value) = HeaderValue::from_str(&signer.sign(request, at)) {
+            headers.insert(AUTHORIZATION, sensitive(value));
+        }
+    }
+
     /// Masks what these credentials hold, wherever it reappears.
     #[must_use]
     pub fn masker(&self) -> &Masker {
@@ -247,7 +323,8 @@ impl Credentials {
     }
 
     pub(crate) fn carries(&self, name: &HeaderName) -> bool {
-        self.0.headers.iter().any(|(carried, _)| carried == name)
+        let signs = self.0.signer.is_some() && [AUTHORIZATION, DATE, BODY_DIGEST].contains(name);
+        signs || self.0.headers.iter().any(|(carried, _)| carried == name)
     }
 }
 
@@ -274,10 +351,20 @@ pub enum AuthError {
     /// A line break or another control character in a query parameter.
     #[error("the account's value for query parameter {0} holds a line break or another control character")]
     QueryControl(String),
+    /// What cannot be the id of an AWS key.
+    #[error("the account's access_key_id is no id of an AWS key: letters, digits and underscores")]
+    AccessKeyId,
     /// What cannot be a bearer token.
     #[error("the account's token is empty, or holds a blank or another character that a token cannot (RFC 6750)")]
     Token,
 }
+
+/// When a request was signed.
+const DATE: HeaderName = HeaderName::from_static("x-amz-date");
+/// The digest of its body, where the service wants one.
+const BODY_DIGEST: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+/// The token of a temporary key.
+const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
 /// What stays as it is in a query parameter: the unreserved characters of RFC 3986, section 2.3.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use linkspan_model::Timestamp;
 use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
 use linkspan_model::request::{ReceivedResponse, RequestSpec, SentRequest, Timings};
@@ -107,6 +108,8 @@ pub struct SendOptions {
     pub redirect_scope: RedirectScope,
     /// How names of headers are written over HTTP/1.
     pub header_case: HeaderCase,
+    /// The time, for credentials that sign requests; without one they do not.
+    pub at: Option<Timestamp>,
 }
 
 /// Where redirects may lead.
@@ -130,6 +133,7 @@ impl Default for SendOptions {
             redirects: 0,
             redirect_scope: RedirectScope::default(),
             header_case: HeaderCase::default(),
+            at: None,
         }
     }
 }
@@ -199,6 +203,7 @@ impl Outbound {
                 Box::new(Failed { error, sent: hop.shown(credentials) })
             };
             hop.check().map_err(|reason| fail(SendErrorKind::Invalid(reason), &hop))?;
+            hop.sign(credentials, options.at);
             let uri: Uri = match hop.url.as_str().parse() {
                 Ok(uri) => uri,
                 Err(error) => return Err(fail(SendErrorKind::Invalid(format!("its URL: {error}")), &hop)),
@@ -291,6 +296,12 @@ impl Hop {
         let means_body = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
         if !self.body.is_empty() || means_body {
             self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
+    }
+
+    fn sign(&mut self, credentials: &Credentials, at: Option<Timestamp>) {
+        if let (Some(at), false) = (at, self.has_left) {
+            credentials.sign(&self.method, &self.url, &mut self.headers, &self.body, at);
         }
     }
 

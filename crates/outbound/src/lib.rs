@@ -19,7 +19,7 @@ mod shown;
 mod tls;
 pub mod traffic;
 
-pub use auth::{AuthError, Credentials, Part};
+pub use auth::{AuthError, AwsKey, Credentials, Part};
 pub use client::{Exchange, Failed, Outbound, RedirectScope, SendOptions};
 pub use connector::{LookUp, Resolver};
 pub use error::{Reached, SendError, SendErrorKind, Timeout};
