@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use linkspan_server::accept::{self, Handler, Listener};
 use linkspan_store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -59,27 +61,64 @@ impl Signals {
     }
 }
 
-/// Lets what is under way finish: not ready first, then no new connections, then an end. A second signal ends
-/// at once.
-pub(crate) async fn drain(
-    signals: &mut Signals,
-    draining: &Arc<AtomicBool>,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-    delay: Duration,
-    longest: Duration,
-) {
-    draining.store(true, Ordering::Relaxed);
-    let finish = async {
-        tokio::time::sleep(delay).await;
-        stop.cancel();
-        tasks.close();
-        if tokio::time::timeout(longest, tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = tasks.len(), "not everything finished in time");
+/// What is under way in a server.
+pub(crate) struct Running {
+    /// What works of itself: dispatch, jobs, syncs, upkeep.
+    pub(crate) work: TaskTracker,
+    /// Asks it to stop.
+    pub(crate) stop_work: CancellationToken,
+    /// The listeners and their connections.
+    pub(crate) serving: TaskTracker,
+    /// Asks them to stop.
+    pub(crate) stop_serving: CancellationToken,
+}
+
+impl Running {
+    pub(crate) fn new() -> Self {
+        Self {
+            work: TaskTracker::new(),
+            stop_work: CancellationToken::new(),
+            serving: TaskTracker::new(),
+            stop_serving: CancellationToken::new(),
         }
-    };
-    tokio::select! {
-        () = finish => {}
-        () = signals.again() => tracing::warn!("asked again; stopping at once"),
     }
+
+    /// Answers the connections of a listener.
+    pub(crate) fn serve<H: Handler>(&self, listener: Listener, handler: H) {
+        self.serving.spawn(accept::serve(listener, handler, self.serving.clone(), self.stop_serving.clone()));
+    }
+
+    /// Lets what is under way finish: not ready first, then no new jobs, then no new connections, then an end. Jobs
+    /// come before the listeners because their steps may call endpoints of this server. A second signal ends at once.
+    pub(crate) async fn drain(
+        self,
+        signals: &mut Signals,
+        draining: &Arc<AtomicBool>,
+        delay: Duration,
+        longest: Duration,
+    ) {
+        draining.store(true, Ordering::Relaxed);
+        let finish = async {
+            tokio::time::sleep(delay).await;
+            let end = Instant::now() + longest;
+            self.stop_work.cancel();
+            self.work.close();
+            // Its own limit is a part of the same time.
+            drop(tokio::time::timeout_at(end, self.work.wait()).await);
+            self.stop_serving.cancel();
+            self.serving.close();
+            if tokio::time::timeout_at(end, self.serving.wait()).await.is_err() {
+                tracing::warn!(tasks = self.serving.len() + self.work.len(), "not everything finished in time");
+            }
+        };
+        tokio::select! {
+            () = finish => {}
+            () = signals.again() => tracing::warn!("asked again; stopping at once"),
+        }
+    }
+}
+
+/// How much of the time to drain jobs have; the rest is for the connections.
+pub(crate) fn for_jobs(longest: Duration) -> Duration {
+    longest.mul_f64(0.75)
 }

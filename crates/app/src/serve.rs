@@ -11,7 +11,7 @@ use linkspan_engine::sync::{SyncRunner, schedule};
 use linkspan_engine::{CredentialCache, Engine, TokenCache, dispatch, upkeep, worker};
 use linkspan_model::{Clock, Document, Timestamp};
 use linkspan_outbound::{Outbound, Policy, Traffic};
-use linkspan_server::accept::{self, AcceptLimits, Listener};
+use linkspan_server::accept::{AcceptLimits, Listener};
 use linkspan_server::callback::PublicHandler;
 use linkspan_server::ingress::{Ingress, IngressLimits, RefusalLog, TrustedProxies};
 use linkspan_server::staged::StageLimits;
@@ -24,11 +24,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{LogFormat, ServeArgs};
 use crate::client::Invalid;
+use crate::lifecycle::Running;
 use crate::{connections, documents, lifecycle, output, secrets, tables};
 
 /// Bounds of the histogram of acknowledgement times, in seconds; 0.25 and 1 are the targets at p99 and p99.9.
@@ -117,12 +117,11 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         credentials: CredentialCache::default(),
         tokens: TokenCache::default(),
     };
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
+    let running = Running::new();
     let draining = Arc::new(AtomicBool::new(false));
 
-    let (refusals, write_refusals) = RefusalLog::new(store.clone(), stop.clone());
-    tasks.spawn(write_refusals);
+    let (refusals, write_refusals) = RefusalLog::new(store.clone(), running.stop_serving.clone());
+    running.serving.spawn(write_refusals);
     let ingress = Ingress::new(
         store.clone(),
         Arc::clone(&clock),
@@ -131,7 +130,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         ingress_limits(&args),
     );
     let connections: Arc<dyn Connections> =
-        Arc::new(connections::EngineConnections { engine: engine.clone(), tasks: tasks.clone() });
+        Arc::new(connections::EngineConnections { engine: engine.clone(), tasks: running.serving.clone() });
     let api = Api::new(Parts {
         store: store.clone(),
         ingress: ingress.clone(),
@@ -144,14 +143,14 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         draining: Arc::clone(&draining),
     });
 
-    start_engine(&engine, &folder, retention(&args), &tasks, &stop, args.drain.get());
-    tasks.spawn(keep_metrics(metrics, stop.clone()));
+    start_engine(&engine, &folder, retention(&args), &running, lifecycle::for_jobs(args.drain.get()));
+    running.serving.spawn(keep_metrics(metrics, running.stop_serving.clone()));
     let accept_limits = accept_limits(&args);
     let public = Listener { socket: public, tls, limits: accept_limits };
     let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default() };
     let handler = PublicHandler::new(ingress, connections, &exposure.public_url);
-    tasks.spawn(accept::serve(public, handler, tasks.clone(), stop.clone()));
-    tasks.spawn(accept::serve(operator, OperatorHandler::new(api), tasks.clone(), stop.clone()));
+    running.serve(public, handler);
+    running.serve(operator, OperatorHandler::new(api));
     let mut signals = lifecycle::Signals::listen()?;
     announce(&exposure, &folder);
 
@@ -160,7 +159,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         return Ok(why);
     }
     tracing::info!("draining");
-    lifecycle::drain(&mut signals, &draining, &stop, &tasks, args.drain_delay.get(), args.drain.get()).await;
+    running.drain(&mut signals, &draining, args.drain_delay.get(), args.drain.get()).await;
     Ok(why)
 }
 
@@ -308,16 +307,16 @@ fn start_engine(
     engine: &Engine,
     folder: &DataFolder,
     keep: Retention,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
+    running: &Running,
     drain: std::time::Duration,
 ) {
-    tasks.spawn(dispatch::run(engine.clone(), stop.clone()));
-    tasks.spawn(worker::run(engine.clone(), stop.clone(), drain));
-    tasks.spawn(upkeep::expire(engine.store.clone(), keep, stop.clone()));
-    tasks.spawn(upkeep::watch_disk(engine.store.clone(), stop.clone()));
+    let Running { work, stop_work: stop, .. } = running;
+    work.spawn(dispatch::run(engine.clone(), stop.clone()));
+    work.spawn(worker::run(engine.clone(), stop.clone(), drain));
+    work.spawn(upkeep::expire(engine.store.clone(), keep, stop.clone()));
+    work.spawn(upkeep::watch_disk(engine.store.clone(), stop.clone()));
     let syncs = SyncRunner::new(engine.store.clone(), folder, Arc::clone(&engine.clock));
-    tasks.spawn(schedule::run(syncs, stop.clone()));
+    work.spawn(schedule::run(syncs, stop.clone()));
 }
 
 /// Histograms are folded now and then, so that they do not grow between scrapes.

@@ -76,6 +76,8 @@ async fn pages(
         if let Err(error) = caller.way.check(&request.url) {
             return Some(failed(error));
         }
+        // A page is asked for when there is room for its items, so that at most one waits beside the one being taken.
+        let room = pieces.reserve().await.ok()?;
         let mut called = caller.send(request.clone()).await;
         let answer = match &mut called.result {
             Ok(answer) => answer,
@@ -92,7 +94,7 @@ async fn pages(
         if !page.items.is_empty() {
             let masker = caller.way.credentials.masker();
             let items = page.items.into_iter().map(|item| masker.mask_value(item)).collect();
-            pieces.send(Piece::Items(items)).await.ok()?;
+            room.send(Piece::Items(items));
         }
         match page.next {
             Ok(NextPage::Request(next)) => request = *next,

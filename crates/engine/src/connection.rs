@@ -76,7 +76,7 @@ pub(crate) enum NoAnswer {
 
 impl Way {
     /// Sends a request with the account's credentials. One that is answered 401 is repeated once with a renewed
-    /// token, where the account has one.
+    /// token, where the account has one, or with the answer to the server's challenge, where it can give one.
     pub(crate) async fn send(
         &mut self,
         engine: &Engine,
@@ -88,7 +88,19 @@ impl Way {
         let account = self.oauth2.clone();
         let Some((account, spec)) = account.as_deref().and_then(|account| Some((account, account.spec.oauth2()?)))
         else {
-            return engine.outbound.send(request, &self.credentials, options).await.map_err(NoAnswer::Failed);
+            let send = |request| engine.outbound.send(request, &self.credentials, options);
+            let again = self.credentials.answers_challenges().then(|| request.clone());
+            let exchange = send(request).await.map_err(NoAnswer::Failed)?;
+            // Who asks for an answer to a challenge has not processed the request.
+            return match again {
+                Some(again)
+                    if exchange.status == StatusCode::UNAUTHORIZED
+                        && self.credentials.take_challenge(&exchange.headers) =>
+                {
+                    send(again).await.map_err(NoAnswer::Failed)
+                }
+                _ => Ok(exchange),
+            };
         };
         let live = oauth::token(engine, snapshot, account, spec).await.map_err(NoAnswer::Unready)?;
         self.credentials = live.credentials.clone();
@@ -175,6 +187,10 @@ fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials
         AccountSpec::Basic(basic) => {
             let (user, password) = pair(snapshot, basic)?;
             Credentials::basic(&user, &password).map_err(in_words)
+        }
+        AccountSpec::Digest(digest) => {
+            let (user, password) = pair(snapshot, digest)?;
+            Credentials::digest(&user, &password).map_err(in_words)
         }
         AccountSpec::Headers(headers) => Credentials::headers(header_parts(snapshot, headers)?).map_err(in_words),
         AccountSpec::Query(query) => Credentials::custom(None, [], parts(snapshot, query)?).map_err(in_words),

@@ -26,6 +26,8 @@ pub enum AccountSpec {
     Bearer(BearerSpec),
     /// Basic, headers and query parameters together.
     Custom(CustomSpec),
+    /// HTTP Digest (RFC 7616): proves the password without sending it.
+    Digest(BasicSpec),
     /// Requests signed with an AWS key (Signature Version 4).
     #[serde(rename = "aws_sigv4")]
     AwsSigv4(AwsSigv4Spec),
@@ -140,6 +142,7 @@ impl AccountSpec {
         match self {
             Self::None {} => Vec::new(),
             Self::Basic(basic) => basic.secrets("basic").collect(),
+            Self::Digest(digest) => digest.secrets("digest").collect(),
             Self::Headers(headers) => secrets_of("headers", headers).collect(),
             Self::Query(query) => secrets_of("query", query).collect(),
             Self::Bearer(bearer) => vec![("bearer.token".to_owned(), &bearer.token.secret)],
@@ -159,6 +162,7 @@ impl AccountSpec {
         match self {
             Self::None {} | Self::Bearer(_) => Vec::new(),
             Self::Basic(basic) => basic.fault("basic").into_iter().collect(),
+            Self::Digest(digest) => digest.fault("digest").into_iter().collect(),
             Self::Headers(headers) if headers.is_empty() => vec![Fault::new("headers", "name at least one header")],
             Self::Headers(headers) => headers_faults("headers", headers),
             Self::Query(query) if query.is_empty() => vec![Fault::new("query", "name at least one parameter")],
@@ -180,9 +184,9 @@ impl BasicSpec {
     fn fault(&self, path: &str) -> Option<Fault> {
         let Credential::Text(user) = &self.user else { return None };
         let reason = if user.contains(':') {
-            "a user name cannot hold a colon (RFC 7617)"
+            "a user name cannot hold a colon (RFC 7617, RFC 7616)"
         } else if user.chars().any(char::is_control) {
-            "a user name cannot hold line breaks or control characters (RFC 7617)"
+            "a user name cannot hold line breaks or control characters"
         } else {
             return None;
         };
@@ -322,6 +326,7 @@ mod tests {
                 json!({"basic": {"user": {"secret": "s"}, "password": {"secret": "s"}}}),
                 vec!["basic.user", "basic.password"],
             ),
+            (json!({"digest": {"user": "a", "password": {"secret": "s"}}}), vec!["digest.password"]),
             (json!({"headers": {"X-Key": {"secret": "s"}, "X-Tenant": "acme"}}), vec!["headers.X-Key"]),
             (json!({"query": {"key": {"secret": "s"}, "v": "2"}}), vec!["query.key"]),
             (json!({"bearer": {"token": {"secret": "s"}}}), vec!["bearer.token"]),
@@ -365,6 +370,7 @@ mod tests {
         for (spec, path) in [
             (json!({"basic": {"user": "a:b"}}), "basic.user"),
             (json!({"basic": {"user": "a\r\nb"}}), "basic.user"),
+            (json!({"digest": {"user": "a:b"}}), "digest.user"),
             (json!({"headers": {}}), "headers"),
             (json!({"headers": {"X Key": "a"}}), "headers.X Key"),
             (json!({"headers": {"X-Key:": "a"}}), "headers.X-Key:"),

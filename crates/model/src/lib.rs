@@ -8,6 +8,7 @@ pub mod call;
 pub mod charset;
 pub mod connection;
 pub mod destination;
+pub mod digest;
 pub mod document;
 pub mod endpoint;
 pub mod event;

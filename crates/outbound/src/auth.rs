@@ -4,18 +4,19 @@
 //! Leaves reading accounts and secrets to the caller, and dropping credentials on redirects to `client`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use linkspan_model::Timestamp;
 use linkspan_model::account::is_access_key_id;
+use linkspan_model::digest::{Challenge, Proven};
 use linkspan_model::secret::{MASK, SecretBytes};
 use linkspan_model::sigv4::{self, Signable, Signer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use url::{Url, form_urlencoded};
+use url::{Position, Url, form_urlencoded};
 
 use crate::mask::Masker;
 
@@ -74,7 +75,23 @@ struct Prepared {
     query: Vec<QueryPair>,
     /// What signs each request.
     signer: Option<Signer>,
+    /// What answers the server's challenges.
+    digest: Option<DigestLogin>,
     masker: Masker,
+}
+
+/// A user of HTTP Digest, and the challenge that requests answer ahead of being asked.
+struct DigestLogin {
+    user: String,
+    password: SecretBytes,
+    session: Mutex<Option<DigestSession>>,
+}
+
+struct DigestSession {
+    challenge: Challenge,
+    cnonce: String,
+    /// How often the nonce was used.
+    count: u32,
 }
 
 /// An AWS key, and what is called with it.
@@ -155,6 +172,23 @@ impl Draft {
     }
 }
 
+impl DigestLogin {
+    fn session(&self) -> std::sync::MutexGuard<'_, Option<DigestSession>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer for a request to the challenge that was taken last; none before the first one.
+    fn answer(&self, method: &Method, url: &Url, body: &[u8]) -> Option<HeaderValue> {
+        let mut session = self.session();
+        let DigestSession { challenge, cnonce, count } = session.as_mut()?;
+        *count = count.checked_add(1)?;
+        let target = &url[Position::BeforePath..Position::AfterQuery];
+        let proven = Proven { method: method.as_str(), target, body, cnonce, count: *count };
+        // Names outside ASCII go as UTF-8; a realm with characters that no header holds is not answered.
+        HeaderValue::from_bytes(challenge.answer(&self.user, &self.password, proven).as_bytes()).ok()
+    }
+}
+
 impl Credentials {
     /// No credentials.
     #[must_use]
@@ -214,6 +248,53 @@ impl Credentials {
         Ok(draft.finish())
     }
 
+    /// HTTP Digest (RFC 7616).
+    ///
+    /// # Errors
+    /// The user holds a colon, or one of the two a control character, or the user is not UTF-8.
+    pub fn digest(user: &Part, password: &Part) -> Result<Self, AuthError> {
+        if user.expose().contains(&b':') {
+            return Err(AuthError::Colon);
+        }
+        let name = std::str::from_utf8(user.expose()).map_err(|_| AuthError::BasicControl)?;
+        if [user, password].iter().any(|part| part.expose().iter().any(u8::is_ascii_control)) {
+            return Err(AuthError::BasicControl);
+        }
+        let mut draft = Draft::default();
+        draft.secrets.extend([user, password].into_iter().filter_map(Part::secret).cloned());
+        draft.prepared.hidden.push(AUTHORIZATION);
+        draft.prepared.digest = Some(DigestLogin {
+            user: name.to_owned(),
+            password: SecretBytes::new(password.expose()),
+            session: Mutex::default(),
+        });
+        Ok(draft.finish())
+    }
+
+    /// Whether an answer 401 may hold what a repeated request needs.
+    #[must_use]
+    pub fn answers_challenges(&self) -> bool {
+        self.0.digest.is_some()
+    }
+
+    /// Takes the challenge of an answer 401; whether the same request with an answer to it may succeed.
+    #[must_use]
+    pub fn take_challenge(&self, headers: &HeaderMap) -> bool {
+        let Some(login) = &self.0.digest else { return false };
+        let fields = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let Some(challenge) = Challenge::read(fields) else { return false };
+        let mut random = [0; 16];
+        if getrandom::fill(&mut random).is_err() {
+            return false;
+        }
+        let mut session = login.session();
+        // Another request may have taken the same one already, and counts on.
+        if session.as_ref().is_none_or(|session| !session.challenge.has_nonce_of(&challenge)) {
+            *session = Some(DigestSession { challenge, cnonce: hex::encode(random), count: 0 });
+        }
+        true
+    }
+
     /// A signature for each request (AWS Signature Version 4).
     ///
     /// # Errors
@@ -235,9 +316,11 @@ impl Credentials {
         Ok(draft.finish())
     }
 
-    /// Puts the headers of a signature on a request whose other headers stand; does nothing for accounts that do not
-    /// sign.
+    /// Puts on a request whose other headers stand what depends on them: a signature, or the answer to a challenge.
     pub(crate) fn sign(&self, method: &Method, url: &Url, headers: &mut HeaderMap, body: &[u8], at: Timestamp) {
+        if let Some(value) = self.0.digest.as_ref().and_then(|login| login.answer(method, url, body)) {
+            headers.insert(AUTHORIZATION, sensitive(value));
+        }
         let Some(signer) = &self.0.signer else { return };
         let mut put = |name: HeaderName, value: String| {
             // Digits, letters and punctuation.
@@ -324,7 +407,8 @@ impl Credentials {
 
     pub(crate) fn carries(&self, name: &HeaderName) -> bool {
         let signs = self.0.signer.is_some() && [AUTHORIZATION, DATE, BODY_DIGEST].contains(name);
-        signs || self.0.headers.iter().any(|(carried, _)| carried == name)
+        let answers = self.0.digest.is_some() && name == AUTHORIZATION;
+        signs || answers || self.0.headers.iter().any(|(carried, _)| carried == name)
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -572,6 +572,8 @@ pub(crate) enum Reply {
     Json(u16, Value),
     /// Answers with these lines in the head and this body.
     Raw(u16, &'static str, Vec<u8>),
+    /// Answers 200 once somebody else has come to the barrier.
+    At(Arc<Barrier>),
     /// Never answers, and keeps the connection open.
     Hang,
 }
@@ -643,6 +645,12 @@ fn serve(stream: TcpStream, plan: &Plan, log: &(Mutex<Vec<Seen>>, Condvar)) {
             }
             Reply::Raw(status, headers, body) => {
                 if !answer(reader.get_mut(), status, headers, &body) {
+                    return;
+                }
+            }
+            Reply::At(barrier) => {
+                barrier.wait();
+                if !answer(reader.get_mut(), 200, "Content-Type: application/json\r\n", b"{}") {
                     return;
                 }
             }

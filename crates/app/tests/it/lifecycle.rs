@@ -1,5 +1,6 @@
 //! Starting, draining, being killed, and starting again.
 
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -42,6 +43,30 @@ fn termination_lets_requests_finish_and_ends_with_0() {
 
     let server = server.restart(&Options::default());
     assert_eq!(server.data("/api/v1/events")[0]["body"], "{}");
+}
+
+#[test]
+fn job_under_way_still_reaches_endpoints_of_a_server_that_ends() {
+    let barrier = Arc::new(Barrier::new(2));
+    let gate = Arc::clone(&barrier);
+    let upstream = Upstream::start(move |_, _| Reply::At(Arc::clone(&gate)));
+    let mut server = Server::start(&Options::egress());
+    let own = "kind: connection\nname: own\nspec: {endpoint: out}\n".to_owned();
+    let recipe = RECIPE.replacen("connection: desk, method: POST, path: /second", "connection: own, method: POST, path: /told", 1);
+    server.apply(
+        &([open_endpoint("in"), open_endpoint("out"), connection("desk", &upstream.url()), own].join("---\n") + &recipe),
+    );
+    let event = server.accept(&server.path_of("in"), &json!({"n": 1}));
+    upstream.wait_for(1);
+    server.signal(Signal::TERM);
+    eventually("the log says so", || server.log().contains("draining").then_some(()));
+    barrier.wait();
+    assert_eq!(server.wait(), Some(0));
+
+    let server = server.restart(&Options::egress());
+    let job = server.job_of(&event);
+    assert_eq!((&job["status"], &job["steps"][1]["attempts"]), (&json!("succeeded"), &json!(1)), "{job:#}");
+    assert_eq!(server.data("/api/v1/events?endpoint=out")[0]["body"], r#"{"n":1}"#);
 }
 
 #[test]

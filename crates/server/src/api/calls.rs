@@ -1,6 +1,7 @@
 //! Calls through a connection: one request, or a list page by page.
 
 use std::convert::Infallible;
+use std::iter;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -144,16 +145,19 @@ fn status_of(code: &str) -> StatusCode {
     }
 }
 
+/// From how many bytes on lines go out without waiting for further ones of their page.
+const TEXT_BYTES: usize = 32 * 1024;
+
 fn lines(first: Option<Piece>, mut pieces: mpsc::Receiver<Piece>) -> Body {
     let mut count = 0;
     let rest = stream::poll_fn(move |cx| pieces.poll_recv(cx));
-    let texts = stream::iter(first).chain(rest).map(move |piece| text(piece, &mut count));
+    let texts = stream::iter(first).chain(rest).flat_map(move |piece| stream::iter(texts(piece, &mut count)));
     Body::from_stream(texts.map(Ok::<_, Infallible>))
 }
 
-/// The lines of a piece; `count` is how many items there were so far.
-fn text(piece: Piece, count: &mut u64) -> Bytes {
-    let lines = match piece {
+/// The lines of a piece, written as they are taken: a page can be large; `count` is how many items there were so far.
+fn texts(piece: Piece, count: &mut u64) -> impl Iterator<Item = Bytes> + use<> {
+    let lines: Vec<_> = match piece {
         Piece::Items(items) => {
             *count += items.len() as u64;
             items.into_iter().map(ListLine::Item).collect()
@@ -161,13 +165,18 @@ fn text(piece: Piece, count: &mut u64) -> Bytes {
         Piece::End { pages, complete } => vec![ListLine::End(ListEnd { pages, items: *count, complete })],
         Piece::Failed(called) => called.result.err().map(ListLine::Error).into_iter().collect(),
     };
-    let mut text = Vec::new();
-    for line in lines {
-        // Data of JSON: there is nothing in it that could fail to be written.
-        drop(serde_json::to_writer(&mut text, &line));
-        text.push(b'\n');
-    }
-    text.into()
+    let mut lines = lines.into_iter();
+    iter::from_fn(move || {
+        let mut text = Vec::new();
+        while text.len() < TEXT_BYTES
+            && let Some(line) = lines.next()
+        {
+            // Data of JSON: there is nothing in it that could fail to be written.
+            drop(serde_json::to_writer(&mut text, &line));
+            text.push(b'\n');
+        }
+        (!text.is_empty()).then(|| text.into())
+    })
 }
 
 #[cfg(test)]
@@ -194,11 +203,16 @@ mod tests {
     #[test]
     fn a_list_is_lines_and_the_last_one_says_how_it_ended() {
         let mut count = 0;
+        let mut text = |piece| texts(piece, &mut count).collect::<Vec<_>>();
         assert_eq!(
-            text(Piece::Items(vec![json!({"a": "x\ny"}), json!(null)]), &mut count),
-            "{\"item\":{\"a\":\"x\\ny\"}}\n{\"item\":null}\n"
+            text(Piece::Items(vec![json!({"a": "x\ny"}), json!(null)])),
+            ["{\"item\":{\"a\":\"x\\ny\"}}\n{\"item\":null}\n"]
         );
-        let end = text(Piece::End { pages: 1, complete: true }, &mut count);
-        assert_eq!(end, "{\"end\":{\"pages\":1,\"items\":2,\"complete\":true}}\n");
+        let long = "x".repeat(TEXT_BYTES);
+        let [first, second] = &text(Piece::Items(vec![json!(long), json!(1)]))[..] else { panic!("two texts") };
+        assert!(first.ends_with(b"x\"}\n"));
+        assert_eq!(second, "{\"item\":1}\n");
+        let end = text(Piece::End { pages: 1, complete: true });
+        assert_eq!(end, ["{\"end\":{\"pages\":1,\"items\":4,\"complete\":true}}\n"]);
     }
 }
