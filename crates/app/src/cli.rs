@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Secrets(SecretsArgs),
     /// Accounts: stored credentials.
     Accounts(AccountsArgs),
+    /// Connectors: APIs written down, with their actions.
+    Connectors(ConnectorsArgs),
     /// Connections: ways to outside APIs.
     Connections(ConnectionsArgs),
     /// Destinations: databases with tables.
@@ -74,7 +76,7 @@ pub(crate) enum Command {
     Tables(TablesArgs),
     /// Send a test event, signed by the endpoint's own verification.
     Send(SendArgs),
-    /// Make a request through a connection, or read a list page by page.
+    /// Call an action of a connector, make a request through a connection, or read a list page by page.
     Call(CallArgs),
     /// Follow the events of an endpoint live.
     Listen(ListenArgs),
@@ -299,6 +301,44 @@ pub(crate) enum AccountsCommand {
         /// Open the page in this machine's browser.
         #[arg(long)]
         open: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ConnectorsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ConnectorsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectorsCommand {
+    /// List them: those of the workspace, and those that come with the product.
+    List,
+    /// Show one: its settings, the accounts it takes, its actions and what they are given.
+    Show {
+        /// Its name.
+        name: String,
+        /// Write the whole document instead, to read or to begin another with.
+        #[arg(long)]
+        document: bool,
+    },
+    /// Check connector files, without a server.
+    Validate {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Run the cases of connectors, without a server and a network.
+    Test {
+        /// Files, or names of connectors that come with the product.
+        #[arg(required = true)]
+        connectors: Vec<String>,
+    },
+    /// Delete one of the workspace.
+    Delete {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -536,11 +576,10 @@ pub(crate) struct SendArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CallArgs {
-    /// The connection.
+    /// The connection; with an action of its connector behind a dot: `github.get_issue`.
     pub(crate) connection: String,
     /// The path, appended to the connection's base URL, or a whole URL on one of its hosts. May hold pills:
     /// `/orders/{{ variables.id }}`.
-    #[arg(required_unless_present = "file")]
     pub(crate) target: Option<String>,
     /// The method; left out: POST with a body, else GET.
     #[arg(short = 'X', long)]
@@ -566,14 +605,18 @@ pub(crate) struct CallArgs {
     /// Longest time for one exchange: 10s.
     #[arg(long)]
     pub(crate) timeout: Option<String>,
-    /// A variable that pills name, as `name=value`; the value is JSON where it reads as JSON, else text. Repeatable.
+    /// A variable that pills name, or what an action is given, as `name=value`; the value is JSON where it reads as
+    /// JSON, else text. Repeatable.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub(crate) variables: Vec<String>,
     /// How a list goes on, in YAML: `{items: body.orders, link: next}`. Its items are written as they come, one a line.
     #[arg(long, value_name = "RULE")]
     pub(crate) paginate: Option<String>,
-    /// A YAML file with `request`, and perhaps `variables` and `paginate`; options come on top. `-` reads standard
-    /// input.
+    /// Of an action that gives a list: only the first page, as the API answers it.
+    #[arg(long)]
+    pub(crate) first_page: bool,
+    /// A YAML file with `request`, and perhaps `variables` and `paginate`, or with `action` and `input`; options come
+    /// on top. `-` reads standard input.
     #[arg(short, long)]
     pub(crate) file: Option<PathBuf>,
 }

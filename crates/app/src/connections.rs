@@ -1,6 +1,7 @@
 //! Joins the server's tests of connections, calls and consents with the engine's.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use linkspan_engine::connection_test::{TestError, test};
 use linkspan_engine::oauth::{self, ConsentError};
@@ -37,7 +38,7 @@ impl Connections for EngineConnections {
         })
     }
 
-    fn read(&self, connection: Name, call: CompiledCall, rule: Paginate) -> mpsc::Receiver<Piece> {
+    fn read(&self, connection: Name, call: CompiledCall, rule: Arc<Paginate>) -> mpsc::Receiver<Piece> {
         // One page waits while the one before is written: whoever reads slowly is not read ahead of.
         let (pieces, taken) = mpsc::channel(1);
         let engine = self.engine.clone();

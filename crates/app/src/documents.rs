@@ -16,6 +16,12 @@ use crate::client::Invalid;
 pub(crate) struct Source {
     /// `FILE:LINE` of its beginning.
     pub(crate) place: String,
+    /// The file.
+    pub(crate) file: String,
+    /// The line at which `text` begins, from 1.
+    pub(crate) line: usize,
+    /// Its text, with the comments before it.
+    pub(crate) text: String,
     /// What it says.
     pub(crate) value: Value,
 }
@@ -43,7 +49,7 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-fn read_file(path: &Path) -> Result<(String, String)> {
+pub(crate) fn read_file(path: &Path) -> Result<(String, String)> {
     if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("standard input")?;
@@ -94,6 +100,12 @@ fn has_kind(path: &Path) -> bool {
             .is_some_and(|value| value.get("kind").is_some())
 }
 
+/// Every document of a file.
+pub(crate) fn read_documents(path: &Path) -> Result<Vec<Source>> {
+    let (name, text) = read_file(path)?;
+    parse(&name, &text).map_err(|faults| Invalid(faults.join("\n")).into())
+}
+
 /// One value in YAML; `name` is where it stands.
 pub(crate) fn read_one(name: &str, text: &str) -> Result<Value> {
     match parse(name, text) {
@@ -104,7 +116,7 @@ pub(crate) fn read_one(name: &str, text: &str) -> Result<Value> {
 }
 
 /// The documents of a file. A line that begins with `---` parts them; so says YAML, also inside texts.
-fn parse(name: &str, text: &str) -> Result<Vec<Source>, Vec<String>> {
+pub(crate) fn parse(name: &str, text: &str) -> Result<Vec<Source>, Vec<String>> {
     let mut parts: Vec<(usize, String)> = vec![(1, String::new())];
     for (n, line) in text.lines().enumerate() {
         let is_marker = line == "---" || line.starts_with("--- ") || line.starts_with("---\t");
@@ -125,7 +137,10 @@ fn parse(name: &str, text: &str) -> Result<Vec<Source>, Vec<String>> {
         // As YAML 1.2 has it: `off`, `no` and `y` are texts, and a name or a country code may be one.
         let options = serde_saphyr::options! { strict_booleans: true };
         match serde_saphyr::from_str_with_options::<Value>(&part, options) {
-            Ok(value) => sources.push(Source { place: format!("{name}:{}", first_line(line, &part)), value }),
+            Ok(value) => {
+                let place = format!("{name}:{}", first_line(line, &part));
+                sources.push(Source { place, file: name.to_owned(), line, text: part, value });
+            }
             Err(error) => faults.push(fault(name, line, &error)),
         }
     }

@@ -7,6 +7,7 @@ mod connections;
 mod documents;
 mod lifecycle;
 mod output;
+mod places;
 mod secrets;
 mod serve;
 mod tables;

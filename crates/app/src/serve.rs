@@ -29,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{LogFormat, ServeArgs};
 use crate::client::Invalid;
 use crate::lifecycle::Running;
+use crate::places::Places;
 use crate::{connections, documents, lifecycle, output, secrets, tables};
 
 /// Bounds of the histogram of acknowledgement times, in seconds; 0.25 and 1 are the targets at p99 and p99.9.
@@ -206,7 +207,8 @@ async fn apply_at_start(store: &Store, path: &Path) -> Result<()> {
         match Document::read(&source.value) {
             Ok(document) => read.push(document),
             Err(faults) => {
-                let faults: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", source.place)).collect();
+                let places = Places::of(source);
+                let faults: Vec<String> = faults.iter().map(|fault| places.say(fault)).collect();
                 return Err(invalid(&faults));
             }
         }
@@ -215,7 +217,7 @@ async fn apply_at_start(store: &Store, path: &Path) -> Result<()> {
         Ok(changes) => tracing::info!(documents = changes.len(), "applied documents"),
         Err(linkspan_store::StoreError::Invalid(faults)) => {
             let placed = |fault: &linkspan_model::Fault| match fault.document.and_then(|n| sources.get(n)) {
-                Some(source) => format!("{}: {fault}", source.place),
+                Some(source) => Places::of(source).say(fault),
                 None => fault.to_string(),
             };
             return Err(invalid(&faults.iter().map(placed).collect::<Vec<_>>()));

@@ -2,11 +2,12 @@
 //!
 //! Guarantees that the connection learns how it ended, and that what is shown of it holds no secret.
 
+use std::sync::Arc;
+
 use linkspan_model::Timestamp;
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::job::StepError;
-use linkspan_model::recipe::CompiledStep;
-use linkspan_model::request::{Effect, RequestSpec, SentRequest, Timings};
+use linkspan_model::request::{AnswerFault, Effect, RequestPlan, RequestSpec, SentRequest, Timings};
 use linkspan_model::response::{self, Answer};
 use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision, RetryPolicy};
 use linkspan_model::template::headers_value;
@@ -42,12 +43,12 @@ impl Attempt {
 pub(crate) async fn attempt(
     engine: &Engine,
     snapshot: &Snapshot,
-    step: &CompiledStep,
+    plan: &RequestPlan,
     way: &mut Way,
     request: RequestSpec,
     pass: Option<Pass>,
 ) -> Attempt {
-    let options = way.options(step.timeout);
+    let options = way.options(plan.timeout);
     let began = tokio::time::Instant::now();
     let came = match way.send(engine, snapshot, request, &options).await {
         Ok(exchange) => Ok(exchange),
@@ -61,7 +62,7 @@ pub(crate) async fn attempt(
         pass.ended(&came, now);
     }
     match came {
-        Ok(exchange) => read_answer(step, &way.credentials, exchange, now),
+        Ok(exchange) => read_answer(plan, &way.credentials, exchange, now),
         Err(failure) => not_answered(&way.spec, *failure, took),
     }
 }
@@ -105,16 +106,17 @@ fn shown_input(sent: &SentRequest) -> Option<Value> {
     serde_json::to_value(sent).ok()
 }
 
-fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchange, now: Timestamp) -> Attempt {
+fn read_answer(plan: &RequestPlan, credentials: &Credentials, exchange: Exchange, now: Timestamp) -> Attempt {
     let input = shown_input(&exchange.sent);
     let timings = Some(exchange.timings);
     let status = exchange.status.as_u16();
     let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let packed = exchange.undecoded.as_deref();
-    let body = response::read(step.response, Answer { status, content_type, packed, body: &exchange.body });
-    let headers = headers_value(
+    let body = response::read(plan.response, Answer { status, content_type, packed, body: &exchange.body });
+    let body = body.map(Arc::new);
+    let headers = Arc::new(headers_value(
         exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
-    );
+    ));
     let mut output = json!({
         "status": status,
         "headers": exchange.received.headers,
@@ -122,28 +124,32 @@ fn read_answer(step: &CompiledStep, credentials: &Credentials, exchange: Exchang
     });
     let is_shown_whole = exchange.received.body.as_ref().is_none_or(|body| !body.cut);
     match &body {
-        Ok(body) if is_shown_whole => output["body"] = credentials.masker().mask_value(body.clone()),
+        Ok(body) if is_shown_whole => output["body"] = credentials.masker().mask_value(Value::clone(body)),
         _ => output["body"] = serde_json::to_value(&exchange.received.body).unwrap_or_default(),
     }
     if let Some(shown) = &exchange.received.body {
         output["size"] = shown.size.into();
     }
-    let (result, outcome) = match body {
-        // Only a request with a condition is answered 304, and then that is what it asked for.
-        _ if !exchange.status.is_success() && exchange.status != http::StatusCode::NOT_MODIFIED => {
-            let retry_after = exchange
-                .headers
-                .get(http::header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok())
-                .and_then(|value| retry::parse_retry_after(value, now));
-            let reason = exchange.status.canonical_reason().unwrap_or("an unknown status");
-            let description = format!("the API answered {status} {reason}");
-            (Err(failed("response.status", description, None)), Some(Outcome::Status { code: status, retry_after }))
+    let (result, outcome) = match plan.judge(status, &headers, body) {
+        Ok(body) => {
+            let (headers, body) = (Arc::unwrap_or_clone(headers), Arc::unwrap_or_clone(body));
+            (Ok(json!({"status": status, "headers": headers, "body": body})), None)
         }
-        Ok(body) => (Ok(json!({"status": status, "headers": headers, "body": body})), None),
-        Err(error) => {
-            let description = format!("the answer cannot be read: {error}");
-            (Err(failed("response.unreadable", description, None)), Some(Outcome::BadAnswer))
+        Err(fault) => {
+            let outcome = match fault {
+                AnswerFault::Status(code) => {
+                    let retry_after = exchange
+                        .headers
+                        .get(http::header::RETRY_AFTER)
+                        .and_then(|value| value.to_str().ok())
+                        .and_then(|value| retry::parse_retry_after(value, now));
+                    Outcome::Status { code, retry_after }
+                }
+                AnswerFault::Unreadable(_) | AnswerFault::Unexpected(_) => Outcome::BadAnswer,
+            };
+            // An API may give back what it was sent.
+            let description = credentials.masker().mask_text(&fault.to_string()).into_owned();
+            (Err(failed(fault.code(), description, None)), Some(outcome))
         }
     };
     Attempt { input, output: Some(output), result, outcome, status: Some(status), timings }

@@ -134,10 +134,8 @@ impl<'a> Caller<'a> {
         patience: Duration,
     ) -> Result<(Self, RequestSpec), StepError> {
         let way = connect(engine, snapshot, Some(connection))?;
-        let base = way.base.as_ref().filter(|_| way.spec.hosts.is_none() || !call.step.request.names_url());
-        let request = call.step.request.render(&call.scope, base)?;
-        way.check(&request.url)?;
-        let key = (call.step.effect != Effect::Read).then(idempotency_key).flatten();
+        let request = way.render(&call.plan, &call.scope)?;
+        let key = (call.plan.effect != Effect::Read).then(idempotency_key).flatten();
         Ok((Self { engine, snapshot, connection, call, way, patience, key }, request))
     }
 
@@ -163,10 +161,10 @@ impl<'a> Caller<'a> {
                 }
             };
             let began_at = clock.now();
-            let step = &self.call.step;
+            let plan = &*self.call.plan;
             let Attempt { input, result, outcome, status, timings, .. } =
-                attempt(self.engine, self.snapshot, step, &mut self.way, request.clone(), Some(pass)).await;
-            let policy = RetryPolicy::new(self.way.spec.retry.as_ref(), step.retry.as_ref());
+                attempt(self.engine, self.snapshot, plan, &mut self.way, request.clone(), Some(pass)).await;
+            let policy = RetryPolicy::new(self.way.spec.retry.as_ref(), plan.retry.as_ref());
             let mut run = AttemptRun {
                 number: made + 1,
                 started_at: began_at,
@@ -186,7 +184,7 @@ impl<'a> Caller<'a> {
             };
             let now = clock.now();
             let attempts = Attempts { made: made + 1, first_at };
-            let Verdict { error, retry_at: at, reason } = judge(error, outcome, &policy, step.effect, attempts, now);
+            let Verdict { error, retry_at: at, reason } = judge(error, outcome, &policy, plan.effect, attempts, now);
             let wait = at.map(|at| at.since(now));
             let is_waited = wait.is_some_and(|wait| wait <= self.patience);
             run.error = Some(error.clone());

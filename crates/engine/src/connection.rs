@@ -11,11 +11,14 @@ use http::{HeaderName, StatusCode};
 use indexmap::IndexMap;
 use linkspan_model::account::{AccountSpec, BasicSpec, Credential};
 use linkspan_model::connection::ConnectionSpec;
+use linkspan_model::connector::Connector;
 use linkspan_model::job::StepError;
-use linkspan_model::request::RequestSpec;
+use linkspan_model::request::{RequestPlan, RequestSpec};
+use linkspan_model::template::Scope;
 use linkspan_model::{Name, SecretRef, limits};
 use linkspan_outbound::{AuthError, AwsKey, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions};
 use linkspan_store::{AccountView, Snapshot};
+use serde_json::{Map, Value};
 use url::Url;
 
 use crate::oauth::{self, Unready};
@@ -57,13 +60,15 @@ impl CredentialCache {
 
 /// What requests through a connection are made with.
 pub(crate) struct Way {
-    pub(crate) spec: ConnectionSpec,
+    pub(crate) spec: Arc<ConnectionSpec>,
     /// What request paths are appended to.
     pub(crate) base: Option<Url>,
     /// What requests carry; of an OAuth2 account what the last one has carried.
     pub(crate) credentials: Credentials,
     /// The account, when its token is obtained as requests are sent.
     oauth2: Option<Arc<AccountView>>,
+    /// The connector and the connection's settings there.
+    connector: Option<(Arc<Connector>, Arc<Value>)>,
 }
 
 /// Why no usable answer came.
@@ -119,6 +124,30 @@ impl Way {
         Ok(exchange)
     }
 
+    /// The plan of an action of the connection's connector, and what its pills see.
+    ///
+    /// # Errors
+    /// There is no such action, or what it is given is not what it asks for.
+    pub(crate) fn action(&self, name: &str, input: Map<String, Value>) -> Result<(Arc<RequestPlan>, Scope), StepError> {
+        let (connector, settings) = self.connector.as_ref().ok_or_else(|| {
+            failed("action.missing", "the connection has no connector, and so no actions".to_owned(), None)
+        })?;
+        let action = connector.action(name).map_err(|fault| failed("action.missing", fault.to_string(), None))?;
+        let scope = action.scope(connector, settings, input)?;
+        Ok((Arc::clone(&action.plan), scope))
+    }
+
+    /// Makes the request of a plan.
+    ///
+    /// # Errors
+    /// Which field gives no value, or where the request may not go.
+    pub(crate) fn render(&self, plan: &RequestPlan, scope: &Scope) -> Result<RequestSpec, StepError> {
+        let mut request = plan.request.render(scope, self.base.as_ref())?;
+        self.check(&request.url)?;
+        self.spec.add_headers(&mut request);
+        Ok(request)
+    }
+
     /// Whether a request may go to this URL.
     ///
     /// # Errors
@@ -153,11 +182,15 @@ impl Way {
 /// The way of a connection; without one, whole URLs are called with no credentials.
 pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>) -> Result<Way, StepError> {
     let Some(name) = name else {
-        return Ok(Way { spec: ConnectionSpec::default(), base: None, credentials: Credentials::none(), oauth2: None });
+        let (spec, credentials) = (Arc::default(), Credentials::none());
+        return Ok(Way { spec, base: None, credentials, oauth2: None, connector: None });
     };
     let view = snapshot
         .connection(name)
         .ok_or_else(|| failed("connection.missing", format!("connection `{name}` does not exist any more"), None))?;
+    if let Some(reason) = &view.unusable {
+        return Err(failed("connection.not_ready", format!("connection `{name}`: {reason}"), None));
+    }
     let oauth2 = view.account.as_ref().filter(|account| account.spec.oauth2().is_some()).cloned();
     let credentials = match &view.account {
         Some(account) if oauth2.is_none() => engine
@@ -166,7 +199,8 @@ pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>)
             .map_err(|reason| failed("account.not_ready", format!("connection `{name}`: {reason}"), None))?,
         _ => Credentials::none(),
     };
-    Ok(Way { base: base(engine, snapshot, &view.spec)?, spec: view.spec.clone(), credentials, oauth2 })
+    let base = base(engine, snapshot, &view.spec)?;
+    Ok(Way { base, spec: Arc::clone(&view.spec), credentials, oauth2, connector: view.connector.clone() })
 }
 
 /// What request paths are appended to: the connection's base URL, or that of an endpoint of this server.

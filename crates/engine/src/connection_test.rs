@@ -99,7 +99,8 @@ async fn attempt(
     };
     let url: Url = url.map_err(|reason| failed("request.url", reason, None))?;
     way.check(&url)?;
-    let request = RequestSpec { method, url, headers: Vec::new(), body: bytes::Bytes::new() };
+    let mut request = RequestSpec { method, url, headers: Vec::new(), body: bytes::Bytes::new() };
+    way.spec.add_headers(&mut request);
     let options = way.options(None);
     match way.send(engine, snapshot, request, &options).await {
         Ok(exchange) => Ok(Answered {

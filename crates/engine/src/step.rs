@@ -4,13 +4,15 @@
 //! repeated, and the record says so; the record holds the request as it was sent, secrets masked, and every attempt.
 //! A step that its connection puts off has made no attempt.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::hops::HEADER as HOPS_HEADER;
 use linkspan_model::job::{AttemptDecision, AttemptRun, JobStatus, StepError, StepRun};
 use linkspan_model::limits;
-use linkspan_model::recipe::CompiledStep;
-use linkspan_model::request::{Effect, RequestSpec};
+use linkspan_model::recipe::{CompiledStep, Work};
+use linkspan_model::request::{Effect, RequestPlan, RequestSpec};
 use linkspan_model::retry::{Attempts, RetryPolicy};
 use linkspan_model::template::Scope;
 use linkspan_outbound::{Ask, Pass, PutOff};
@@ -49,6 +51,7 @@ impl Earlier<'_> {
 /// What a step needs to make an attempt.
 struct Prepared {
     way: Way,
+    plan: Arc<RequestPlan>,
     request: RequestSpec,
 }
 
@@ -62,15 +65,19 @@ pub(crate) async fn run(
     let clock = &context.engine.clock;
     let mut began_at = clock.now();
     let prepared = prepare(context, step, scope);
-    let retry = prepared.as_ref().ok().and_then(|prepared| prepared.way.spec.retry.clone());
+    let (plan, retry) = match &prepared {
+        Ok(prepared) => (Some(Arc::clone(&prepared.plan)), prepared.way.spec.retry.clone()),
+        Err(_) => (None, None),
+    };
+    let effect = plan.as_ref().map_or(Effect::Read, |plan| plan.effect);
     let made = match prepared {
         Err(error) => Attempt::not_begun(error),
         Ok(prepared) => match pass(context, step, &prepared.way.spec, earlier).await {
             Err(put_off) => return wait(context, step, earlier, &put_off),
             Ok(pass) => {
                 began_at = clock.now();
-                let Prepared { mut way, request } = prepared;
-                attempt(context.engine, context.snapshot, step, &mut way, request, pass).await
+                let Prepared { mut way, plan, request } = prepared;
+                attempt(context.engine, context.snapshot, &plan, &mut way, request, pass).await
             }
         },
     };
@@ -85,9 +92,10 @@ pub(crate) async fn run(
         Ok(_) if context.is_last => Next::Succeed,
         Ok(_) => Next::Continue,
         Err(failed) => {
-            let policy = RetryPolicy::new(retry.as_ref(), step.retry.as_ref());
+            let own = plan.as_ref().and_then(|plan| plan.retry.as_ref());
+            let policy = RetryPolicy::new(retry.as_ref(), own);
             let so_far = Attempts { made: attempts, first_at: started_at };
-            let verdict = judge(failed.clone(), made.outcome, &policy, step.effect, so_far, now);
+            let verdict = judge(failed.clone(), made.outcome, &policy, effect, so_far, now);
             retry_at = verdict.retry_at;
             reason = verdict.reason;
             error = Some(verdict.error.clone());
@@ -185,19 +193,24 @@ async fn pass(
 
 fn prepare(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Result<Prepared, StepError> {
     let way = connect(context.engine, context.snapshot, step.connection.as_ref())?;
-    // A whole URL may name another host of the connection; `check` sees that it names no other.
-    let base = way.base.as_ref().filter(|_| way.spec.hosts.is_none() || !step.request.names_url());
-    let mut request = step.request.render(scope, base)?;
-    way.check(&request.url)?;
-    add_own_headers(&mut request, context, step);
-    Ok(Prepared { way, request })
+    let (plan, mut request) = match &step.work {
+        Work::Request(plan) => (Arc::clone(plan), way.render(plan, scope)?),
+        Work::Call(call) => {
+            let input = call.render(scope)?;
+            let (plan, scope) = way.action(&call.action, input)?;
+            let request = way.render(&plan, &scope)?;
+            (plan, request)
+        }
+    };
+    add_own_headers(&mut request, context, step, plan.effect);
+    Ok(Prepared { way, plan, request })
 }
 
 /// The idempotency key, the same on every attempt and after a crash, and the count that ends loops.
-fn add_own_headers(request: &mut RequestSpec, context: &StepContext<'_>, step: &CompiledStep) {
+fn add_own_headers(request: &mut RequestSpec, context: &StepContext<'_>, step: &CompiledStep, effect: Effect) {
     let name = HeaderName::from_static("idempotency-key");
     let is_set = request.headers.iter().any(|(set, _)| *set == name);
-    if step.effect != Effect::Read
+    if effect != Effect::Read
         && !is_set
         && let Ok(value) = HeaderValue::from_str(&format!("{}-{}", context.lease.job, step.id))
     {

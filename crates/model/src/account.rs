@@ -231,6 +231,28 @@ pub fn is_access_key_id(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+impl AccountSpec {
+    /// The kinds of accounts.
+    pub const KINDS: [&str; 9] =
+        ["none", "basic", "headers", "query", "bearer", "custom", "digest", "aws_sigv4", "oauth2"];
+
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::None {} => "none",
+            Self::Basic(_) => "basic",
+            Self::Headers(_) => "headers",
+            Self::Query(_) => "query",
+            Self::Bearer(_) => "bearer",
+            Self::Custom(_) => "custom",
+            Self::Digest(_) => "digest",
+            Self::AwsSigv4(_) => "aws_sigv4",
+            Self::OAuth2(_) => "oauth2",
+        }
+    }
+}
+
 impl CustomSpec {
     fn faults(&self) -> Vec<Fault> {
         if self.basic.is_none() && self.headers.is_empty() && self.query.is_empty() {

@@ -1,19 +1,20 @@
 //! Calls: requests through a connection, outside of recipes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::connector::{Action, Connector};
 use crate::fault::Fault;
 use crate::job::{AttemptRun, StepError};
 use crate::name::{Name, near_match};
 use crate::paginate::{Paginate, PaginateSpec};
 use crate::reader::Reader;
-use crate::recipe::CompiledStep;
-use crate::request::RequestStep;
+use crate::request::{RequestPlan, RequestStep};
 use crate::template::{Pill, Scope, Segment};
 
 /// The root of the pills of a call.
@@ -22,36 +23,60 @@ const ROOT: &str = "variables";
 /// Where the request stands in a call.
 const REQUEST: &str = "request";
 
-/// A request to make now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A request to make now, or an action of the connection's connector.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallSpec {
     /// The request, as in a recipe's step; without `connection`, which the path names. Its pills are
     /// `{{ variables.NAME }}`.
-    pub request: RequestStep,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestStep>,
     /// What its pills name.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub variables: IndexMap<String, Value>,
+    /// An action of the connector, in place of a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// What the action is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Map<String, Value>>,
 }
 
 /// A list to read now, page by page.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReadSpec {
     /// The request for the first page, as in a call.
-    pub request: RequestStep,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestStep>,
     /// What its pills name.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub variables: IndexMap<String, Value>,
-    /// How the list goes on.
-    pub paginate: PaginateSpec,
+    /// An action of the connector that gives a list, in place of a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// What the action is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Map<String, Value>>,
+    /// How the list goes on; of an action, what it says otherwise than the connector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paginate: Option<PaginateSpec>,
+}
+
+/// What a call goes through.
+#[derive(Debug, Clone, Copy)]
+pub struct Through<'a> {
+    /// The connection.
+    pub connection: &'a Name,
+    /// Its connector and its settings there, when it has one.
+    pub connector: Option<(&'a Connector, &'a Value)>,
 }
 
 /// A call that is ready to be made.
 #[derive(Debug)]
 pub struct CompiledCall {
     /// Its request.
-    pub step: CompiledStep,
+    pub plan: Arc<RequestPlan>,
     /// What its pills see.
     pub scope: Scope,
 }
@@ -86,33 +111,64 @@ pub enum Piece {
 }
 
 impl CallSpec {
-    /// Reads every template of the request, which goes through `connection`, and checks every pill in it.
+    /// Reads every template of the request and checks every pill in it; of an action, checks what it is given.
     ///
     /// # Errors
     /// Every fault, paths relative to the call: `request.query.q`.
-    pub fn compile(&self, connection: &Name) -> Result<CompiledCall, Vec<Fault>> {
-        compile(&self.request, &self.variables, connection)
+    pub fn compile(&self, through: Through<'_>) -> Result<CompiledCall, Vec<Fault>> {
+        match (&self.request, &self.action) {
+            (Some(request), None) => of_request(request, &self.variables, through.connection),
+            (None, Some(action)) => Ok(of_action(action, self.input.as_ref(), through)?.0),
+            _ => Err(vec![Fault::new("", "give one of request and action")]),
+        }
     }
 }
 
 impl ReadSpec {
-    /// Reads every template of the request, which goes through `connection`, and the rule for its pages.
+    /// Reads every template of the request, or finds the action, and the rule for its pages.
     ///
     /// # Errors
     /// Every fault, paths relative to the reading: `paginate.cursor.next`.
-    pub fn compile(&self, connection: &Name) -> Result<(CompiledCall, Paginate), Vec<Fault>> {
-        let call = compile(&self.request, &self.variables, connection);
-        let under = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.under("paginate"));
-        match (call, self.paginate.compile()) {
-            (Ok(call), Ok(rule)) => Ok((call, rule)),
-            (Ok(_), Err(faults)) => Err(under(faults).collect()),
-            (Err(faults), Ok(_)) => Err(faults),
+    pub fn compile(&self, through: Through<'_>) -> Result<(CompiledCall, Arc<Paginate>), Vec<Fault>> {
+        let own = self.paginate.as_ref().map(PaginateSpec::compile).transpose().map_err(|faults| {
+            faults.into_iter().map(|fault| fault.under("paginate")).collect::<Vec<_>>()
+        });
+        let called = match (&self.request, &self.action) {
+            (Some(request), None) => of_request(request, &self.variables, through.connection).map(|call| (call, None)),
+            (None, Some(action)) => {
+                of_action(action, self.input.as_ref(), through).map(|(call, action)| (call, action.paginate.clone()))
+            }
+            _ => Err(vec![Fault::new("", "give one of request and action")]),
+        };
+        match (called, own) {
+            (Ok((call, rule)), Ok(own)) => match own.map(Arc::new).or(rule) {
+                Some(rule) => Ok((call, rule)),
+                None => Err(vec![Fault::new("paginate", "say how the list goes on")]),
+            },
+            (Ok(_), Err(faults)) | (Err(faults), Ok(_)) => Err(faults),
             (Err(mut faults), Err(more)) => {
-                faults.extend(under(more));
+                faults.extend(more);
                 Err(faults)
             }
         }
     }
+}
+
+/// An action of the connector that a call goes through, and the call.
+fn of_action<'a>(
+    name: &str,
+    input: Option<&Map<String, Value>>,
+    through: Through<'a>,
+) -> Result<(CompiledCall, &'a Action), Vec<Fault>> {
+    let Some((connector, settings)) = through.connector else {
+        let reason = format!("connection `{}` has no connector, and so no actions", through.connection);
+        return Err(vec![Fault::new("action", reason)]);
+    };
+    let action = connector.action(name).map_err(|fault| vec![fault.under("action")])?;
+    let scope = action.scope(connector, settings, input.cloned().unwrap_or_default()).map_err(|error| {
+        vec![Fault::new(error.field.as_deref().unwrap_or("input"), error.description)]
+    })?;
+    Ok((CompiledCall { plan: Arc::clone(&action.plan), scope }, action))
 }
 
 impl Called {
@@ -123,7 +179,7 @@ impl Called {
     }
 }
 
-fn compile(
+fn of_request(
     request: &RequestStep,
     variables: &IndexMap<String, Value>,
     connection: &Name,
@@ -137,12 +193,13 @@ fn compile(
         );
     }
     let request = RequestStep { connection: Some(connection.clone()), ..request.clone() };
-    let step = CompiledStep::compile(&mut reader, REQUEST, "call", &request);
+    let plan = RequestPlan::compile(&mut reader, REQUEST, &request);
     let faults = reader.into_faults();
     let values = variables.iter().map(|(name, value)| (name.clone(), value.clone()));
-    match step {
-        Some(step) if faults.is_empty() => {
-            Ok(CompiledCall { step, scope: Scope::new().with(ROOT, Value::Object(values.collect())) })
+    match plan {
+        Some(plan) if faults.is_empty() => {
+            let scope = Scope::new().with(ROOT, Value::Object(values.collect()));
+            Ok(CompiledCall { plan: Arc::new(plan), scope })
         }
         _ => Err(faults),
     }
@@ -170,9 +227,13 @@ mod tests {
 
     use super::*;
 
+    fn through(connection: &Name) -> Through<'_> {
+        Through { connection, connector: None }
+    }
+
     fn faults(call: Value) -> Vec<String> {
         let call: CallSpec = serde_json::from_value(call).unwrap();
-        let faults = call.compile(&"desk".parse().unwrap()).unwrap_err();
+        let faults = call.compile(through(&"desk".parse().unwrap())).unwrap_err();
         faults.iter().map(ToString::to_string).collect()
     }
 
@@ -183,9 +244,9 @@ mod tests {
             "variables": {"id": "a/b", "q": "1.50"},
         }))
         .unwrap();
-        let compiled = call.compile(&"desk".parse().unwrap()).unwrap();
+        let compiled = call.compile(through(&"desk".parse().unwrap())).unwrap();
         let base = "https://desk.example.com/api".parse().unwrap();
-        let request = compiled.step.request.render(&compiled.scope, Some(&base)).unwrap();
+        let request = compiled.plan.request.render(&compiled.scope, Some(&base)).unwrap();
         assert_eq!(request.url.as_str(), "https://desk.example.com/api/orders/a%2Fb?q=1.50");
     }
 

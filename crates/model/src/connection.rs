@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use http::{HeaderName, HeaderValue};
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -10,7 +12,7 @@ use url::Url;
 use crate::fault::Fault;
 use crate::limits;
 use crate::name::Name;
-use crate::request::{METHODS, checked_url, join};
+use crate::request::{METHODS, RequestSpec, WIRE_HEADERS, checked_url, join};
 use crate::traffic::{BreakerChoice, RateSpec, RetrySpec, TrafficSettings};
 use crate::units::{ByteSize, Duration};
 
@@ -18,6 +20,12 @@ use crate::units::{ByteSize, Duration};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionSpec {
+    /// A connector: what this connection does not say, it does, and its actions can be called through it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<Name>,
+    /// What the connector asks of its connections, as its `settings` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<serde_json::Map<String, serde_json::Value>>,
     /// What request paths are appended to. With one, requests to other origins are refused; without one,
     /// requests name whole URLs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +41,9 @@ pub struct ConnectionSpec {
     /// `base_url`, `hosts` or `endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Name>,
+    /// Headers that every request carries, unless it sets them itself. Secrets belong into an account.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub headers: IndexMap<String, String>,
     /// The request that shows whether the connection works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<TestSpec>,
@@ -318,6 +329,47 @@ impl ConnectionSpec {
         self.base_url.is_some() || self.endpoint.is_some() || self.hosts.is_some()
     }
 
+    /// The same, with what it does not say as `base` says.
+    #[must_use]
+    pub(crate) fn over(self, base: &Self) -> Self {
+        let is_elsewhere = self.base_url.is_some() || self.endpoint.is_some();
+        let mut headers = base.headers.clone();
+        headers.retain(|name, _| !self.headers.keys().any(|own| own.eq_ignore_ascii_case(name)));
+        headers.extend(self.headers);
+        Self {
+            connector: self.connector,
+            settings: self.settings,
+            // Other hosts than those of the connector are not said to be its own.
+            hosts: self.hosts.or_else(|| base.hosts.clone().filter(|_| !is_elsewhere)),
+            base_url: self.base_url.or_else(|| base.base_url.clone().filter(|_| !is_elsewhere)),
+            endpoint: self.endpoint,
+            account: self.account.or_else(|| base.account.clone()),
+            headers,
+            test: self.test.or_else(|| base.test.clone()),
+            timeout: self.timeout.or(base.timeout),
+            timeouts: self.timeouts.or_else(|| base.timeouts.clone()),
+            timeout_message: self.timeout_message.or_else(|| base.timeout_message.clone()),
+            redirects: self.redirects.or(base.redirects),
+            header_case: self.header_case.or(base.header_case),
+            limits: self.limits.or_else(|| base.limits.clone()),
+            rate: self.rate.or_else(|| base.rate.clone()),
+            breaker: self.breaker.or_else(|| base.breaker.clone()),
+            retry: self.retry.or_else(|| base.retry.clone()),
+        }
+    }
+
+    /// Puts the connection's headers on a request that does not set them itself.
+    pub fn add_headers(&self, request: &mut RequestSpec) {
+        for (name, value) in &self.headers {
+            let read = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()));
+            if let (Ok(name), Ok(value)) = read
+                && !request.headers.iter().any(|(set, _)| *set == name)
+            {
+                request.headers.push((name, value));
+            }
+        }
+    }
+
     /// Longest time for a whole exchange.
     #[must_use]
     pub fn total_timeout(&self) -> std::time::Duration {
@@ -348,14 +400,20 @@ impl ConnectionSpec {
         if self.base_url.is_some() && self.endpoint.is_some() {
             faults.push(Fault::new("endpoint", "give base_url or endpoint, not both"));
         }
-        if self.account.is_some() && !self.names_hosts() {
+        if self.settings.is_some() && self.connector.is_none() {
+            faults.push(Fault::new("settings", "settings are what a connector asks for; give connector, or leave them out"));
+        }
+        faults.extend(self.header_faults());
+        // What its connector says counts too, and is not known here.
+        let is_whole = self.connector.is_none();
+        if is_whole && self.account.is_some() && !self.names_hosts() {
             faults.push(
                 Fault::new("account", "an account needs hosts that its credentials may go to")
                     .hint("give base_url, or hosts: [api.example.com]"),
             );
         }
         faults.extend(self.hosts_faults());
-        faults.extend(self.test.iter().flat_map(|test| test.faults(self)));
+        faults.extend(self.test.iter().filter(|_| is_whole).flat_map(|test| test.faults(self)));
         let total = self.total_timeout();
         if total.is_zero() || total > limits::TOTAL_TIMEOUT_MAX {
             faults.push(Fault::new("timeout", "a timeout is between 1ms and 120s"));
@@ -379,6 +437,23 @@ impl ConnectionSpec {
 }
 
 impl ConnectionSpec {
+    fn header_faults(&self) -> Vec<Fault> {
+        let fault = |(name, value): (&String, &String)| {
+            let path = format!("headers.{name}");
+            match HeaderName::from_bytes(name.as_bytes()) {
+                Err(_) => Some(Fault::new(path, format_args!("`{}` is not a header name", name.escape_debug()))),
+                Ok(known) if WIRE_HEADERS.contains(&known.as_str()) || known == http::header::AUTHORIZATION => {
+                    Some(Fault::new(path, "this header is set when the request is sent; credentials are an account's"))
+                }
+                Ok(_) if HeaderValue::from_bytes(value.as_bytes()).is_err() => {
+                    Some(Fault::new(path, "a header value holds no line breaks or other control characters"))
+                }
+                Ok(_) => None,
+            }
+        };
+        self.headers.iter().filter_map(fault).collect()
+    }
+
     fn hosts_faults(&self) -> Vec<Fault> {
         let Some(hosts) = &self.hosts else { return Vec::new() };
         if self.endpoint.is_some() {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::account::AccountSpec;
 use crate::connection::ConnectionSpec;
+use crate::connector::ConnectorSpec;
 use crate::destination::DestinationSpec;
 use crate::endpoint::EndpointSpec;
 use crate::fault::Fault;
@@ -26,6 +27,8 @@ pub enum Kind {
     Secret,
     /// Stored credentials.
     Account,
+    /// An API written down: how it is reached, and its actions.
+    Connector,
     /// A way to one outside API.
     Connection,
     /// An inbound URL.
@@ -40,8 +43,16 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which they depend on each other.
-    pub const ALL: [Self; 7] =
-        [Self::Secret, Self::Account, Self::Connection, Self::Endpoint, Self::Recipe, Self::Destination, Self::Sync];
+    pub const ALL: [Self; 8] = [
+        Self::Secret,
+        Self::Account,
+        Self::Connector,
+        Self::Connection,
+        Self::Endpoint,
+        Self::Recipe,
+        Self::Destination,
+        Self::Sync,
+    ];
 
     /// The word for one.
     #[must_use]
@@ -49,6 +60,7 @@ impl Kind {
         match self {
             Self::Secret => "secret",
             Self::Account => "account",
+            Self::Connector => "connector",
             Self::Connection => "connection",
             Self::Endpoint => "endpoint",
             Self::Recipe => "recipe",
@@ -63,6 +75,7 @@ impl Kind {
         match self {
             Self::Secret => "secrets",
             Self::Account => "accounts",
+            Self::Connector => "connectors",
             Self::Connection => "connections",
             Self::Endpoint => "endpoints",
             Self::Recipe => "recipes",
@@ -113,6 +126,7 @@ pub struct Document {
 pub enum Spec {
     Secret(SecretSpec),
     Account(AccountSpec),
+    Connector(Box<ConnectorSpec>),
     Connection(ConnectionSpec),
     Endpoint(EndpointSpec),
     Recipe(RecipeSpec),
@@ -127,6 +141,7 @@ impl Spec {
         match self {
             Self::Secret(_) => Kind::Secret,
             Self::Account(_) => Kind::Account,
+            Self::Connector(_) => Kind::Connector,
             Self::Connection(_) => Kind::Connection,
             Self::Endpoint(_) => Kind::Endpoint,
             Self::Recipe(_) => Kind::Recipe,
@@ -143,6 +158,7 @@ impl Spec {
         let spec = match kind {
             Kind::Secret => Self::Secret(shaped(written)?),
             Kind::Account => Self::Account(shaped(written)?),
+            Kind::Connector => Self::Connector(shaped(written)?),
             Kind::Connection => Self::Connection(shaped(written)?),
             Kind::Endpoint => Self::Endpoint(shaped(written)?),
             Kind::Recipe => Self::Recipe(shaped(written)?),
@@ -157,6 +173,7 @@ impl Spec {
         match self {
             Self::Secret(spec) => spec.faults(),
             Self::Account(spec) => spec.faults(),
+            Self::Connector(spec) => spec.faults(),
             Self::Connection(spec) => spec.faults(),
             Self::Endpoint(spec) => spec.faults(),
             Self::Recipe(spec) => spec.faults(),
@@ -173,11 +190,16 @@ impl Spec {
             Self::Account(account) => {
                 account.secrets().into_iter().map(|(path, name)| (format!("spec.{path}"), Kind::Secret, name)).collect()
             }
+            Self::Connector(connector) => {
+                connector.extends.iter().map(|name| ("spec.extends".to_owned(), Kind::Connector, name)).collect()
+            }
             Self::Connection(connection) => {
                 let account = connection.account.iter().map(|name| ("spec.account".to_owned(), Kind::Account, name));
+                let connector =
+                    connection.connector.iter().map(|name| ("spec.connector".to_owned(), Kind::Connector, name));
                 let endpoint =
                     connection.endpoint.iter().map(|name| ("spec.endpoint".to_owned(), Kind::Endpoint, name));
-                account.chain(endpoint).collect()
+                account.chain(connector).chain(endpoint).collect()
             }
             Self::Endpoint(endpoint) => {
                 let way = match &endpoint.verify {
@@ -193,8 +215,8 @@ impl Spec {
             Self::Recipe(recipe) => {
                 let trigger = ("spec.trigger.webhook.endpoint".to_owned(), Kind::Endpoint, recipe.endpoint());
                 let steps = recipe.steps.iter().enumerate().filter_map(|(n, step)| {
-                    let name = step.request.connection.as_ref()?;
-                    Some((format!("spec.steps[{n}].request.connection"), Kind::Connection, name))
+                    let work = if step.call.is_some() { "call" } else { "request" };
+                    Some((format!("spec.steps[{n}].{work}.connection"), Kind::Connection, step.connection()?))
                 });
                 std::iter::once(trigger).chain(steps).collect()
             }
@@ -262,6 +284,7 @@ pub fn schema() -> Value {
             let spec = match kind {
                 Kind::Secret => generator.subschema_for::<SecretSpec>(),
                 Kind::Account => generator.subschema_for::<AccountSpec>(),
+                Kind::Connector => generator.subschema_for::<ConnectorSpec>(),
                 Kind::Connection => generator.subschema_for::<ConnectionSpec>(),
                 Kind::Endpoint => generator.subschema_for::<EndpointSpec>(),
                 Kind::Recipe => generator.subschema_for::<RecipeSpec>(),
@@ -299,7 +322,7 @@ fn defaults(kind: Kind) -> Value {
     };
     let size = |bytes: u64| ByteSize::from_bytes(bytes).to_string();
     match kind {
-        Kind::Secret | Kind::Account | Kind::Destination => json!({}),
+        Kind::Secret | Kind::Account | Kind::Connector | Kind::Destination => json!({}),
         Kind::Connection => json!({
             "timeout": time(limits::TOTAL_TIMEOUT),
             "timeouts": {

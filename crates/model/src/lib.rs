@@ -7,6 +7,7 @@ pub mod account;
 pub mod call;
 pub mod charset;
 pub mod connection;
+pub mod connector;
 pub mod destination;
 pub mod digest;
 pub mod document;

@@ -76,6 +76,8 @@ pub const EXPRESSION_FUEL: u64 = 50_000;
 pub const RENDERED_BYTES: usize = 1 << 20;
 /// Most parts of a multipart body that a step sends: 100, what common servers take without being told otherwise.
 pub const MULTIPART_PARTS: usize = 100;
+/// Most actions of a connector.
+pub const ACTIONS_MAX: usize = 5_000;
 /// Most documents in one apply.
 pub const APPLY_DOCUMENTS: usize = 2_000;
 /// Longest body of an operator API request: 8 MiB.

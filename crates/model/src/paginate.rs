@@ -213,6 +213,32 @@ impl PaginateSpec {
         }
     }
 
+    /// The same, with what it does not say as `base` says.
+    #[must_use]
+    pub(crate) fn over(&self, base: Option<&Self>) -> Self {
+        let (mut whole, Some(base)) = (self.clone(), base) else { return self.clone() };
+        if !self.names_a_way() {
+            whole.next_url.clone_from(&base.next_url);
+            whole.link.clone_from(&base.link);
+            whole.cursor.clone_from(&base.cursor);
+            whole.page.clone_from(&base.page);
+            whole.offset.clone_from(&base.offset);
+        }
+        whole.items = whole.items.or_else(|| base.items.clone());
+        whole.until = whole.until.or_else(|| base.until.clone());
+        whole.size = whole.size.or_else(|| base.size.clone());
+        whole.max_pages = whole.max_pages.or(base.max_pages);
+        whole
+    }
+
+    fn names_a_way(&self) -> bool {
+        self.next_url.is_some()
+            || self.link.is_some()
+            || self.cursor.is_some()
+            || self.page.is_some()
+            || self.offset.is_some()
+    }
+
     fn carrier_faults(&self) -> Vec<Fault> {
         let carriers = [
             ("cursor.send", self.cursor.as_ref().map(|cursor| &cursor.send)),

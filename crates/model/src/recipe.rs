@@ -3,16 +3,18 @@
 //! A [`Recipe`] holds every template read and every reference checked: pills name known roots and earlier
 //! steps, so that what can be known before the first event is said when the document is applied.
 
+use std::sync::Arc;
+
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::fault::Fault;
 use crate::name::{Name, near_match};
 use crate::reader::Reader;
-use crate::request::{CompiledRequest, Effect, RequestStep, ResponseFormat};
+use crate::request::{JsonTemplate, RenderFault, RequestPlan, RequestStep};
 use crate::template::{Expression, Pill, RenderError, Scope, Segment};
-use crate::traffic::RetrySpec;
-use crate::units::Duration;
 
 /// The `spec` of a recipe document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,7 +55,34 @@ pub struct Step {
     /// How later steps refer to it: `[a-z][a-z0-9_]*`, unique in the recipe.
     pub id: String,
     /// Calls an API.
-    pub request: RequestStep,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestStep>,
+    /// Calls an action of a connector, in place of a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallStep>,
+}
+
+/// A step that calls an action of a connector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallStep {
+    /// The connection; it is one over a connector.
+    pub connection: Name,
+    /// The action. Of one that gives a list, a step gets the first page.
+    pub action: String,
+    /// What it is given, as the action's `input` says; texts may hold pills, and a text that is one whole pill keeps
+    /// the value's type.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub input: IndexMap<String, Value>,
+}
+
+impl Step {
+    /// The connection that it uses.
+    #[must_use]
+    pub fn connection(&self) -> Option<&Name> {
+        let of_call = self.call.as_ref().map(|call| &call.connection);
+        of_call.or_else(|| self.request.as_ref()?.connection.as_ref())
+    }
 }
 
 impl RecipeSpec {
@@ -92,16 +121,38 @@ pub struct CompiledStep {
     pub id: String,
     /// The connection that it uses.
     pub connection: Option<Name>,
-    /// What repeating its request does: as the step says, else by its method.
-    pub effect: Effect,
-    /// What its answer is read as.
-    pub response: Option<ResponseFormat>,
-    /// Longest time for the whole exchange, in place of the connection's.
-    pub timeout: Option<std::time::Duration>,
-    /// When it is tried again, in place of what the connection says, field by field.
-    pub retry: Option<RetrySpec>,
-    /// Its request.
-    pub request: CompiledRequest,
+    /// What it does.
+    pub work: Work,
+}
+
+/// What a step does.
+#[derive(Debug)]
+pub enum Work {
+    /// Makes a request.
+    Request(Arc<RequestPlan>),
+    /// Calls an action of the connection's connector.
+    Call(CompiledInput),
+}
+
+/// An action, and what it is given.
+#[derive(Debug)]
+pub struct CompiledInput {
+    /// The action.
+    pub action: String,
+    input: JsonTemplate,
+}
+
+impl CompiledInput {
+    /// What the action is given.
+    ///
+    /// # Errors
+    /// Which field gives no value.
+    pub fn render(&self, scope: &Scope) -> Result<Map<String, Value>, RenderFault> {
+        match self.input.render_whole("input", scope)? {
+            Value::Object(input) => Ok(input),
+            _ => Ok(Map::new()),
+        }
+    }
 }
 
 const ROOTS: [&str; 3] = ["trigger", "steps", "job"];
@@ -129,7 +180,7 @@ impl Recipe {
             let check = |path: &str, pill: &Pill| pill_fault(path, pill, &earlier);
             let mut reader = Reader::new(&check);
             check_id(&mut reader, &format!("steps[{n}].id"), &step.id, &earlier);
-            steps.extend(CompiledStep::compile(&mut reader, &format!("steps[{n}].request"), &step.id, &step.request));
+            steps.extend(CompiledStep::compile(&mut reader, &format!("steps[{n}]"), step));
             faults.extend(reader.into_faults());
             earlier.push(&step.id);
         }
@@ -152,18 +203,24 @@ impl Recipe {
 }
 
 impl CompiledStep {
-    /// Reads the templates of the request at `path`.
-    pub(crate) fn compile(reader: &mut Reader, path: &str, id: &str, request: &RequestStep) -> Option<Self> {
-        let compiled = CompiledRequest::compile(reader, path, request)?;
-        Some(Self {
-            id: id.to_owned(),
-            connection: request.connection.clone(),
-            effect: request.effect.unwrap_or_else(|| Effect::of_method(compiled.method().as_str())),
-            response: request.response,
-            timeout: request.timeout.map(Duration::get),
-            retry: request.retry.clone(),
-            request: compiled,
-        })
+    /// Reads the templates of the step at `path`.
+    fn compile(reader: &mut Reader, path: &str, step: &Step) -> Option<Self> {
+        let work = match (&step.request, &step.call) {
+            (Some(request), None) => {
+                let plan = RequestPlan::compile(reader, &format!("{path}.request"), request)?;
+                Work::Request(Arc::new(plan))
+            }
+            (None, Some(call)) => {
+                let input = Value::Object(call.input.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
+                let input = JsonTemplate::read(reader, &format!("{path}.call.input"), &input)?;
+                Work::Call(CompiledInput { action: call.action.clone(), input })
+            }
+            _ => {
+                reader.fault(path, "give one of request and call");
+                return None;
+            }
+        };
+        Some(Self { id: step.id.clone(), connection: step.connection().cloned(), work })
     }
 }
 

@@ -1,10 +1,11 @@
 //! Requests: as documents write them, with their templates read, made of data, and what came of them.
 //!
-//! Rendering a request gives one that stays below the connection's base URL and on its origin.
+//! Rendering a path gives a request that stays below the connection's base URL and on its origin.
 
 mod body;
 mod compile;
 pub mod multipart;
+mod plan;
 mod render;
 mod step;
 
@@ -13,8 +14,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+pub(crate) use self::body::JsonTemplate;
 pub use self::compile::CompiledRequest;
-pub(crate) use self::compile::{METHODS, checked_url};
+pub(crate) use self::compile::{METHODS, WIRE_HEADERS, checked_url};
+pub use self::plan::{AnswerFault, RequestPlan};
 pub use self::render::RenderFault;
 pub(crate) use self::render::join;
 pub use self::step::{Base64Spec, Effect, PartSpec, RawSpec, RequestStep, ResponseFormat};

@@ -120,6 +120,12 @@ impl Template {
         self.whole().is_some()
     }
 
+    /// Whether it is nothing but a pill that names what was not given.
+    pub(crate) fn is_absent(&self, scope: &Scope) -> bool {
+        let pill = self.whole().and_then(|program| program.plain.as_ref());
+        pill.is_some_and(|pill| !pill.lenient && scope.is_absent(pill))
+    }
+
     /// The text itself, when it holds no pill.
     #[must_use]
     pub fn as_literal(&self) -> Option<&str> {

@@ -8,6 +8,7 @@
 mod backup;
 mod checkpoint;
 mod connection;
+mod connector;
 mod disk;
 mod error;
 mod event;
@@ -42,7 +43,7 @@ pub use refusal::{NewRefusal, Refusal, RefusalFilter};
 pub use resource::{Action, Change, Precondition, Resource};
 pub use retention::{Expired, Retention};
 pub use seal::MasterKey;
-pub use snapshot::{AccountView, ConnectionView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
+pub use snapshot::{AccountView, ConnectionView, ConnectorView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
 pub use spool::SpoolFile;
 pub use sync::{Batch, BatchState, SyncState, SyncTicket};
 pub use token::reset_operator_token;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use linkspan_model::connector::ConnectorSpec;
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
 use linkspan_model::name::near_match;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Store;
+use crate::connector::Connectors;
 use crate::error::{Result, StoreError};
 use crate::seal::MasterKey;
 use crate::snapshot::secret_place;
@@ -373,11 +375,12 @@ fn about(document: &Document, n: Option<usize>, mut fault: Fault) -> Fault {
 
 /// What only shows when documents stand side by side.
 fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Vec<Fault> {
-    let mut faults = Vec::new();
+    let mut faults = connector_faults(after);
     let mut tables: HashMap<(&str, String), String> = HashMap::new();
     for (n, document) in after.values() {
         for (path, kind, name) in document.spec.references() {
-            if !after.contains_key(&(kind, name.clone())) {
+            let is_bundled = kind == Kind::Connector && linkspan_connectors::find(name).is_some();
+            if !is_bundled && !after.contains_key(&(kind, name.clone())) {
                 let mut fault = Fault::new(path, format_args!("there is no {kind} `{name}`"));
                 let names = after.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str());
                 if let Some(near) = near_match(name.as_str(), names) {
@@ -398,6 +401,47 @@ fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Ve
                 faults.push(about(document, *n, Fault::new("spec.to.table", reason)));
             }
         }
+    }
+    faults
+}
+
+/// What shows when connectors, connections over them and steps that call their actions stand side by side.
+fn connector_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Vec<Fault> {
+    let find = |kind: Kind, name: &Name| after.get(&(kind, name.clone())).map(|(_, document)| &document.spec);
+    let mut connectors = Connectors::default();
+    for (_, document) in after.values() {
+        if let Spec::Connector(spec) = &document.spec {
+            connectors.add(document.name.clone(), String::new(), ConnectorSpec::clone(spec));
+        }
+    }
+    let mut faults = Vec::new();
+    for (n, document) in after.values() {
+        let found = match &document.spec {
+            Spec::Connector(spec) if spec.extends.as_ref().is_some_and(|base| connectors.exists(base)) => {
+                connectors.get(&document.name).err().unwrap_or_default()
+            }
+            Spec::Connection(spec) if spec.connector.as_ref().is_some_and(|name| connectors.exists(name)) => {
+                let account = spec.account.as_ref().and_then(|name| find(Kind::Account, name));
+                let account = account.and_then(|spec| match spec {
+                    Spec::Account(account) => Some(account),
+                    _ => None,
+                });
+                connectors.connect(spec, account).err().unwrap_or_default()
+            }
+            Spec::Recipe(recipe) => {
+                let calls = recipe.steps.iter().enumerate().filter_map(|(n, step)| Some((n, step.call.as_ref()?)));
+                let mut found = Vec::new();
+                for (n, call) in calls {
+                    if let Some(Spec::Connection(connection)) = find(Kind::Connection, &call.connection) {
+                        let faults = connectors.call_faults(call, connection);
+                        found.extend(faults.into_iter().map(|fault| fault.under(&format!("steps[{n}]"))));
+                    }
+                }
+                found
+            }
+            _ => Vec::new(),
+        };
+        faults.extend(found.into_iter().map(|fault| about(document, *n, fault.under("spec"))));
     }
     faults
 }

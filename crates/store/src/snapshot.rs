@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use linkspan_model::account::AccountSpec;
 use linkspan_model::connection::ConnectionSpec;
+use linkspan_model::connector::{Connector, ConnectorSpec};
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
 use linkspan_model::endpoint::EndpointSpec;
 use linkspan_model::recipe::{Recipe, RecipeSpec};
 use linkspan_model::sync::SyncSpec;
 use linkspan_model::verify::Verifier;
-use linkspan_model::{Name, SecretBytes, Timestamp};
+use linkspan_model::{Fault, Name, SecretBytes, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::Value;
 
+use crate::connector::Connectors;
 use crate::error::{Result, StoreError};
 use crate::open::SecretSource;
 use crate::resource::{Resource, all, read_back};
@@ -27,6 +30,7 @@ pub struct Snapshot {
     by_key: HashMap<Box<str>, Arc<EndpointView>>,
     endpoints: BTreeMap<Name, Arc<EndpointView>>,
     recipes: BTreeMap<Name, Arc<RecipeView>>,
+    connectors: Connectors,
     connections: BTreeMap<Name, Arc<ConnectionView>>,
     accounts: BTreeMap<Name, Arc<AccountView>>,
     destinations: BTreeMap<Name, Arc<DestinationView>>,
@@ -90,10 +94,25 @@ pub struct ConnectionView {
     pub basis: String,
     /// Its name.
     pub name: Name,
-    /// What its document says.
-    pub spec: ConnectionSpec,
+    /// What its document says, with what its connector says.
+    pub spec: Arc<ConnectionSpec>,
     /// Its account, when it has one.
     pub account: Option<Arc<AccountView>>,
+    /// Its connector and its settings there, when it has one.
+    pub connector: Option<(Arc<Connector>, Arc<Value>)>,
+    /// Why it cannot be used: its connector is not what it was when the connection was written.
+    pub unusable: Option<String>,
+}
+
+/// A connector, of a user or one that comes with the product.
+#[derive(Debug)]
+pub struct ConnectorView {
+    /// Its name.
+    pub name: Name,
+    /// Whether it is a user's.
+    pub is_users: bool,
+    /// What it says, with what it extends.
+    pub spec: ConnectorSpec,
 }
 
 /// A destination.
@@ -156,10 +175,24 @@ impl Snapshot {
                 let view = AccountView { row: resource.row, name: name.clone(), basis, spec };
                 self.accounts.insert(name, Arc::new(view));
             }
+            Spec::Connector(spec) => self.connectors.add(name, version, *spec),
             Spec::Connection(spec) => {
                 let account = spec.account.as_ref().and_then(|name| self.accounts.get(name)).cloned();
-                let basis = account.as_ref().map_or(version.clone(), |account| format!("{version} {}", account.basis));
-                let view = ConnectionView { row: resource.row, basis, name: name.clone(), spec, account };
+                let mut basis = account.as_ref().map_or(version.clone(), |account| format!("{version} {}", account.basis));
+                if let Some(connector) = &spec.connector {
+                    basis.push_str(&self.connectors.basis(connector));
+                }
+                let connected = self.connectors.connect(&spec, account.as_ref().map(|account| &account.spec));
+                let ((spec, connector), unusable) = match connected {
+                    Ok(connected) => (connected, None),
+                    Err(faults) => {
+                        let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                        ((spec, None), Some(reasons.join("; ")))
+                    }
+                };
+                let row = resource.row;
+                let spec = Arc::new(spec);
+                let view = ConnectionView { row, basis, name: name.clone(), spec, account, connector, unusable };
                 self.connections.insert(name, Arc::new(view));
             }
             Spec::Endpoint(spec) => {
@@ -249,6 +282,29 @@ impl Snapshot {
     /// Every connection, by name.
     pub fn connections(&self) -> impl Iterator<Item = &Arc<ConnectionView>> {
         self.connections.values()
+    }
+
+    /// Every connector, by name: users' first, then those that come with the product.
+    ///
+    /// # Errors
+    /// Of each, why it cannot be used.
+    pub fn connectors(&self) -> impl Iterator<Item = (&Name, std::result::Result<ConnectorView, Fault>)> {
+        self.connectors.names().map(|name| (name, self.connector(name)))
+    }
+
+    /// The connector with this name.
+    ///
+    /// # Errors
+    /// There is none, or what it extends does not exist.
+    pub fn connector(&self, name: &Name) -> std::result::Result<ConnectorView, Fault> {
+        let spec = self.connectors.resolve(name)?;
+        Ok(ConnectorView { name: name.clone(), is_users: self.connectors.is_users(name), spec })
+    }
+
+    /// Whether there is a connector with this name.
+    #[must_use]
+    pub fn has_connector(&self, name: &Name) -> bool {
+        self.connectors.exists(name)
     }
 
     /// The destination with this name.

@@ -10,6 +10,7 @@ use crate::cli::ApplyArgs;
 use crate::client::{Invalid, Refused};
 use crate::documents::{self, Source};
 use crate::output;
+use crate::places::Places;
 
 impl Commands {
     pub(super) fn apply(&self, args: &ApplyArgs) -> Result<()> {
@@ -56,7 +57,7 @@ fn with_places(error: anyhow::Error, sources: &[Source]) -> anyhow::Error {
         .faults
         .iter()
         .map(|fault| match fault.document.and_then(|n| sources.get(n)) {
-            Some(source) => format!("{}: {fault}", source.place),
+            Some(source) => Places::of(source).say(fault),
             None => fault.to_string(),
         })
         .collect();

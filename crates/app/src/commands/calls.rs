@@ -13,9 +13,16 @@ use crate::output;
 
 impl Commands {
     pub(super) fn call(&self, args: CallArgs) -> Result<()> {
-        let connection = encoded(&args.connection);
-        let call = call_of(args)?;
-        if call.get("paginate").is_some() {
+        let (connection, action) = match args.connection.split_once('.') {
+            Some((connection, action)) => (encoded(connection), Some(action.to_owned())),
+            None => (encoded(&args.connection), None),
+        };
+        let is_list = match &action {
+            Some(action) if args.paginate.is_none() => !args.first_page && self.is_list(&connection, action)?,
+            _ => args.paginate.is_some(),
+        };
+        let call = call_of(args, action)?;
+        if is_list || call.get("paginate").is_some() {
             return self.read_list(&connection, call);
         }
         let bar = output::progress("waiting for the answer");
@@ -34,6 +41,15 @@ impl Commands {
             output::note(&format!("status {} in {} ms", call["status"], took.unwrap_or_default().div_ceil(1_000)));
         }
         Ok(())
+    }
+
+    /// Whether an action gives a list. What is not known here, the call itself will say.
+    fn is_list(&self, connection: &str, action: &str) -> Result<bool> {
+        let connection = self.client.get(&format!("/api/v1/connections/{connection}"))?;
+        let Some(connector) = connection["data"]["spec"]["connector"].as_str() else { return Ok(false) };
+        let connector = self.client.get(&format!("/api/v1/catalog/{}", encoded(connector)))?;
+        let actions = connector["data"]["actions"].as_array();
+        Ok(actions.into_iter().flatten().any(|known| known["name"] == action && known["list"] == true))
     }
 
     fn read_list(&self, connection: &str, call: Value) -> Result<()> {
@@ -57,7 +73,7 @@ impl Commands {
 }
 
 /// The call that the options ask for.
-fn call_of(args: CallArgs) -> Result<Value> {
+fn call_of(args: CallArgs, action: Option<String>) -> Result<Value> {
     let mut call = match &args.file {
         None => json!({}),
         Some(path) => {
@@ -73,13 +89,27 @@ fn call_of(args: CallArgs) -> Result<Value> {
         }
     };
     if !call.is_object() {
-        bail!("a call is a mapping with `request`, and perhaps `variables` and `paginate`");
+        bail!("a call is a mapping with `request`, and perhaps `variables` and `paginate`, or with `action` and `input`");
     }
     if let Some(rule) = &args.paginate {
         call["paginate"] = read_one("--paginate", rule)?;
     }
+    if let Some(action) = action {
+        call["action"] = action.into();
+    }
+    let is_action = call.get("action").is_some();
+    let given = if is_action { "input" } else { "variables" };
     for (name, value) in pairs("--set", &args.variables)? {
-        call["variables"][name] = serde_json::from_str(&value).unwrap_or(Value::String(value));
+        call[given][name] = serde_json::from_str(&value).unwrap_or(Value::String(value));
+    }
+    if is_action {
+        if let Some(option) = of_request(&args) {
+            bail!("{option} is of a request, and an action has its own; give it what it asks for with --set name=value");
+        }
+        return Ok(call);
+    }
+    if args.target.is_none() && call.get("request").is_none() {
+        bail!("say what to call: a path, a whole URL, or an action as CONNECTION.ACTION");
     }
     let request = &mut call["request"];
     if let Some(target) = args.target {
@@ -115,6 +145,22 @@ fn call_of(args: CallArgs) -> Result<Value> {
         None => {}
     }
     Ok(call)
+}
+
+/// The first option that was given and that says something of a request.
+fn of_request(args: &CallArgs) -> Option<&'static str> {
+    let given = [
+        ("a path", args.target.is_some()),
+        ("--method", args.method.is_some()),
+        ("--query", !args.query.is_empty()),
+        ("--header", !args.headers.is_empty()),
+        ("--json", args.json.is_some()),
+        ("--form", !args.form.is_empty()),
+        ("--text", args.text.is_some()),
+        ("--response", args.response.is_some()),
+        ("--timeout", args.timeout.is_some()),
+    ];
+    given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
 }
 
 fn pairs(option: &str, given: &[String]) -> Result<Vec<(String, String)>> {

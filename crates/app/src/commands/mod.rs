@@ -3,6 +3,7 @@
 mod accounts;
 mod apply;
 mod calls;
+mod connectors;
 mod events;
 mod jobs;
 mod resources;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command, connect: Connect, output: Output) -> Result<
         Command::Export(args) => server()?.export(args.defaults),
         Command::Secrets(args) => server()?.secrets(args),
         Command::Accounts(args) => server()?.accounts(args),
+        Command::Connectors(args) => connectors::run(args, server, output),
         Command::Connections(args) => server()?.connections(args),
         Command::Destinations(args) => server()?.resources("destinations", args.command, &args.page),
         Command::Endpoints(args) => server()?.endpoints(args),

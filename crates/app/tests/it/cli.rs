@@ -72,8 +72,8 @@ fn wrong_documents_are_named_by_file_line_path_and_near_match() {
     let said = said.replace(&one, "ONE").replace(&two, "TWO");
     insta::assert_snapshot!(said, @r#"
     error: nothing was changed:
-      ONE:6: endpoint/wrong: spec.limit: unknown field `limit`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `limits`?)
-      TWO:1: recipe/r: spec.steps[0].request.url: column 19: pill "triger.id" names nothing; use trigger, steps, job (did you mean `trigger`?)
+      ONE:8: endpoint/wrong: spec.limit: unknown field `limit`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `limits`?)
+      TWO:7: recipe/r: spec.steps[0].request.url: column 19: pill "triger.id" names nothing; use trigger, steps, job (did you mean `trigger`?)
     "#);
     assert_eq!(server.data("/api/v1/endpoints"), json!([]));
 }
@@ -87,7 +87,7 @@ fn fault_between_documents_is_placed_too() {
     );
     let file = write(&server, "a.yaml", &text);
     let said = server.cli(&["apply", "-f", &file]).failure(5);
-    assert!(said.contains(&format!("{file}:5: recipe/r: spec.trigger.webhook.endpoint: ")), "{said}");
+    assert!(said.contains(&format!("{file}:8: recipe/r: spec.trigger.webhook.endpoint: ")), "{said}");
     assert!(said.contains("did you mean `github`?"), "{said}");
 }
 
@@ -360,7 +360,7 @@ fn lost_token_is_replaced_while_the_server_is_stopped() {
 fn schema_completions_and_version_need_no_server() {
     let schema: Value = serde_json::from_str(&run(&["schema"], &[]).success()).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    assert_eq!(schema["oneOf"].as_array().unwrap().len(), 7);
+    assert_eq!(schema["oneOf"].as_array().unwrap().len(), 8);
     let script = run(&["completions", "bash"], &[]).success();
     assert!(script.contains("complete -F _linkspan"), "{script}");
     let version = run(&["version"], &[("LINKSPAN_DATA", "/nowhere")]).success();
@@ -403,7 +403,7 @@ fn wrong_documents_keep_a_server_from_starting() {
     let output = Server::command(&folder.path().join("data"), &options).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(said.contains("wrong.yaml:1") && said.contains("did you mean `verify`?"), "{said}");
+    assert!(said.contains("wrong.yaml:3") && said.contains("did you mean `verify`?"), "{said}");
 }
 
 #[test]

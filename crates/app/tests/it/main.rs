@@ -8,6 +8,7 @@ mod api;
 mod calls;
 mod cli;
 mod connections;
+mod connectors;
 mod consent;
 mod formats;
 mod harness;

@@ -9,12 +9,23 @@ use serde_json::Value;
 use crate::harness::repository;
 
 /// Each crate and the crates that it may depend on. Another edge is a decision, not a detail.
-const EDGES: [(&str, &[&str]); 7] = [
-    ("linkspan", &["linkspan-server", "linkspan-engine", "linkspan-outbound", "linkspan-store", "linkspan-model"]),
+const EDGES: [(&str, &[&str]); 8] = [
+    (
+        "linkspan",
+        &[
+            "linkspan-server",
+            "linkspan-engine",
+            "linkspan-outbound",
+            "linkspan-store",
+            "linkspan-connectors",
+            "linkspan-model",
+        ],
+    ),
     ("linkspan-server", &["linkspan-outbound", "linkspan-store", "linkspan-model"]),
     ("linkspan-engine", &["linkspan-outbound", "linkspan-store", "linkspan-model"]),
     ("linkspan-outbound", &["linkspan-model"]),
-    ("linkspan-store", &["linkspan-model"]),
+    ("linkspan-store", &["linkspan-connectors", "linkspan-model"]),
+    ("linkspan-connectors", &["linkspan-model"]),
     ("linkspan-model", &[]),
     ("linkspan-bench", &["linkspan-outbound", "linkspan-model"]),
 ];

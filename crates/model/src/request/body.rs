@@ -28,7 +28,7 @@ pub(super) enum Body {
 
 /// A JSON value whose texts are templates; its keys are literal.
 #[derive(Debug)]
-pub(super) enum JsonTemplate {
+pub(crate) enum JsonTemplate {
     Literal(Value),
     Text(Template),
     List(Vec<Self>),
@@ -107,12 +107,13 @@ impl Body {
         let known = |content_type| Some(HeaderValue::from_static(content_type));
         match self {
             Self::None => Ok((Vec::new(), None)),
+            body if body.is_absent(scope) => Ok((Vec::new(), None)),
             Self::Json(json) => {
                 Ok((json.render_whole("json", scope)?.to_string().into_bytes(), known(multipart::JSON)))
             }
             Self::Form(fields) => {
                 let mut form = url::form_urlencoded::Serializer::new(String::new());
-                for (name, template) in fields {
+                for (name, template) in fields.iter().filter(|(_, template)| !template.is_absent(scope)) {
                     let value = template.render_text(scope).map_err(|e| RenderFault::of(format!("form.{name}"), &e))?;
                     form.append_pair(name, &value);
                 }
@@ -133,8 +134,19 @@ impl Body {
     }
 }
 
+impl Body {
+    fn is_absent(&self, scope: &Scope) -> bool {
+        match self {
+            Self::Json(json) | Self::Xml(XmlTemplate::Tree(json)) => json.is_absent(scope),
+            Self::Xml(XmlTemplate::Text(template)) | Self::Text(template) => template.is_absent(scope),
+            Self::Raw(raw) => raw.is_absent(scope),
+            Self::None | Self::Form(_) | Self::Multipart(_) => false,
+        }
+    }
+}
+
 impl JsonTemplate {
-    fn read(reader: &mut Reader, path: &str, value: &Value) -> Option<Self> {
+    pub(crate) fn read(reader: &mut Reader, path: &str, value: &Value) -> Option<Self> {
         Some(match value {
             Value::String(text) => {
                 let template = reader.template(path, text)?;
@@ -157,7 +169,11 @@ impl JsonTemplate {
         })
     }
 
-    fn render_whole(&self, field: &str, scope: &Scope) -> Result<Value, RenderFault> {
+    fn is_absent(&self, scope: &Scope) -> bool {
+        matches!(self, Self::Text(template) if template.is_absent(scope))
+    }
+
+    pub(crate) fn render_whole(&self, field: &str, scope: &Scope) -> Result<Value, RenderFault> {
         let mut room = usize::try_from(limits::BODY_MAX_BYTES).unwrap_or(usize::MAX);
         self.render(field, scope, &mut room)
     }
@@ -172,10 +188,12 @@ impl JsonTemplate {
                 Ok(value)
             }
             Self::List(items) => {
-                items.iter().enumerate().map(|(n, item)| item.render(&format!("{field}[{n}]"), scope, room)).collect()
+                let given = items.iter().enumerate().filter(|(_, item)| !item.is_absent(scope));
+                given.map(|(n, item)| item.render(&format!("{field}[{n}]"), scope, room)).collect()
             }
             Self::Object(fields) => fields
                 .iter()
+                .filter(|(_, item)| !item.is_absent(scope))
                 .map(|(key, item)| Ok((key.clone(), item.render(&format!("{field}.{key}"), scope, room)?)))
                 .collect::<Result<serde_json::Map<_, _>, _>>()
                 .map(Value::Object),
@@ -236,6 +254,11 @@ impl XmlTemplate {
 }
 
 impl RawTemplate {
+    fn is_absent(&self, scope: &Scope) -> bool {
+        let (Self::Pill(template) | Self::Base64(template)) = self;
+        template.is_absent(scope)
+    }
+
     fn read(reader: &mut Reader, path: &str, raw: &RawSpec) -> Option<Self> {
         match raw {
             RawSpec::Pill(text) => {
@@ -324,13 +347,21 @@ impl PartTemplate {
     fn render_all(parts: &[Self], scope: &Scope) -> Result<Vec<Part>, RenderFault> {
         let mut room = usize::try_from(limits::BODY_MAX_BYTES).unwrap_or(usize::MAX);
         let mut rendered = Vec::with_capacity(parts.len());
-        for (n, part) in parts.iter().enumerate() {
+        for (n, part) in parts.iter().enumerate().filter(|(_, part)| !part.is_absent(scope)) {
             let field = format!("multipart[{n}]");
             let part = part.render(&field, scope)?;
             room = room.checked_sub(part.content.len()).ok_or_else(|| too_large(field))?;
             rendered.push(part);
         }
         Ok(rendered)
+    }
+
+    fn is_absent(&self, scope: &Scope) -> bool {
+        match &self.content {
+            Content::Text(template) => template.is_absent(scope),
+            Content::Json(json) => json.is_absent(scope),
+            Content::Raw(raw) => raw.is_absent(scope),
+        }
     }
 
     fn render(&self, field: &str, scope: &Scope) -> Result<Part, RenderFault> {

@@ -33,7 +33,7 @@ pub(crate) const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
 
 /// Headers that describe the message on the wire, which only the sender of it can know.
-const WIRE_HEADERS: [&str; 7] =
+pub(crate) const WIRE_HEADERS: [&str; 7] =
     ["host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade"];
 
 impl CompiledRequest {

@@ -54,7 +54,9 @@ impl From<RenderFault> for StepError {
 }
 
 impl CompiledRequest {
-    /// Makes the request of the data; `base` is the connection's base URL.
+    /// Makes the request of the data; `base` is the connection's base URL. Whether a whole URL is one of the
+    /// connection's, its `admits` says. A parameter, header, field or body that is
+    /// nothing but a pill of something that was not given is left out.
     ///
     /// # Errors
     /// Which field gives no value, or why the URL is not one that this step may call.
@@ -62,7 +64,7 @@ impl CompiledRequest {
         let mut url = self.target.render(scope, base)?;
         self.append_query(scope, &mut url)?;
         let mut headers = Vec::with_capacity(self.headers.len() + 1);
-        for (name, written, template) in &self.headers {
+        for (name, written, template) in self.headers.iter().filter(|(.., template)| !template.is_absent(scope)) {
             let value = template.render_header(scope).map_err(|e| RenderFault::of(format!("headers.{written}"), &e))?;
             headers.push((name.clone(), value));
         }
@@ -80,7 +82,7 @@ impl CompiledRequest {
             return Ok(());
         }
         let mut query = url.query().unwrap_or_default().to_owned();
-        for (name, template) in &self.query {
+        for (name, template) in self.query.iter().filter(|(_, template)| !template.is_absent(scope)) {
             let value = template.render_text(scope).map_err(|e| RenderFault::of(format!("query.{name}"), &e))?;
             if !query.is_empty() && !query.ends_with('&') {
                 query.push('&');
@@ -89,7 +91,7 @@ impl CompiledRequest {
             query.push('=');
             query.extend(utf8_percent_encode(&value, template::COMPONENT));
         }
-        url.set_query(Some(&query));
+        url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
         Ok(())
     }
 }
@@ -108,20 +110,12 @@ impl Target {
             }
             Self::Url(template) => {
                 let text = template.render_url(scope).map_err(|e| RenderFault::of("url", &e))?;
-                let url = checked_url(&text).map_err(|reason| RenderFault::new("url", "request.url", reason))?;
-                match base {
-                    // Else the account's credentials would go to whoever a pill names.
-                    Some(base) if base.origin() != url.origin() => Err(RenderFault::new(
-                        "url",
-                        "request.url",
-                        format!(
-                            "{} is not the origin of the connection, {}",
-                            url.origin().ascii_serialization(),
-                            base.origin().ascii_serialization()
-                        ),
-                    )),
-                    _ => Ok(url),
+                if let (true, Some(base)) = (text.starts_with('/') && template.is_whole_pill(), base) {
+                    return join(base, &text).ok_or_else(|| {
+                        RenderFault::new("url", "request.url", "the path leads out of the connection's base_url")
+                    });
                 }
+                checked_url(&text).map_err(|reason| RenderFault::new("url", "request.url", reason))
             }
         }
     }

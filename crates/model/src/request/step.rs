@@ -21,7 +21,8 @@ pub struct RequestStep {
     /// Appended to the connection's base URL; pills in it are percent-encoded by their position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// A whole URL, in place of `path`; one that is a single pill is taken as it comes.
+    /// A whole URL, in place of `path`; one that is a single pill is taken as it comes, and may be a path too, which
+    /// begins with a slash and is appended to the base URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Query parameters, appended in order.
@@ -53,6 +54,13 @@ pub struct RequestStep {
     /// bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ResponseFormat>,
+    /// An expression over `status`, `headers` and `body` of the answer that must hold: `body.ok`. An answer for which
+    /// it does not is an error, whatever its status. A missing path is null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+    /// An expression that gives what the error says when `expect` does not hold: `body.error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// Whether the request may be repeated when its outcome is unknown; left out: by the method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,

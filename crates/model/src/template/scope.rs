@@ -26,6 +26,8 @@ type Produced = LazyLock<Result<Arc<Value>, String>, Box<dyn FnOnce() -> Result<
 #[derive(Clone)]
 enum Branch {
     Inner(IndexMap<String, Self>),
+    /// A name that is known and was left without a value.
+    Absent,
     Leaf(Arc<Value>),
     /// An object whose keys are header names.
     Headers(Arc<Value>),
@@ -37,7 +39,7 @@ impl std::fmt::Debug for Branch {
         // Data of events and answers does not belong into logs.
         match self {
             Self::Inner(children) => f.debug_set().entries(children.keys()).finish(),
-            Self::Leaf(_) | Self::Headers(_) | Self::Lazy(_) => f.write_str("…"),
+            Self::Absent | Self::Leaf(_) | Self::Headers(_) | Self::Lazy(_) => f.write_str("…"),
         }
     }
 }
@@ -53,6 +55,16 @@ impl Scope {
     #[must_use]
     pub fn with(self, path: &str, value: impl Into<Arc<Value>>) -> Self {
         self.put(path, Branch::Leaf(value.into()))
+    }
+
+    /// The same with these fields below `root`. A field without a value is known and was not given: a pill that
+    /// names it is an error, but a part of a request that is nothing but such a pill is left out.
+    #[must_use]
+    pub fn with_fields(mut self, root: &str, fields: impl IntoIterator<Item = (String, Option<Value>)>) -> Self {
+        let branch = |value: Option<Value>| value.map_or(Branch::Absent, |value| Branch::Leaf(Arc::new(value)));
+        let fields = fields.into_iter().map(|(name, value)| (name, branch(value))).collect();
+        Arc::make_mut(&mut self.roots).insert(root.to_owned(), Branch::Inner(fields));
+        self
     }
 
     /// The same with headers at `path`, whose names pills may write in any case.
@@ -112,6 +124,16 @@ impl Scope {
         self
     }
 
+    /// Whether `pill` names what was not given, or something below it.
+    pub(super) fn is_absent(&self, pill: &Pill) -> bool {
+        let mut branch = self.roots.get(&pill.root);
+        for segment in &pill.segments {
+            let (Some(Branch::Inner(children)), Segment::Key(key)) = (branch, segment) else { break };
+            branch = children.get(key);
+        }
+        matches!(branch, Some(Branch::Absent))
+    }
+
     /// What `pill` names.
     pub(super) fn find(&self, pill: &Pill) -> Result<Node, Missing> {
         let mut children = &*self.roots;
@@ -128,6 +150,7 @@ impl Scope {
                     let Segment::Key(key) = segment else { return Err(Missing { near: None, reason: None }) };
                     (n, name, children) = (at + 1, key, inner);
                 }
+                Branch::Absent => return Err(Missing { near: None, reason: Some("is not given".to_owned()) }),
                 Branch::Leaf(value) => return Node::new(Arc::clone(value)).below(pill, n, Case::Exact),
                 Branch::Headers(value) => return Node::new(Arc::clone(value)).below(pill, n, Case::Ignored),
                 Branch::Lazy(produced) => {
@@ -141,12 +164,14 @@ impl Scope {
     }
 }
 
-/// Everything below a branch, put together; what cannot be produced is null.
+/// Everything below a branch, put together; what cannot be produced is null, and what was not given is left out.
 fn whole(branch: &Branch) -> Value {
     match branch {
         Branch::Inner(children) => {
-            Value::Object(children.iter().map(|(name, child)| (name.clone(), whole(child))).collect())
+            let given = children.iter().filter(|(_, child)| !matches!(child, Branch::Absent));
+            Value::Object(given.map(|(name, child)| (name.clone(), whole(child))).collect())
         }
+        Branch::Absent => Value::Null,
         Branch::Leaf(value) | Branch::Headers(value) => Value::clone(value),
         Branch::Lazy(produced) => LazyLock::force(produced).as_ref().map_or(Value::Null, |value| Value::clone(value)),
     }

@@ -7,9 +7,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{Method, StatusCode};
-use linkspan_model::call::{CallSpec, Called, Piece, ReadSpec};
+use linkspan_model::call::{CallSpec, Called, Piece, ReadSpec, Through};
 use linkspan_model::job::{AttemptRun, StepError};
 use linkspan_model::{Kind, Name};
+use linkspan_store::Snapshot;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -88,8 +89,9 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn call(api: Api, call: Call) -> Result<Answer, Problem> {
-    let name = connection(&api, &call)?;
-    let made = call.typed::<CallSpec>()?.compile(&name).map_err(Problem::invalid)?;
+    let name = call.name()?;
+    let snapshot = api.store.snapshot().clone();
+    let made = call.typed::<CallSpec>()?.compile(through(&snapshot, &name)?).map_err(Problem::invalid)?;
     let called = match api.connections.call(name, made).await {
         Ok(called) => called,
         Err(never) => match never {},
@@ -98,8 +100,9 @@ async fn call(api: Api, call: Call) -> Result<Answer, Problem> {
 }
 
 async fn read(api: Api, call: Call) -> Result<Answer, Problem> {
-    let name = connection(&api, &call)?;
-    let (made, rule) = call.typed::<ReadSpec>()?.compile(&name).map_err(Problem::invalid)?;
+    let name = call.name()?;
+    let snapshot = api.store.snapshot().clone();
+    let (made, rule) = call.typed::<ReadSpec>()?.compile(through(&snapshot, &name)?).map_err(Problem::invalid)?;
     let mut pieces = api.connections.read(name, made, rule);
     // Until the first page has come, a failure is an answer of its own.
     match pieces.recv().await {
@@ -109,12 +112,15 @@ async fn read(api: Api, call: Call) -> Result<Answer, Problem> {
 }
 
 /// The connection that is called.
-fn connection(api: &Api, call: &Call) -> Result<Name, Problem> {
-    let name = call.name()?;
-    match api.store.snapshot().connection(&name) {
-        Some(_) => Ok(name),
-        None => Err(Problem::not_found(format!("connection/{name} does not exist"))),
+fn through<'a>(snapshot: &'a Snapshot, name: &'a Name) -> Result<Through<'a>, Problem> {
+    let connection =
+        snapshot.connection(name).ok_or_else(|| Problem::not_found(format!("connection/{name} does not exist")))?;
+    if let Some(reason) = &connection.unusable {
+        let description = format!("connection/{name} cannot be used: {reason}");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "connection.not_ready", description));
     }
+    let connector = connection.connector.as_ref().map(|(connector, settings)| (&**connector, &**settings));
+    Ok(Through { connection: name, connector })
 }
 
 fn answer(called: Called) -> Answer {

@@ -1,6 +1,7 @@
 //! Connections: how they stand, and tests on demand.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use linkspan_model::call::{Called, CompiledCall, Piece};
@@ -27,7 +28,7 @@ pub trait Connections: Send + Sync + 'static {
     /// Makes a call through a connection.
     fn call(&self, connection: Name, call: CompiledCall) -> ConnectionsFuture<'_, Called, Infallible>;
     /// Reads a list through a connection; its pieces come as long as they are taken.
-    fn read(&self, connection: Name, call: CompiledCall, rule: Paginate) -> mpsc::Receiver<Piece>;
+    fn read(&self, connection: Name, call: CompiledCall, rule: Arc<Paginate>) -> mpsc::Receiver<Piece>;
     /// Asks for a user's consent to an account's token; the callback URL is ours.
     fn begin_consent(&self, account: Name, callback_url: String) -> ConnectionsFuture<'_, ConsentAt, ConsentRefused>;
     /// Takes what the provider sent the user's browser back with; gives the account, or says why it is not connected.
@@ -67,6 +68,8 @@ struct ConnectionStatus {
     answer: Option<String>,
     /// What is allowed and should not stay so.
     warnings: Vec<String>,
+    /// The base URL of its requests, also where its connector says it.
+    base_url: Option<String>,
     /// How requests of it are let through now.
     traffic: TrafficStatus,
 }
@@ -137,6 +140,7 @@ async fn read_status(api: &Api, snapshot: &Snapshot, connection: &ConnectionView
         reason: failure.as_ref().map(|failure| failure.reason.clone()),
         answer: failure.and_then(|failure| failure.answer),
         warnings: warnings(snapshot, connection),
+        base_url: connection.spec.base_url.clone(),
         traffic: api
             .traffic
             .gate(&connection.name, connection.spec.traffic(), snapshot.revision)
@@ -161,19 +165,20 @@ pub(super) async fn findings(api: &Api) -> Result<Vec<(String, String)>, Problem
 
 /// What is allowed and should not stay so, in words.
 fn warnings(snapshot: &Snapshot, connection: &ConnectionView) -> Vec<String> {
+    let mut warnings: Vec<String> = connection.unusable.iter().map(|reason| format!("it cannot be used: {reason}")).collect();
     let carries = connection.account.as_ref().is_some_and(|account| account.spec.has_credentials());
     if !carries {
-        return Vec::new();
+        return warnings;
     }
     let is_plain = |url: &str| url.trim_start().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
-    let mut warnings = Vec::new();
     if connection.spec.base_url.as_deref().is_some_and(is_plain) {
         warnings.push("its account's credentials go over plain http; use https://".to_owned());
     }
     for recipe in snapshot.recipes() {
         for step in &recipe.spec.steps {
-            let is_ours = step.request.connection.as_ref() == Some(&connection.name);
-            if is_ours && step.request.url.as_deref().is_some_and(is_plain) {
+            let is_ours = step.connection() == Some(&connection.name);
+            let url = step.request.as_ref().and_then(|request| request.url.as_deref());
+            if is_ours && url.is_some_and(is_plain) {
                 let (recipe, step) = (&recipe.name, &step.id);
                 warnings.push(format!(
                     "its account's credentials go over plain http in step `{step}` of recipe/{recipe}; use https://"

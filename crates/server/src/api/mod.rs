@@ -10,6 +10,7 @@ mod body;
 mod call;
 mod calls;
 mod connections;
+mod connectors;
 mod events;
 mod jobs;
 mod openapi;

@@ -3,6 +3,7 @@
 use http::{Method, StatusCode};
 use linkspan_model::account::AccountSpec;
 use linkspan_model::connection::ConnectionSpec;
+use linkspan_model::connector::ConnectorSpec;
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::endpoint::EndpointSpec;
 use linkspan_model::recipe::RecipeSpec;
@@ -83,6 +84,7 @@ pub(super) fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     routes.extend(of::<SecretSpec>(Kind::Secret));
     routes.extend(of::<AccountSpec>(Kind::Account));
+    routes.extend(of::<ConnectorSpec>(Kind::Connector));
     routes.extend(of::<ConnectionSpec>(Kind::Connection));
     routes.extend(of::<EndpointSpec>(Kind::Endpoint));
     routes.extend(of::<RecipeSpec>(Kind::Recipe));
@@ -288,6 +290,7 @@ async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
                 None => json!({}),
             }
         }
+        Kind::Connector => super::connectors::status(&snapshot, &resource.name),
         Kind::Destination => json!({}),
     })
 }

@@ -201,6 +201,7 @@ pub(super) fn all() -> Vec<Route> {
     routes.extend(super::accounts::routes());
     routes.extend(super::connections::routes());
     routes.extend(super::calls::routes());
+    routes.extend(super::connectors::routes());
     routes.extend(super::events::routes());
     routes.extend(super::jobs::routes());
     routes.extend(super::refusals::routes());

@@ -1,0 +1,213 @@
+//! Connectors: what there is, and checks of files that need no server.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use linkspan_model::connector::{CaseSpec, Connector, ConnectorSpec};
+use linkspan_model::{Document, Name, Spec};
+use serde_json::{Value, json};
+
+use super::Commands;
+use crate::cli::{ConnectorsArgs, ConnectorsCommand, Output};
+use crate::client::{Invalid, encoded};
+use crate::places::Places;
+use crate::{documents, output};
+
+/// Runs one of the commands; `server` is asked for where one is needed.
+pub(super) fn run(args: ConnectorsArgs, server: impl Fn() -> Result<Commands>, output: Output) -> Result<()> {
+    match args.command {
+        None | Some(ConnectorsCommand::List) => server()?.list_connectors(),
+        Some(ConnectorsCommand::Show { name, document: false }) => server()?.show_connector(&name),
+        Some(ConnectorsCommand::Show { name, document: true }) => show_document(&name, server, output),
+        Some(ConnectorsCommand::Delete { name }) => {
+            server()?.client.delete(&format!("/api/v1/connectors/{}", encoded(&name)))?;
+            output::note(&format!("deleted {name}"));
+            Ok(())
+        }
+        Some(ConnectorsCommand::Validate { files }) => validate(&files, output),
+        Some(ConnectorsCommand::Test { connectors }) => test(&connectors, output),
+    }
+}
+
+impl Commands {
+    fn list_connectors(&self) -> Result<()> {
+        let answer = self.client.get("/api/v1/catalog")?;
+        let columns = [
+            ("name", "/name"),
+            ("title", "/title"),
+            ("version", "/version"),
+            ("origin", "/origin"),
+            ("actions", "/actions"),
+            ("reason", "/reason"),
+        ];
+        self.show(&answer, |items| output::table(&columns.map(|(heading, _)| heading), super::rows(items, &columns)));
+        Ok(())
+    }
+
+    fn show_connector(&self, name: &str) -> Result<()> {
+        let answer = self.client.get(&format!("/api/v1/catalog/{}", encoded(name)))?;
+        self.show(&answer, |connector| {
+            let text = |field: &str| connector[field].as_str().unwrap_or_default().to_owned();
+            output::line(&format!("{} {} ({})", text("title"), text("version"), text("origin")));
+            output::line(&text("documentation"));
+            fields("settings", &connector["settings"]);
+            for account in connector["accounts"].as_array().into_iter().flatten() {
+                let word = |field: &str| account[field].as_str().unwrap_or_default();
+                output::line(&format!("account {}: {} {}", word("kind"), word("title"), word("help")));
+            }
+            for action in connector["actions"].as_array().into_iter().flatten() {
+                let word = |field: &str| action[field].as_str().unwrap_or_default();
+                let kind = if action["list"] == true { " (a list)" } else { "" };
+                output::line(&format!("\n{}{kind}: {}", word("name"), word("title")));
+                fields("", &action["input"]);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Writes what an object can be given, a line a field.
+fn fields(heading: &str, schema: &Value) {
+    if !heading.is_empty() && schema["properties"].as_object().is_some_and(|fields| !fields.is_empty()) {
+        output::line(heading);
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let is_required = schema["required"].as_array().is_some_and(|required| required.contains(&json!(name)));
+        let sign = if is_required { "*" } else { " " };
+        let kind = field["type"].as_str().unwrap_or("any");
+        let about = field["description"].as_str().or_else(|| field["title"].as_str()).unwrap_or_default();
+        output::line(format!("  {sign} {name} ({kind})  {about}").trim_end());
+    }
+}
+
+fn show_document(name: &str, server: impl Fn() -> Result<Commands>, output: Output) -> Result<()> {
+    let bundled = name.parse().ok().and_then(|name: Name| linkspan_connectors::find(&name));
+    let document = match bundled {
+        Some(bundled) => bundled.document.to_value(),
+        None => server()?.client.get(&format!("/api/v1/connectors/{}", encoded(name)))?["data"].take(),
+    };
+    match output {
+        Output::Json => output::json(&json!({"data": document})),
+        Output::Table => output::line(documents::to_yaml(&[document])?.trim_end()),
+    }
+    Ok(())
+}
+
+/// A connector that was read, with what its cases name as files.
+struct Read {
+    name: String,
+    connector: Connector,
+    cases: Vec<CaseSpec>,
+    files: Box<dyn Fn(&str) -> Result<Vec<u8>, String>>,
+}
+
+fn validate(files: &[PathBuf], output: Output) -> Result<()> {
+    let mut read = Vec::new();
+    for file in files {
+        read.extend(read_file(file)?);
+    }
+    let shown: Vec<Value> = read
+        .iter()
+        .map(|read| json!({"name": read.name, "actions": read.connector.actions().count(), "cases": read.cases.len()}))
+        .collect();
+    match output {
+        Output::Json => output::json(&json!({"data": shown})),
+        Output::Table => {
+            for read in &shown {
+                output::line(&format!(
+                    "{}: {} actions, {} cases",
+                    read["name"].as_str().unwrap_or_default(),
+                    read["actions"],
+                    read["cases"]
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the connectors of a file; those that one extends stand in the file before it, or come with the product.
+fn read_file(path: &Path) -> Result<Vec<Read>> {
+    let sources = documents::read_documents(path)?;
+    let mut specs: Vec<(Name, ConnectorSpec)> = Vec::new();
+    let mut read = Vec::new();
+    let mut faults = Vec::new();
+    for source in &sources {
+        let places = Places::of(source);
+        let mut complain = |found: Vec<linkspan_model::Fault>| faults.extend(found.iter().map(|fault| places.say(fault)));
+        let document = match Document::read(&source.value) {
+            Ok(document) => document,
+            Err(found) => {
+                complain(found);
+                continue;
+            }
+        };
+        let Spec::Connector(spec) = document.spec else {
+            bail!("{}: {}/{} is not a connector", source.place, document.kind(), document.name)
+        };
+        let find = |name: &Name, is_own: bool| {
+            let earlier = specs.iter().find(|(known, _)| !is_own && known == name).map(|(_, spec)| spec);
+            earlier.or_else(|| linkspan_connectors::find(name).map(linkspan_connectors::Bundled::spec))
+        };
+        let whole = spec.resolve(&document.name, &find).map_err(|fault| vec![fault]);
+        match whole.and_then(Connector::compile) {
+            Ok(connector) => {
+                let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+                let files = move |name: &str| std::fs::read(folder.join(name)).map_err(|error| error.to_string());
+                let name = document.name.to_string();
+                read.push(Read { name, connector, cases: spec.tests.clone(), files: Box::new(files) });
+            }
+            Err(found) => complain(found.into_iter().map(|fault| fault.under("spec")).collect()),
+        }
+        specs.push((document.name, *spec));
+    }
+    if faults.is_empty() { Ok(read) } else { Err(Invalid(faults.join("\n")).into()) }
+}
+
+fn bundled(name: &str) -> Result<Read> {
+    let found = name.parse().ok().and_then(|name: Name| linkspan_connectors::find(&name));
+    let found = found.with_context(|| format!("`{name}` is no file, and no connector that comes with the product"))?;
+    let connector = Connector::compile(found.spec().clone()).map_err(|faults| {
+        anyhow!("{name}: {}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
+    let files = |file: &str| found.file(file).map(<[u8]>::to_vec).ok_or_else(|| "there is no such file".to_owned());
+    Ok(Read { name: name.to_owned(), connector, cases: found.spec().tests.clone(), files: Box::new(files) })
+}
+
+fn test(connectors: &[String], output: Output) -> Result<()> {
+    let mut results = Vec::new();
+    for given in connectors {
+        let path = Path::new(given);
+        let found = if path.is_file() { read_file(path)? } else { vec![bundled(given)?] };
+        for read in found {
+            for case in &read.cases {
+                let faults = read.connector.run_case(case, &*read.files).err().unwrap_or_default();
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                results.push(json!({
+                    "connector": read.name, "case": case.name, "passed": faults.is_empty(), "faults": faults,
+                }));
+            }
+            if read.cases.is_empty() {
+                output::note(&format!("{} has no cases", read.name));
+            }
+        }
+    }
+    let failed = results.iter().filter(|result| result["passed"] != true).count();
+    match output {
+        Output::Json => output::json(&json!({"data": results})),
+        Output::Table => {
+            for result in &results {
+                let word = |field: &str| result[field].as_str().unwrap_or_default();
+                let sign = if result["passed"] == true { "ok  " } else { "FAIL" };
+                output::line(&format!("{sign} {}: {}", word("connector"), word("case")));
+                for fault in result["faults"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    output::line(&format!("     {}", output::plain(fault)));
+                }
+            }
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} cases failed", results.len()),
+    }
+}

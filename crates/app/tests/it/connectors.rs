@@ -1,0 +1,222 @@
+//! Connectors: written down once, used by connections, called by people and by recipes.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Options, Reply, Server, Upstream, open_endpoint, run};
+
+/// A connector of an issue desk.
+const DESK: &str = r#"kind: connector
+name: desk
+spec:
+  version: 1.0.0
+  title: Issue desk
+  settings:
+    type: object
+    required: [tenant]
+    properties: {tenant: {type: string}, beta: {type: string}}
+  connection:
+    base_url: "https://{{ settings.tenant }}.desk.example/api"
+    headers: {X-Tenant: "{{ settings.tenant }}"}
+    test: {path: /me}
+    retry: {tries: 1}
+  accounts:
+    - {kind: bearer, title: Personal token}
+  actions:
+    get_issue:
+      title: Get an issue
+      input:
+        type: object
+        required: [number]
+        properties: {number: {type: integer}, fields: {type: string}}
+      request:
+        method: GET
+        path: /issues/{{ input.number }}
+        query: {fields: "{{ input.fields }}", beta: "{{ settings.beta }}"}
+        expect: body.ok
+        message: body.error
+    list_issues:
+      title: List issues
+      input: {type: object, properties: {state: {enum: [open, all], default: open}}}
+      request: {method: GET, path: /issues, query: {state: "{{ input.state }}"}}
+      paginate: {items: body.issues, next_url: body.next}
+  tests:
+    - name: reads an issue
+      action: get_issue
+      settings: {tenant: acme}
+      input: {number: 7}
+      exchanges:
+        - sends: {method: GET, url: "https://acme.desk.example/api/issues/7", headers: {X-Tenant: acme}}
+          answers: {json: {ok: true, title: one}}
+      gives: {title: one}
+"#;
+
+/// A connection over it that goes to an upstream.
+fn connection(upstream: &Upstream) -> String {
+    format!(
+        "kind: secret\nname: token\nspec: {{env: LINKSPAN_SECRET_DESK}}\n---\nkind: account\nname: robot\nspec: {{bearer: {{token: {{secret: token}}}}}}\n---\n\
+         kind: connection\nname: acme\nspec: {{connector: desk, settings: {{tenant: acme}}, base_url: '{}/api', account: robot}}\n---\n",
+        upstream.url()
+    )
+}
+
+fn server(upstream: &Upstream) -> Server {
+    let server = Server::start(&Options::egress().env("LINKSPAN_SECRET_DESK", "canary-desk-token"));
+    server.apply(&(connection(upstream) + DESK));
+    server
+}
+
+#[test]
+fn an_action_is_called_with_what_it_asks_for() {
+    let upstream = Upstream::start(|_, seen| match seen.target.as_str() {
+        "/api/issues/9" => Reply::Json(200, json!({"ok": false, "error": "no such issue"})),
+        "/api/me" => Reply::Json(200, json!({})),
+        _ => Reply::Json(200, json!({"ok": true, "title": "one"})),
+    });
+    let server = server(&upstream);
+    let answer = server.cli_json(&["call", "acme.get_issue", "--set", "number=7"]);
+    assert_eq!(answer["data"]["title"], "one");
+    let seen = &upstream.seen()[0];
+    // Nothing is sent of what was not given.
+    assert_eq!(seen.target, "/api/issues/7");
+    assert_eq!((seen.header("x-tenant"), seen.header("authorization")), ("acme", "Bearer canary-desk-token"));
+
+    let path = "/api/v1/connections/acme/call";
+    let call = |call: Value| server.api("POST", path, Some(&call));
+    let answer = call(json!({"action": "get_issue", "input": {"number": 7, "fields": "a,b"}}));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(upstream.seen()[1].target, "/api/issues/7?fields=a%2Cb");
+    // What the API says with a good status is an error all the same.
+    let answer = call(json!({"action": "get_issue", "input": {"number": 9}}));
+    answer.assert_error(502, "response.unexpected");
+    assert_eq!(answer.json()["error"]["description"], "the API answered 200: no such issue");
+    for (wrong, path) in [
+        (json!({"action": "get_isue"}), "action"),
+        (json!({"action": "get_issue"}), "input"),
+        (json!({"action": "get_issue", "input": {"number": "7"}}), "input.number"),
+        (json!({"action": "get_issue", "input": {"number": 7, "field": "a"}}), "input"),
+        (json!({"action": "get_issue", "request": {"method": "GET", "path": "/"}}), ""),
+    ] {
+        let answer = call(wrong.clone());
+        assert_eq!(answer.status, 422, "{wrong}: {answer:?}");
+        assert_eq!(answer.json()["errors"][0]["path"], path, "{wrong}: {answer:?}");
+    }
+    assert_eq!(upstream.seen().len(), 3, "what is wrong is not sent");
+    let said = server.cli(&["call", "acme.get_issue", "/x", "--set", "number=7"]).failure(1);
+    assert!(said.contains("an action has its own"), "{said}");
+
+    let test = server.cli(&["connections", "test", "acme"]).success();
+    assert!(test.starts_with("connected"), "{test}");
+    assert_eq!(upstream.seen()[3].header("x-tenant"), "acme");
+    assert_eq!(server.data("/api/v1/connections/acme")["status"]["base_url"], format!("{}/api", upstream.url()));
+}
+
+#[test]
+fn an_action_that_gives_a_list_is_read_to_its_end() {
+    let upstream = Upstream::start(|_, seen| match seen.target.as_str() {
+        "/api/issues?state=all" => Reply::Json(200, json!({"issues": [1, 2], "next": "/api/issues?page=2"})),
+        _ => Reply::Json(200, json!({"issues": [3], "next": null})),
+    });
+    let server = server(&upstream);
+    let shown = server.cli(&["call", "acme.list_issues", "--set", "state=all"]).success();
+    assert_eq!(shown, "1\n2\n3\n");
+    let first = server.cli_json(&["call", "acme.list_issues", "--set", "state=all", "--first-page"]);
+    assert_eq!(first["data"]["issues"], json!([1, 2]));
+}
+
+#[test]
+fn a_step_calls_an_action() {
+    let upstream = Upstream::start(|_, _| Reply::Json(200, json!({"ok": true, "title": "one"})));
+    let server = server(&upstream);
+    let recipe = |input: &str| {
+        format!(
+            "{}---\nkind: recipe\nname: look\nspec:\n  trigger: {{webhook: {{endpoint: in}}}}\n  steps:\n    - id: issue\n      call: {{connection: acme, action: get_issue, input: {{{input}}}}}\n    - id: again\n      call: {{connection: acme, action: get_issue, input: {{number: 1, fields: '{{{{ steps.issue.body.title }}}}'}}}}\n",
+            open_endpoint("in")
+        )
+    };
+    server.apply(&recipe("number: '{{ trigger.body.n }}'"));
+    let job = server.job_of(&server.accept(&server.path_of("in"), &json!({"n": 12})));
+    assert_eq!(job["status"], "succeeded", "{job:#}");
+    let targets: Vec<String> = upstream.seen().iter().map(|seen| seen.target.clone()).collect();
+    assert_eq!(targets, ["/api/issues/12", "/api/issues/1?fields=one"]);
+    // What only shows with data is an error of the step, and nothing is sent.
+    let job = server.job_of(&server.accept(&server.path_of("in"), &json!({"n": "twelve"})));
+    assert_eq!((&job["error"]["code"], &job["error"]["field"]), (&json!("input.invalid"), &json!("input.number")), "{job:#}");
+    assert_eq!(upstream.seen().len(), 2);
+
+    // What shows before is refused with the document.
+    for (input, path) in [("nmber: 1", "steps[0].call.input"), ("number: 1, fields: '{{ steps.again.body }}'", "steps[0].call.input.fields")] {
+        let said = server.cli_with_input(&["apply", "-f", "-"], &recipe(input)).failure(5);
+        assert!(said.contains(path), "{said}");
+    }
+    let said = server.cli_with_input(&["apply", "-f", "-"], &recipe("number: 1").replace("action: get_issue", "action: get")).failure(5);
+    assert!(said.contains("standard input:9: recipe/look: spec.steps[0].call.action: the connector has no action `get`"), "{said}");
+}
+
+#[test]
+fn an_action_is_added_to_a_connector_that_comes_with_the_product() {
+    let upstream = Upstream::ok();
+    let server = Server::start(&Options::egress());
+    server.apply(&format!(
+        "kind: connector\nname: http\nspec:\n  extends: http\n  actions:\n    ping: {{title: Ping, request: {{method: GET, path: /ping}}}}\n---\n\
+         kind: connection\nname: any\nspec: {{connector: http, settings: {{base_url: '{}/v1'}}}}\n",
+        upstream.url()
+    ));
+    server.cli(&["call", "any.ping"]).success();
+    server.cli(&["call", "any.get", "--set", "path=/things?limit=2"]).success();
+    let targets: Vec<String> = upstream.seen().iter().map(|seen| seen.target.clone()).collect();
+    assert_eq!(targets, ["/v1/ping", "/v1/things?limit=2"]);
+    let listed = server.cli_json(&["connectors", "list"]);
+    let http = listed["data"].as_array().unwrap().iter().find(|entry| entry["name"] == "http").unwrap();
+    assert_eq!((&http["origin"], &http["actions"]), (&json!("user"), &json!(6)));
+    let shown = server.cli(&["connectors", "show", "http"]).success();
+    assert!(shown.contains("ping: Ping") && shown.contains("* path (string)"), "{shown}");
+    // The connection needs it, but what comes with the product could stand in for it only without the action.
+    server.cli(&["connectors", "delete", "http"]).failure(1);
+}
+
+#[test]
+fn settings_and_accounts_are_checked_when_they_are_applied() {
+    let upstream = Upstream::ok();
+    let server = server(&upstream);
+    let apply = |spec: &str| {
+        server.cli_with_input(&["apply", "-f", "-"], &format!("kind: connection\nname: other\nspec: {spec}\n")).failure(5)
+    };
+    for (spec, said) in [
+        ("{connector: dsk, settings: {tenant: a}}", "spec.connector: there is no connector `dsk` (did you mean `desk`?)"),
+        ("{connector: desk}", "spec.settings: `tenant` is missing"),
+        ("{connector: desk, settings: {tenant: a, tenat: b}}", "spec.settings: `tenat` is not known"),
+        ("{connector: desk, settings: {tenant: 'a/b'}}", "spec.settings: the connector's base_url"),
+        ("{settings: {tenant: a}, base_url: 'https://a.test'}", "spec.settings: settings are what a connector asks for"),
+        ("{connector: desk, settings: {tenant: a}, headers: {Authorization: x}}", "spec.headers.Authorization"),
+    ] {
+        let refused = apply(spec);
+        assert!(refused.contains(said), "{spec}: {refused}");
+    }
+    let text = "kind: account\nname: robot\nspec: {basic: {user: a}}\n";
+    let refused = server.cli_with_input(&["apply", "-f", "-"], text).failure(5);
+    assert!(refused.contains("connection/acme: spec.account: the connector takes an account of kind bearer, not basic"), "{refused}");
+    // A connector cannot become one that its connections and recipes do not fit any more.
+    let refused = server.cli_with_input(&["apply", "-f", "-"], &DESK.replace("required: [tenant]", "required: [tenant, beta]")).failure(5);
+    assert!(refused.contains("connection/acme: spec.settings: `beta` is missing"), "{refused}");
+}
+
+#[test]
+fn files_are_checked_and_their_cases_run_without_a_server() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let file = write("desk.yaml", DESK);
+    assert_eq!(run(&["connectors", "validate", &file], &[]).success(), "desk: 2 actions, 1 cases\n");
+    assert_eq!(run(&["connectors", "test", &file, "http"], &[]).success().lines().next().unwrap(), "ok   desk: reads an issue");
+    let wrong = write("wrong.yaml", &DESK.replace("/issues/{{ input.number }}", "/issues/{{ input.nr }}"));
+    let said = run(&["connectors", "validate", &wrong], &[]).failure(5);
+    assert!(said.contains(&format!("{wrong}:26: connector/desk: spec.actions.get_issue.request.path: column 12: ")), "{said}");
+    let failing = write("failing.yaml", &DESK.replace("title: one}}\n      gives: {title: one}", "title: two}}\n      gives: {title: one}"));
+    let ran = run(&["connectors", "test", &failing], &[]);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, 1, "{said}");
+    assert!(said.contains("FAIL desk: reads an issue\n     gives.title: \"two\" comes, not \"one\""), "{said}");
+}

@@ -1,0 +1,101 @@
+//! The connectors that come with the product: an API a file, with the samples that their cases use.
+//!
+//! They are written like those of users, and users extend them by their names.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use linkspan_model::connector::ConnectorSpec;
+use linkspan_model::{Document, Name, Spec};
+use serde_json::Value;
+
+/// Text and files of a connector.
+struct Source {
+    text: &'static str,
+    /// What its cases name as files.
+    files: &'static [(&'static str, &'static [u8])],
+}
+
+const SOURCES: [Source; 1] = [Source { text: include_str!("../connectors/http.yaml"), files: &[] }];
+
+/// A connector that comes with the product.
+#[derive(Debug)]
+pub struct Bundled {
+    /// Its document.
+    pub document: Document,
+    spec: ConnectorSpec,
+    files: &'static [(&'static str, &'static [u8])],
+}
+
+impl Bundled {
+    /// What it says.
+    #[must_use]
+    pub fn spec(&self) -> &ConnectorSpec {
+        &self.spec
+    }
+
+    /// A file that its cases name.
+    #[must_use]
+    pub fn file(&self, name: &str) -> Option<&'static [u8]> {
+        self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+    }
+}
+
+static ALL: LazyLock<BTreeMap<Name, Bundled>> = LazyLock::new(|| {
+    // That every one reads back is a test of this crate.
+    SOURCES.iter().filter_map(|source| read(source).ok()).map(|read| (read.document.name.clone(), read)).collect()
+});
+
+fn read(source: &Source) -> Result<Bundled, String> {
+    // As YAML 1.2 has it: `off`, `no` and `y` are texts.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let value: Value =
+        serde_saphyr::from_str_with_options(source.text, options).map_err(|error| error.to_string())?;
+    let document = Document::read(&value).map_err(|faults| format!("{faults:#?}"))?;
+    match &document.spec {
+        Spec::Connector(spec) => Ok(Bundled { spec: ConnectorSpec::clone(spec), document, files: source.files }),
+        _ => Err("not a connector".to_owned()),
+    }
+}
+
+/// The connector with this name.
+#[must_use]
+pub fn find(name: &Name) -> Option<&'static Bundled> {
+    ALL.get(name)
+}
+
+/// Every connector, by name.
+pub fn all() -> impl Iterator<Item = &'static Bundled> {
+    ALL.values()
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_model::connector::Connector;
+
+    use super::*;
+
+    #[test]
+    fn every_one_reads_back_and_every_case_holds() {
+        for source in &SOURCES {
+            let bundled = read(source).unwrap_or_else(|fault| panic!("{}: {fault}", source.text));
+            let name = &bundled.document.name;
+            let connector = Connector::compile(bundled.spec.clone()).unwrap();
+            assert!(!bundled.spec.tests.is_empty(), "{name} has no cases");
+            for case in &bundled.spec.tests {
+                let files = |file: &str| {
+                    bundled.file(file).map(<[u8]>::to_vec).ok_or_else(|| "there is no such file".to_owned())
+                };
+                if let Err(faults) = connector.run_case(case, &files) {
+                    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                    panic!("{name}, {}:\n{}", case.name, faults.join("\n"));
+                }
+            }
+            for action in connector.actions() {
+                let is_shown = bundled.spec.tests.iter().any(|case| case.action == action.name);
+                assert!(is_shown, "{name}: no case shows {}", action.name);
+            }
+        }
+        assert_eq!(all().count(), SOURCES.len());
+    }
+}

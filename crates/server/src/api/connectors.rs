@@ -1,0 +1,158 @@
+//! Connectors: what there is to connect to, of users and of the product.
+
+use http::Method;
+use linkspan_model::connector::{AccountChoice, ActionSpec, ConnectorSpec, OutputSpec};
+use linkspan_model::{Kind, Name};
+use linkspan_store::{ConnectorView, Snapshot};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::call::{Answer, Call};
+use super::route::{Route, data, page, run};
+use crate::problem::Problem;
+
+/// A connector that can be used.
+#[derive(Serialize, JsonSchema)]
+struct CatalogEntry {
+    /// Its name, as connections say it.
+    name: Name,
+    /// What people call the API.
+    title: Option<String>,
+    /// Its version.
+    version: Option<String>,
+    /// Where it comes from.
+    origin: Origin,
+    /// How many actions it has.
+    actions: usize,
+    /// Why it cannot be used.
+    reason: Option<String>,
+}
+
+/// Where a connector comes from.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Origin {
+    /// It is one of the workspace's documents.
+    User,
+    /// It comes with the product.
+    Bundled,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Catalog {
+    data: Vec<CatalogEntry>,
+    /// The cursor of the next page.
+    next: Option<String>,
+}
+
+/// Everything that there is to know of a connector before it is used.
+#[derive(Serialize, JsonSchema)]
+struct CatalogDetail {
+    /// Its name.
+    name: Name,
+    /// Where it comes from.
+    origin: Origin,
+    /// What people call the API.
+    title: Option<String>,
+    /// Its version.
+    version: Option<String>,
+    /// The page of the API's own documentation.
+    documentation: Option<String>,
+    /// What a connection says of itself, as a JSON Schema.
+    settings: Option<Value>,
+    /// The kinds of accounts that the API takes; empty: any, or none.
+    accounts: Vec<AccountChoice>,
+    /// What it offers.
+    actions: Vec<ActionDetail>,
+}
+
+/// An action of a connector.
+#[derive(Serialize, JsonSchema)]
+struct ActionDetail {
+    /// Its name.
+    name: String,
+    /// What people call it.
+    title: Option<String>,
+    /// What it does.
+    description: Option<String>,
+    /// What it is given, as a JSON Schema.
+    input: Option<Value>,
+    /// What its answer holds.
+    output: Option<OutputSpec>,
+    /// Whether it gives a list, page by page.
+    list: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CatalogAnswer {
+    data: CatalogDetail,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/api/v1/catalog", "list_catalog", run!(list))
+            .about("connectors", "Lists every connector that connections can name, of users and of the product.")
+            .gives::<Catalog>(),
+        Route::new(Method::GET, "/api/v1/catalog/{name}", "get_catalog", run!(get))
+            .about("connectors", "Gives a connector's settings and actions, with what it extends.")
+            .path_parameter("name", "The name of the connector.")
+            .gives::<CatalogAnswer>()
+            .of(Kind::Connector),
+    ]
+}
+
+async fn list(api: Api, _: Call) -> Result<Answer, Problem> {
+    let snapshot = api.store.snapshot().clone();
+    let entry = |(name, found): (&Name, Result<ConnectorView, _>)| match found {
+        Ok(ConnectorView { name, is_users, spec }) => CatalogEntry {
+            name,
+            title: spec.title,
+            version: spec.version,
+            origin: origin(is_users),
+            actions: spec.actions.len(),
+            reason: None,
+        },
+        Err(fault) => CatalogEntry {
+            name: name.clone(),
+            title: None,
+            version: None,
+            origin: Origin::User,
+            actions: 0,
+            reason: Some(linkspan_model::Fault::to_string(&fault)),
+        },
+    };
+    let mut entries: Vec<CatalogEntry> = snapshot.connectors().map(entry).collect();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(page(entries.into_iter().map(|entry| json!(entry)).collect(), None))
+}
+
+async fn get(api: Api, call: Call) -> Result<Answer, Problem> {
+    let name = call.name()?;
+    let snapshot = api.store.snapshot().clone();
+    if !snapshot.has_connector(&name) {
+        return Err(Problem::not_found(format!("connector/{name} does not exist")));
+    }
+    let ConnectorView { name, is_users, spec } = snapshot.connector(&name).map_err(|fault| Problem::invalid(vec![fault]))?;
+    let ConnectorSpec { title, version, documentation, settings, accounts, actions, .. } = spec;
+    let actions = actions.into_iter().map(|(name, action)| detail(name, action)).collect();
+    data(CatalogDetail { name, origin: origin(is_users), title, version, documentation, settings, accounts, actions })
+}
+
+fn detail(name: String, action: ActionSpec) -> ActionDetail {
+    let ActionSpec { title, description, input, output, paginate, .. } = action;
+    ActionDetail { name, title, description, input, output, list: paginate.is_some() }
+}
+
+fn origin(is_users: bool) -> Origin {
+    if is_users { Origin::User } else { Origin::Bundled }
+}
+
+/// How a user's connector stands.
+pub(super) fn status(snapshot: &Snapshot, name: &Name) -> Value {
+    match snapshot.connector(name) {
+        Ok(connector) => json!({"ready": true, "actions": connector.spec.actions.len()}),
+        Err(fault) => json!({"ready": false, "reason": fault.to_string()}),
+    }
+}

@@ -1,0 +1,124 @@
+//! The connectors of a configuration: users' documents, and those that come with the product.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use linkspan_model::account::AccountSpec;
+use linkspan_model::connection::ConnectionSpec;
+use linkspan_model::connector::{Connector, ConnectorSpec};
+use linkspan_model::recipe::CallStep;
+use linkspan_model::{Fault, Name};
+use serde_json::Value;
+
+/// Where a connection leads: what it says with what its connector says, and the connector with the settings.
+pub(crate) type Connected = (ConnectionSpec, Option<(Arc<Connector>, Arc<Value>)>);
+
+/// Connectors by name, compiled when one is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Connectors {
+    specs: BTreeMap<Name, (String, ConnectorSpec)>,
+    compiled: HashMap<Name, Result<Arc<Connector>, Vec<Fault>>>,
+}
+
+impl Connectors {
+    /// Takes a user's connector at a state of its document; one of the same name that comes with the product stands
+    /// behind it.
+    pub(crate) fn add(&mut self, name: Name, version: String, spec: ConnectorSpec) {
+        self.specs.insert(name, (version, spec));
+    }
+
+    /// The states of the users' documents that the connector of this name is made of.
+    pub(crate) fn basis(&self, name: &Name) -> String {
+        let mut basis = String::new();
+        let mut next = Some(name);
+        while let Some((version, spec)) = next.and_then(|name| self.specs.get(name)) {
+            basis.push(' ');
+            basis.push_str(version);
+            // One that extends its own name goes on with what comes with the product; circles are never used.
+            next = spec.extends.as_ref().filter(|base| *base != name && basis.len() < 1_000);
+        }
+        basis
+    }
+
+    /// Whether there is one of this name.
+    pub(crate) fn exists(&self, name: &Name) -> bool {
+        self.specs.contains_key(name) || linkspan_connectors::find(name).is_some()
+    }
+
+    /// Every name.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
+        let bundled = linkspan_connectors::all().map(|bundled| &bundled.document.name);
+        self.specs.keys().chain(bundled.filter(|name| !self.specs.contains_key(*name)))
+    }
+
+    /// Whether it is a user's.
+    pub(crate) fn is_users(&self, name: &Name) -> bool {
+        self.specs.contains_key(name)
+    }
+
+    /// What the connector of this name says, with what it extends.
+    ///
+    /// # Errors
+    /// It does not exist, or what it extends does not.
+    pub(crate) fn resolve(&self, name: &Name) -> Result<ConnectorSpec, Fault> {
+        let bundled = |name: &Name| linkspan_connectors::find(name).map(linkspan_connectors::Bundled::spec);
+        let find = |wanted: &Name, is_own: bool| {
+            let users = if is_own { None } else { self.specs.get(wanted).map(|(_, spec)| spec) };
+            users.or_else(|| bundled(wanted))
+        };
+        let spec = find(name, false).ok_or_else(|| Fault::new("", format_args!("there is no connector `{name}`")))?;
+        spec.resolve(name, &find)
+    }
+
+    /// The connector of this name.
+    ///
+    /// # Errors
+    /// Every fault of it, paths relative to its `spec`.
+    pub(crate) fn get(&mut self, name: &Name) -> Result<Arc<Connector>, Vec<Fault>> {
+        if let Some(compiled) = self.compiled.get(name) {
+            return compiled.clone();
+        }
+        let spec = self.resolve(name).map_err(|fault| vec![fault]);
+        let compiled = spec.and_then(Connector::compile).map(Arc::new);
+        self.compiled.insert(name.clone(), compiled.clone());
+        compiled
+    }
+
+    /// Where a connection leads.
+    ///
+    /// # Errors
+    /// Every fault, paths relative to the connection's `spec`.
+    pub(crate) fn connect(
+        &mut self,
+        spec: &ConnectionSpec,
+        account: Option<&AccountSpec>,
+    ) -> Result<Connected, Vec<Fault>> {
+        let Some(name) = &spec.connector else { return Ok((spec.clone(), None)) };
+        let connector = self.get(name).map_err(|faults| {
+            let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            vec![Fault::new("connector", format_args!("connector `{name}` cannot be used: {}", reasons.join("; ")))]
+        })?;
+        let (whole, settings) = connector.connect(spec)?;
+        match account.and_then(|account| connector.account_fault(account)) {
+            Some(fault) => Err(vec![fault]),
+            None => Ok((whole, Some((connector, Arc::new(settings))))),
+        }
+    }
+
+    /// What is wrong with a step that calls an action through this connection, paths relative to the step.
+    pub(crate) fn call_faults(&mut self, call: &CallStep, connection: &ConnectionSpec) -> Vec<Fault> {
+        let Some(name) = &connection.connector else {
+            let reason = format!("connection `{}` has no connector, and so no actions", call.connection);
+            return vec![Fault::new("call.connection", reason)];
+        };
+        // What is wrong with the connector is said of the connection.
+        let Ok(connector) = self.get(name) else { return Vec::new() };
+        match connector.action(&call.action) {
+            Err(fault) => vec![fault.under("call.action")],
+            Ok(action) => {
+                let faults = action.input.name_faults(call.input.keys().map(String::as_str));
+                faults.into_iter().map(|fault| fault.under("call.input")).collect()
+            }
+        }
+    }
+}
