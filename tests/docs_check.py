@@ -35,8 +35,8 @@ QUOTED = re.compile(rf'"({SLUG})"')
 
 # What looks like a code and is none: paths of fields in documents and roots of pills.
 PATHS = re.compile(r"^(?:spec|to|from|limits|basic|sqlite|dedupe|trigger|steps|order|timeouts)\.")
-# Given by the model, and turned into response.unreadable before anyone sees them.
-INSIDE = {"response.not_json", "response.not_xml", "response.not_text", "response.packed", "job.id", "job.recipe", "job.attempt", "job.test"}
+# Given by the model, and turned into response.unreadable before anyone sees them; and paths of pills and fields.
+INSIDE = {"response.not_json", "response.not_xml", "response.not_text", "response.packed", "job.id", "job.recipe", "job.attempt", "job.test", "request.connection"}
 # Variables that are no setting: the client's own stand in docs/cli.md, and one exists for a test.
 UNDOCUMENTED = {"LINKSPAN_URL", "LINKSPAN_UNSAFE_DURABILITY"}
 

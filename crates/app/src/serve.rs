@@ -305,13 +305,7 @@ fn retention(args: &ServeArgs) -> Retention {
     }
 }
 
-fn start_engine(
-    engine: &Engine,
-    folder: &DataFolder,
-    keep: Retention,
-    running: &Running,
-    drain: std::time::Duration,
-) {
+fn start_engine(engine: &Engine, folder: &DataFolder, keep: Retention, running: &Running, drain: std::time::Duration) {
     let Running { work, stop_work: stop, .. } = running;
     work.spawn(dispatch::run(engine.clone(), stop.clone()));
     work.spawn(worker::run(engine.clone(), stop.clone(), drain));

@@ -49,8 +49,7 @@ static ALL: LazyLock<BTreeMap<Name, Bundled>> = LazyLock::new(|| {
 fn read(source: &Source) -> Result<Bundled, String> {
     // As YAML 1.2 has it: `off`, `no` and `y` are texts.
     let options = serde_saphyr::options! { strict_booleans: true };
-    let value: Value =
-        serde_saphyr::from_str_with_options(source.text, options).map_err(|error| error.to_string())?;
+    let value: Value = serde_saphyr::from_str_with_options(source.text, options).map_err(|error| error.to_string())?;
     let document = Document::read(&value).map_err(|faults| format!("{faults:#?}"))?;
     match &document.spec {
         Spec::Connector(spec) => Ok(Bundled { spec: ConnectorSpec::clone(spec), document, files: source.files }),

@@ -130,9 +130,12 @@ impl ReadSpec {
     /// # Errors
     /// Every fault, paths relative to the reading: `paginate.cursor.next`.
     pub fn compile(&self, through: Through<'_>) -> Result<(CompiledCall, Arc<Paginate>), Vec<Fault>> {
-        let own = self.paginate.as_ref().map(PaginateSpec::compile).transpose().map_err(|faults| {
-            faults.into_iter().map(|fault| fault.under("paginate")).collect::<Vec<_>>()
-        });
+        let own = self
+            .paginate
+            .as_ref()
+            .map(PaginateSpec::compile)
+            .transpose()
+            .map_err(|faults| faults.into_iter().map(|fault| fault.under("paginate")).collect::<Vec<_>>());
         let called = match (&self.request, &self.action) {
             (Some(request), None) => of_request(request, &self.variables, through.connection).map(|call| (call, None)),
             (None, Some(action)) => {
@@ -165,9 +168,9 @@ fn of_action<'a>(
         return Err(vec![Fault::new("action", reason)]);
     };
     let action = connector.action(name).map_err(|fault| vec![fault.under("action")])?;
-    let scope = action.scope(connector, settings, input.cloned().unwrap_or_default()).map_err(|error| {
-        vec![Fault::new(error.field.as_deref().unwrap_or("input"), error.description)]
-    })?;
+    let scope = action
+        .scope(connector, settings, input.cloned().unwrap_or_default())
+        .map_err(|error| vec![Fault::new(error.field.as_deref().unwrap_or("input"), error.description)])?;
     Ok((CompiledCall { plan: Arc::clone(&action.plan), scope }, action))
 }
 

@@ -401,7 +401,10 @@ impl ConnectionSpec {
             faults.push(Fault::new("endpoint", "give base_url or endpoint, not both"));
         }
         if self.settings.is_some() && self.connector.is_none() {
-            faults.push(Fault::new("settings", "settings are what a connector asks for; give connector, or leave them out"));
+            faults.push(Fault::new(
+                "settings",
+                "settings are what a connector asks for; give connector, or leave them out",
+            ));
         }
         faults.extend(self.header_faults());
         // What its connector says counts too, and is not known here.

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::case::{AnswerSpec, CaseSpec, ExchangeSpec, SendsSpec};
+pub use self::case::{AnswerSpec, CaseSpec, ExchangeSpec, Files, SendsSpec};
 pub use self::schema::ObjectSchema;
 use crate::account::AccountSpec;
 use crate::connection::ConnectionSpec;
@@ -158,11 +158,7 @@ impl ConnectorSpec {
     ///
     /// # Errors
     /// What it extends does not exist, or they extend each other without an end.
-    pub fn resolve<'a>(
-        &self,
-        name: &Name,
-        find: &dyn Fn(&Name, bool) -> Option<&'a Self>,
-    ) -> Result<Self, Fault> {
+    pub fn resolve<'a>(&self, name: &Name, find: &dyn Fn(&Name, bool) -> Option<&'a Self>) -> Result<Self, Fault> {
         let mut whole = self.clone();
         let mut name = name.clone();
         for _ in 0..EXTENDS_MAX {
@@ -172,7 +168,10 @@ impl ConnectorSpec {
             whole = whole.over(found);
             name = base;
         }
-        Err(Fault::new("extends", format_args!("at most {EXTENDS_MAX} connectors extend each other, and never in a circle")))
+        Err(Fault::new(
+            "extends",
+            format_args!("at most {EXTENDS_MAX} connectors extend each other, and never in a circle"),
+        ))
     }
 
     /// The same on top of `base`.
@@ -320,7 +319,10 @@ impl Action {
             reader.fault("", reason);
         }
         if spec.request.connection.is_some() {
-            reader.fault("request.connection", "an action goes through the connection that it is called with; leave it out");
+            reader.fault(
+                "request.connection",
+                "an action goes through the connection that it is called with; leave it out",
+            );
         }
         // There will be one; which, the caller says.
         let request = RequestStep { connection: "connection".parse().ok(), ..spec.request.clone() };
@@ -340,7 +342,12 @@ impl Action {
     ///
     /// # Errors
     /// `input.invalid`, naming the field.
-    pub fn scope(&self, connector: &Connector, settings: &Value, input: Map<String, Value>) -> Result<Scope, StepError> {
+    pub fn scope(
+        &self,
+        connector: &Connector,
+        settings: &Value,
+        input: Map<String, Value>,
+    ) -> Result<Scope, StepError> {
         let input = self.input.complete(input).map_err(|faults| {
             let first = faults.first().filter(|fault| !fault.path.is_empty());
             StepError {
@@ -394,9 +401,11 @@ fn pill_fault(path: &str, pill: &Pill, roots: &[(&str, &ObjectSchema)]) -> Optio
 }
 
 fn account_faults(spec: &ConnectorSpec) -> Vec<Fault> {
-    let unknown = spec.accounts.iter().enumerate().filter(|(_, choice)| !AccountSpec::KINDS.contains(&choice.kind.as_str()));
+    let unknown =
+        spec.accounts.iter().enumerate().filter(|(_, choice)| !AccountSpec::KINDS.contains(&choice.kind.as_str()));
     let fault = |(n, choice): (usize, &AccountChoice)| {
-        let fault = Fault::new(format!("accounts[{n}].kind"), format_args!("`{}` is not a kind of account", choice.kind));
+        let fault =
+            Fault::new(format!("accounts[{n}].kind"), format_args!("`{}` is not a kind of account", choice.kind));
         match near_match(&choice.kind, AccountSpec::KINDS) {
             Some(near) => fault.hint(format!("did you mean `{near}`?")),
             None => fault.hint(format!("use {}", AccountSpec::KINDS.join(", "))),
@@ -417,7 +426,9 @@ fn connection_faults(spec: &ConnectorSpec, settings: &ObjectSchema) -> Vec<Fault
     let mut faults: Vec<Fault> = given
         .into_iter()
         .filter(|(_, is_given)| *is_given)
-        .map(|(field, _)| Fault::new(format!("connection.{field}"), "each connection says this for itself; leave it out"))
+        .map(|(field, _)| {
+            Fault::new(format!("connection.{field}"), "each connection says this for itself; leave it out")
+        })
         .collect();
     let check = |path: &str, pill: &Pill| pill_fault(path, pill, &[("settings", settings)]);
     let mut reader = Reader::new(&check);

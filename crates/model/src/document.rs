@@ -127,7 +127,7 @@ pub enum Spec {
     Secret(SecretSpec),
     Account(AccountSpec),
     Connector(Box<ConnectorSpec>),
-    Connection(ConnectionSpec),
+    Connection(Box<ConnectionSpec>),
     Endpoint(EndpointSpec),
     Recipe(RecipeSpec),
     Destination(DestinationSpec),

@@ -211,7 +211,8 @@ impl CompiledStep {
                 Work::Request(Arc::new(plan))
             }
             (None, Some(call)) => {
-                let input = Value::Object(call.input.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
+                let input =
+                    Value::Object(call.input.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
                 let input = JsonTemplate::read(reader, &format!("{path}.call.input"), &input)?;
                 Work::Call(CompiledInput { action: call.action.clone(), input })
             }

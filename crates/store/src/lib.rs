@@ -43,7 +43,9 @@ pub use refusal::{NewRefusal, Refusal, RefusalFilter};
 pub use resource::{Action, Change, Precondition, Resource};
 pub use retention::{Expired, Retention};
 pub use seal::MasterKey;
-pub use snapshot::{AccountView, ConnectionView, ConnectorView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView};
+pub use snapshot::{
+    AccountView, ConnectionView, ConnectorView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView,
+};
 pub use spool::SpoolFile;
 pub use sync::{Batch, BatchState, SyncState, SyncTicket};
 pub use token::reset_operator_token;

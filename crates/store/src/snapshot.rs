@@ -178,7 +178,8 @@ impl Snapshot {
             Spec::Connector(spec) => self.connectors.add(name, version, *spec),
             Spec::Connection(spec) => {
                 let account = spec.account.as_ref().and_then(|name| self.accounts.get(name)).cloned();
-                let mut basis = account.as_ref().map_or(version.clone(), |account| format!("{version} {}", account.basis));
+                let mut basis =
+                    account.as_ref().map_or(version.clone(), |account| format!("{version} {}", account.basis));
                 if let Some(connector) = &spec.connector {
                     basis.push_str(&self.connectors.basis(connector));
                 }
@@ -187,7 +188,7 @@ impl Snapshot {
                     Ok(connected) => (connected, None),
                     Err(faults) => {
                         let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                        ((spec, None), Some(reasons.join("; ")))
+                        ((*spec, None), Some(reasons.join("; ")))
                     }
                 };
                 let row = resource.row;

@@ -89,7 +89,9 @@ fn call_of(args: CallArgs, action: Option<String>) -> Result<Value> {
         }
     };
     if !call.is_object() {
-        bail!("a call is a mapping with `request`, and perhaps `variables` and `paginate`, or with `action` and `input`");
+        bail!(
+            "a call is a mapping with `request`, and perhaps `variables` and `paginate`, or with `action` and `input`"
+        );
     }
     if let Some(rule) = &args.paginate {
         call["paginate"] = read_one("--paginate", rule)?;
@@ -104,7 +106,9 @@ fn call_of(args: CallArgs, action: Option<String>) -> Result<Value> {
     }
     if is_action {
         if let Some(option) = of_request(&args) {
-            bail!("{option} is of a request, and an action has its own; give it what it asks for with --set name=value");
+            bail!(
+                "{option} is of a request, and an action has its own; give it what it asks for with --set name=value"
+            );
         }
         return Ok(call);
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use linkspan_model::connector::{CaseSpec, Connector, ConnectorSpec};
+use linkspan_model::connector::{CaseSpec, Connector, ConnectorSpec, Files};
 use linkspan_model::{Document, Name, Spec};
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ struct Read {
     name: String,
     connector: Connector,
     cases: Vec<CaseSpec>,
-    files: Box<dyn Fn(&str) -> Result<Vec<u8>, String>>,
+    files: Box<Files<'static>>,
 }
 
 fn validate(files: &[PathBuf], output: Output) -> Result<()> {
@@ -134,7 +134,8 @@ fn read_file(path: &Path) -> Result<Vec<Read>> {
     let mut faults = Vec::new();
     for source in &sources {
         let places = Places::of(source);
-        let mut complain = |found: Vec<linkspan_model::Fault>| faults.extend(found.iter().map(|fault| places.say(fault)));
+        let mut complain =
+            |found: Vec<linkspan_model::Fault>| faults.extend(found.iter().map(|fault| places.say(fault)));
         let document = match Document::read(&source.value) {
             Ok(document) => document,
             Err(found) => {

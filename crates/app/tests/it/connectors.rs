@@ -87,7 +87,7 @@ fn an_action_is_called_with_what_it_asks_for() {
     assert_eq!(upstream.seen()[1].target, "/api/issues/7?fields=a%2Cb");
     // What the API says with a good status is an error all the same.
     let answer = call(json!({"action": "get_issue", "input": {"number": 9}}));
-    answer.assert_error(502, "response.unexpected");
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (502, &json!("response.unexpected")), "{answer:?}");
     assert_eq!(answer.json()["error"]["description"], "the API answered 200: no such issue");
     for (wrong, path) in [
         (json!({"action": "get_isue"}), "action"),
@@ -98,7 +98,7 @@ fn an_action_is_called_with_what_it_asks_for() {
     ] {
         let answer = call(wrong.clone());
         assert_eq!(answer.status, 422, "{wrong}: {answer:?}");
-        assert_eq!(answer.json()["errors"][0]["path"], path, "{wrong}: {answer:?}");
+        assert_eq!(answer.json()["error"]["faults"][0]["path"], path, "{wrong}: {answer:?}");
     }
     assert_eq!(upstream.seen().len(), 3, "what is wrong is not sent");
     let said = server.cli(&["call", "acme.get_issue", "/x", "--set", "number=7"]).failure(1);
@@ -140,16 +140,28 @@ fn a_step_calls_an_action() {
     assert_eq!(targets, ["/api/issues/12", "/api/issues/1?fields=one"]);
     // What only shows with data is an error of the step, and nothing is sent.
     let job = server.job_of(&server.accept(&server.path_of("in"), &json!({"n": "twelve"})));
-    assert_eq!((&job["error"]["code"], &job["error"]["field"]), (&json!("input.invalid"), &json!("input.number")), "{job:#}");
+    assert_eq!(
+        (&job["error"]["code"], &job["error"]["field"]),
+        (&json!("input.invalid"), &json!("input.number")),
+        "{job:#}"
+    );
     assert_eq!(upstream.seen().len(), 2);
 
     // What shows before is refused with the document.
-    for (input, path) in [("nmber: 1", "steps[0].call.input"), ("number: 1, fields: '{{ steps.again.body }}'", "steps[0].call.input.fields")] {
+    for (input, path) in [
+        ("nmber: 1", "steps[0].call.input"),
+        ("number: 1, fields: '{{ steps.again.body }}'", "steps[0].call.input.fields"),
+    ] {
         let said = server.cli_with_input(&["apply", "-f", "-"], &recipe(input)).failure(5);
         assert!(said.contains(path), "{said}");
     }
-    let said = server.cli_with_input(&["apply", "-f", "-"], &recipe("number: 1").replace("action: get_issue", "action: get")).failure(5);
-    assert!(said.contains("standard input:9: recipe/look: spec.steps[0].call.action: the connector has no action `get`"), "{said}");
+    let said = server
+        .cli_with_input(&["apply", "-f", "-"], &recipe("number: 1").replace("action: get_issue", "action: get"))
+        .failure(5);
+    assert!(
+        said.contains("standard input:11: recipe/look: spec.steps[0].call.action: the connector has no action `get`"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -179,14 +191,22 @@ fn settings_and_accounts_are_checked_when_they_are_applied() {
     let upstream = Upstream::ok();
     let server = server(&upstream);
     let apply = |spec: &str| {
-        server.cli_with_input(&["apply", "-f", "-"], &format!("kind: connection\nname: other\nspec: {spec}\n")).failure(5)
+        server
+            .cli_with_input(&["apply", "-f", "-"], &format!("kind: connection\nname: other\nspec: {spec}\n"))
+            .failure(5)
     };
     for (spec, said) in [
-        ("{connector: dsk, settings: {tenant: a}}", "spec.connector: there is no connector `dsk` (did you mean `desk`?)"),
+        (
+            "{connector: dsk, settings: {tenant: a}}",
+            "spec.connector: there is no connector `dsk` (did you mean `desk`?)",
+        ),
         ("{connector: desk}", "spec.settings: `tenant` is missing"),
         ("{connector: desk, settings: {tenant: a, tenat: b}}", "spec.settings: `tenat` is not known"),
         ("{connector: desk, settings: {tenant: 'a/b'}}", "spec.settings: the connector's base_url"),
-        ("{settings: {tenant: a}, base_url: 'https://a.test'}", "spec.settings: settings are what a connector asks for"),
+        (
+            "{settings: {tenant: a}, base_url: 'https://a.test'}",
+            "spec.settings: settings are what a connector asks for",
+        ),
         ("{connector: desk, settings: {tenant: a}, headers: {Authorization: x}}", "spec.headers.Authorization"),
     ] {
         let refused = apply(spec);
@@ -194,9 +214,14 @@ fn settings_and_accounts_are_checked_when_they_are_applied() {
     }
     let text = "kind: account\nname: robot\nspec: {basic: {user: a}}\n";
     let refused = server.cli_with_input(&["apply", "-f", "-"], text).failure(5);
-    assert!(refused.contains("connection/acme: spec.account: the connector takes an account of kind bearer, not basic"), "{refused}");
+    assert!(
+        refused.contains("connection/acme: spec.account: the connector takes an account of kind bearer, not basic"),
+        "{refused}"
+    );
     // A connector cannot become one that its connections and recipes do not fit any more.
-    let refused = server.cli_with_input(&["apply", "-f", "-"], &DESK.replace("required: [tenant]", "required: [tenant, beta]")).failure(5);
+    let refused = server
+        .cli_with_input(&["apply", "-f", "-"], &DESK.replace("required: [tenant]", "required: [tenant, beta]"))
+        .failure(5);
     assert!(refused.contains("connection/acme: spec.settings: `beta` is missing"), "{refused}");
 }
 
@@ -210,11 +235,20 @@ fn files_are_checked_and_their_cases_run_without_a_server() {
     };
     let file = write("desk.yaml", DESK);
     assert_eq!(run(&["connectors", "validate", &file], &[]).success(), "desk: 2 actions, 1 cases\n");
-    assert_eq!(run(&["connectors", "test", &file, "http"], &[]).success().lines().next().unwrap(), "ok   desk: reads an issue");
+    assert_eq!(
+        run(&["connectors", "test", &file, "http"], &[]).success().lines().next().unwrap(),
+        "ok   desk: reads an issue"
+    );
     let wrong = write("wrong.yaml", &DESK.replace("/issues/{{ input.number }}", "/issues/{{ input.nr }}"));
     let said = run(&["connectors", "validate", &wrong], &[]).failure(5);
-    assert!(said.contains(&format!("{wrong}:26: connector/desk: spec.actions.get_issue.request.path: column 12: ")), "{said}");
-    let failing = write("failing.yaml", &DESK.replace("title: one}}\n      gives: {title: one}", "title: two}}\n      gives: {title: one}"));
+    assert!(
+        said.contains(&format!("{wrong}:26: connector/desk: spec.actions.get_issue.request.path: column 12: ")),
+        "{said}"
+    );
+    let failing = write(
+        "failing.yaml",
+        &DESK.replace("title: one}}\n      gives: {title: one}", "title: two}}\n      gives: {title: one}"),
+    );
     let ran = run(&["connectors", "test", &failing], &[]);
     let said = format!("{}{}", ran.stdout, ran.stderr);
     assert_eq!(ran.code, 1, "{said}");

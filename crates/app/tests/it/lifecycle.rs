@@ -52,9 +52,14 @@ fn job_under_way_still_reaches_endpoints_of_a_server_that_ends() {
     let upstream = Upstream::start(move |_, _| Reply::At(Arc::clone(&gate)));
     let mut server = Server::start(&Options::egress());
     let own = "kind: connection\nname: own\nspec: {endpoint: out}\n".to_owned();
-    let recipe = RECIPE.replacen("connection: desk, method: POST, path: /second", "connection: own, method: POST, path: /told", 1);
+    let recipe = RECIPE.replacen(
+        "connection: desk, method: POST, path: /second",
+        "connection: own, method: POST, path: /told",
+        1,
+    );
     server.apply(
-        &([open_endpoint("in"), open_endpoint("out"), connection("desk", &upstream.url()), own].join("---\n") + &recipe),
+        &([open_endpoint("in"), open_endpoint("out"), connection("desk", &upstream.url()), own].join("---\n")
+            + &recipe),
     );
     let event = server.accept(&server.path_of("in"), &json!({"n": 1}));
     upstream.wait_for(1);

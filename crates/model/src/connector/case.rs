@@ -162,7 +162,10 @@ impl Run<'_> {
         let scope = self.action.scope(self.connector, &self.settings, self.case.input.clone())?;
         let mut request = self.action.plan.request.render(&scope, self.connection.base().as_ref())?;
         if !self.connection.admits(self.connection.base().as_ref(), &request.url) {
-            return Err(stopped(&format!("{} is none of the connection's hosts", request.url.origin().ascii_serialization())));
+            return Err(stopped(&format!(
+                "{} is none of the connection's hosts",
+                request.url.origin().ascii_serialization()
+            )));
         }
         let mut pages = self.action.paginate.as_ref().map(|rule| rule.pages());
         if let Some(pages) = &pages {
@@ -180,9 +183,11 @@ impl Run<'_> {
             })?;
             let status = exchange.answers.status.unwrap_or(200);
             let content_type = headers.get("content-type").and_then(Value::as_str);
-            let read = response::read(self.action.plan.response, Answer { status, content_type, packed: None, body: &body });
+            let read =
+                response::read(self.action.plan.response, Answer { status, content_type, packed: None, body: &body });
             let headers = headers.clone().into();
-            let body = self.action.plan.judge(status, &headers, read.map(Into::into)).map_err(|fault| stopped(&fault))?;
+            let body =
+                self.action.plan.judge(status, &headers, read.map(Into::into)).map_err(|fault| stopped(&fault))?;
             let Some(pages) = &mut pages else { return Ok(Value::clone(&body)) };
             let page = pages.turn(&request, status, Value::clone(&headers), Value::clone(&body));
             let page = page.map_err(|fault| stopped(&fault))?;

@@ -181,10 +181,10 @@ mod tests {
         assert_eq!(read.faults(), []);
         let whole = read.complete(object(json!({"owner": "a", "n": 9_007_199_254_740_993_u64}))).unwrap();
         assert_eq!(Value::Object(whole), json!({"owner": "a", "n": 9_007_199_254_740_993_u64, "state": "open"}));
-        assert_eq!(complaints(schema.clone(), json!({"ownr": "a"})), [
-            "`ownr` is not known (did you mean `owner`?)",
-            "`owner` is missing",
-        ]);
+        assert_eq!(
+            complaints(schema.clone(), json!({"ownr": "a"})),
+            ["`ownr` is not known (did you mean `owner`?)", "`owner` is missing",]
+        );
         let wrong = complaints(schema, json!({"owner": "A1", "labels": ["a", 2], "state": "shut", "n": 1.5}));
         assert_eq!(wrong.len(), 4, "{wrong:?}");
         assert!(wrong.iter().any(|fault| fault.starts_with("labels[1]: ")), "{wrong:?}");

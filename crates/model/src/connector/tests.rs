@@ -100,10 +100,21 @@ fn a_connection_is_what_it_says_on_top_of_its_connector() {
         let faults = connector.connect(&own(json!({"settings": settings}))).unwrap_err();
         faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
-    assert_eq!(wrong(json!({"tenants": "a"})), "settings: `tenants` is not known (did you mean `tenant`?); settings: `tenant` is missing");
-    assert!(wrong(json!({"tenant": "evil.test/#"})).contains("connector's base_url"), "{}", wrong(json!({"tenant": "evil.test/#"})));
+    assert_eq!(
+        wrong(json!({"tenants": "a"})),
+        "settings: `tenants` is not known (did you mean `tenant`?); settings: `tenant` is missing"
+    );
+    assert!(
+        wrong(json!({"tenant": "evil.test/#"})).contains("connector's base_url"),
+        "{}",
+        wrong(json!({"tenant": "evil.test/#"}))
+    );
     assert!(connector.account_fault(&serde_json::from_value(json!({"basic": {"user": "a"}})).unwrap()).is_some());
-    assert!(connector.account_fault(&serde_json::from_value(json!({"bearer": {"token": {"secret": "a"}}})).unwrap()).is_none());
+    assert!(
+        connector
+            .account_fault(&serde_json::from_value(json!({"bearer": {"token": {"secret": "a"}}})).unwrap())
+            .is_none()
+    );
 }
 
 #[test]
@@ -152,7 +163,8 @@ fn cases_show_what_is_sent_and_what_comes_of_it() {
     let found = case(&connector, short);
     assert!(found[0].starts_with("exchanges: the list goes on with "), "{found:?}");
 
-    let get = json!({"name": "c", "action": "get_issue", "settings": settings, "input": {"number": "7"}, "fails": "integer"});
+    let get =
+        json!({"name": "c", "action": "get_issue", "settings": settings, "input": {"number": "7"}, "fails": "integer"});
     assert_eq!(case(&connector, get), [""; 0]);
     let get = json!({"name": "c", "action": "get_isue", "settings": settings, "fails": "x"});
     assert_eq!(case(&connector, get), ["action: the connector has no action `get_isue` (did you mean `get_issue`?)"]);

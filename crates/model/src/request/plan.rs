@@ -99,9 +99,8 @@ impl RequestPlan {
             return Err(AnswerFault::Status(status));
         }
         let body = body?;
-        match &self.expect {
-            Some(expect) => expect.check(status, headers, &body).map_err(AnswerFault::Unexpected)?,
-            None => {}
+        if let Some(expect) = &self.expect {
+            expect.check(status, headers, &body).map_err(AnswerFault::Unexpected)?;
         }
         Ok(body)
     }
@@ -186,10 +185,7 @@ mod tests {
     #[test]
     fn what_is_expected_is_of_the_answer() {
         let faults = read(json!({"method": "GET", "url": "https://a.test/", "expect": "trigger.ok"})).unwrap_err();
-        assert_eq!(
-            faults,
-            ["request.expect: column 1: \"trigger.ok\" names nothing; use status, headers, body"]
-        );
+        assert_eq!(faults, ["request.expect: column 1: \"trigger.ok\" names nothing; use status, headers, body"]);
         let faults = read(json!({"method": "GET", "url": "https://a.test/", "message": "body.error"})).unwrap_err();
         assert_eq!(faults.len(), 1, "{faults:?}");
     }

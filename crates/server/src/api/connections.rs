@@ -165,7 +165,8 @@ pub(super) async fn findings(api: &Api) -> Result<Vec<(String, String)>, Problem
 
 /// What is allowed and should not stay so, in words.
 fn warnings(snapshot: &Snapshot, connection: &ConnectionView) -> Vec<String> {
-    let mut warnings: Vec<String> = connection.unusable.iter().map(|reason| format!("it cannot be used: {reason}")).collect();
+    let mut warnings: Vec<String> =
+        connection.unusable.iter().map(|reason| format!("it cannot be used: {reason}")).collect();
     let carries = connection.account.as_ref().is_some_and(|account| account.spec.has_credentials());
     if !carries {
         return warnings;

@@ -134,7 +134,8 @@ async fn get(api: Api, call: Call) -> Result<Answer, Problem> {
     if !snapshot.has_connector(&name) {
         return Err(Problem::not_found(format!("connector/{name} does not exist")));
     }
-    let ConnectorView { name, is_users, spec } = snapshot.connector(&name).map_err(|fault| Problem::invalid(vec![fault]))?;
+    let ConnectorView { name, is_users, spec } =
+        snapshot.connector(&name).map_err(|fault| Problem::invalid(vec![fault]))?;
     let ConnectorSpec { title, version, documentation, settings, accounts, actions, .. } = spec;
     let actions = actions.into_iter().map(|(name, action)| detail(name, action)).collect();
     data(CatalogDetail { name, origin: origin(is_users), title, version, documentation, settings, accounts, actions })
