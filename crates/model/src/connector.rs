@@ -1,10 +1,13 @@
-//! Connectors: an API written down once: its settings, how it is reached, and the actions that it offers.
+//! Connectors: an API written down once: its settings, how it is reached, the actions and streams that it offers, and
+//! the webhooks that it sends.
 //!
 //! A [`Connector`] holds every template read and every schema checked. What varies between its users are settings, in
 //! the connection, and input, in each call; secrets are neither, they are the account's.
 
 mod case;
 mod schema;
+mod stream;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -13,8 +16,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::case::{AnswerSpec, CaseSpec, ExchangeSpec, Files, SendsSpec};
+pub use self::case::{AnswerSpec, CaseSpec, ExchangeSpec, Files, ReceivesSpec, SendsSpec};
 pub use self::schema::ObjectSchema;
+pub use self::stream::{Reading, Stream, StreamCursorSpec, StreamSpec};
+pub use self::webhook::{Intake, WebhookSpec};
 use crate::account::AccountSpec;
 use crate::connection::ConnectionSpec;
 use crate::fault::Fault;
@@ -58,7 +63,13 @@ pub struct ConnectorSpec {
     /// What it offers, by name.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub actions: IndexMap<String, ActionSpec>,
-    /// Cases that show what its actions send and what they make of answers, without a network.
+    /// Lists that can be read again and again, by name; no action has the same one.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub streams: IndexMap<String, StreamSpec>,
+    /// What it sends to endpoints, by name.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub webhooks: IndexMap<String, WebhookSpec>,
+    /// Cases that show what is sent, what is made of answers, and which webhooks are taken, without a network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<CaseSpec>,
 }
@@ -124,6 +135,7 @@ pub struct Connector {
     pub spec: ConnectorSpec,
     settings: ObjectSchema,
     actions: IndexMap<String, Arc<Action>>,
+    streams: IndexMap<String, Arc<Stream>>,
 }
 
 /// An action that is ready to be called.
@@ -174,11 +186,17 @@ impl ConnectorSpec {
         ))
     }
 
-    /// The same on top of `base`.
+    /// The same on top of `base`: what it names goes before what that names.
     fn over(mut self, base: &Self) -> Self {
         let mut actions = base.actions.clone();
         actions.extend(self.actions);
         self.actions = actions;
+        let mut streams = base.streams.clone();
+        streams.extend(self.streams);
+        self.streams = streams;
+        let mut webhooks = base.webhooks.clone();
+        webhooks.extend(self.webhooks);
+        self.webhooks = webhooks;
         self.settings = match (&base.settings, self.settings) {
             (Some(base), Some(own)) => Some(merged(base.clone(), own)),
             (base, own) => own.or_else(|| base.clone()),
@@ -233,9 +251,7 @@ impl Connector {
         if spec.version.as_deref().is_some_and(|version| !is_version(version)) {
             faults.push(Fault::new("version", "a version is three numbers: 1.2.0"));
         }
-        if spec.actions.len() > limits::ACTIONS_MAX {
-            faults.push(Fault::new("actions", format_args!("a connector has at most {} actions", limits::ACTIONS_MAX)));
-        }
+        faults.extend(count_faults(&spec));
         let mut actions = IndexMap::with_capacity(spec.actions.len());
         for (name, action) in &spec.actions {
             match Action::compile(name, action, &settings, spec.paginate.as_ref()) {
@@ -243,10 +259,23 @@ impl Connector {
                 Err(found) => faults.extend(under(&format!("actions.{name}"), found)),
             }
         }
+        let mut streams = IndexMap::with_capacity(spec.streams.len());
+        for (name, stream) in &spec.streams {
+            match Stream::compile(name, stream, &settings, spec.paginate.as_ref()) {
+                Ok(stream) => drop(streams.insert(name.clone(), Arc::new(stream))),
+                Err(found) => faults.extend(found),
+            }
+            if spec.actions.contains_key(name) {
+                faults.push(Fault::new(format!("streams.{name}"), "an action has this name already"));
+            }
+        }
+        for (name, webhook) in &spec.webhooks {
+            faults.extend(under(&format!("webhooks.{name}"), webhook.faults(name)));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
-        let connector = Self { spec, settings, actions };
+        let connector = Self { spec, settings, actions, streams };
         let faults = connector.case_faults();
         if faults.is_empty() { Ok(connector) } else { Err(faults) }
     }
@@ -262,18 +291,25 @@ impl Connector {
         self.actions.values()
     }
 
+    /// Its streams, by name.
+    pub fn streams(&self) -> impl Iterator<Item = (&String, &Arc<Stream>)> {
+        self.streams.iter()
+    }
+
     /// The action with this name.
     ///
     /// # Errors
     /// That there is none, and which was probably meant.
     pub fn action(&self, name: &str) -> Result<&Arc<Action>, Fault> {
-        self.actions.get(name).ok_or_else(|| {
-            let fault = Fault::new("", format_args!("the connector has no action `{name}`"));
-            match near_match(name, self.actions.keys().map(String::as_str)) {
-                Some(near) => fault.hint(format!("did you mean `{near}`?")),
-                None => fault,
-            }
-        })
+        self.actions.get(name).ok_or_else(|| absent("action", name, self.actions.keys()))
+    }
+
+    /// The stream with this name.
+    ///
+    /// # Errors
+    /// That there is none, and which was probably meant.
+    pub fn stream(&self, name: &str) -> Result<&Arc<Stream>, Fault> {
+        self.streams.get(name).ok_or_else(|| absent("stream", name, self.streams.keys()))
     }
 
     /// The connection over this connector that `own` asks for, whole: what it does not say, the connector does.
@@ -303,6 +339,27 @@ impl Connector {
     }
 }
 
+impl ConnectorSpec {
+    /// The webhook with this name.
+    ///
+    /// # Errors
+    /// That there is none, and which was probably meant.
+    pub fn webhook(&self, name: &str) -> Result<&WebhookSpec, Fault> {
+        self.webhooks.get(name).ok_or_else(|| absent("webhook", name, self.webhooks.keys()))
+    }
+}
+
+fn absent<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Fault {
+    let fault = Fault::new("", format_args!("the connector has no {what} `{name}`"));
+    match near_match(name, known.map(String::as_str)) {
+        Some(near) => fault.hint(format!("did you mean `{near}`?")),
+        None => fault,
+    }
+}
+
+/// Reads a rule for pages.
+type ReadPages = fn(&PaginateSpec) -> Result<Paginate, Vec<Fault>>;
+
 impl Action {
     fn compile(
         name: &str,
@@ -310,13 +367,32 @@ impl Action {
         settings: &ObjectSchema,
         lists: Option<&PaginateSpec>,
     ) -> Result<Self, Vec<Fault>> {
+        Self::compile_with(name, spec, settings, lists, PaginateSpec::compile)
+    }
+
+    /// The same of a list that may be all on one page.
+    fn compile_list(
+        name: &str,
+        spec: &ActionSpec,
+        settings: &ObjectSchema,
+        lists: Option<&PaginateSpec>,
+    ) -> Result<Self, Vec<Fault>> {
+        Self::compile_with(name, spec, settings, lists, PaginateSpec::compile_list)
+    }
+
+    fn compile_with(
+        name: &str,
+        spec: &ActionSpec,
+        settings: &ObjectSchema,
+        lists: Option<&PaginateSpec>,
+        read_pages: ReadPages,
+    ) -> Result<Self, Vec<Fault>> {
         let input = ObjectSchema::new(spec.input.as_ref());
         let mut faults = under("input", input.faults());
         let check = |path: &str, pill: &Pill| pill_fault(path, pill, &[("input", &input), ("settings", settings)]);
         let mut reader = Reader::new(&check);
         if !is_action_name(name) {
-            let reason = "an action's name is lower-case letters, digits and `_`, beginning with a letter";
-            reader.fault("", reason);
+            reader.fault("", BAD_NAME);
         }
         if spec.request.connection.is_some() {
             reader.fault(
@@ -327,7 +403,7 @@ impl Action {
         // There will be one; which, the caller says.
         let request = RequestStep { connection: "connection".parse().ok(), ..spec.request.clone() };
         let plan = RequestPlan::compile(&mut reader, "request", &request);
-        let paginate = spec.paginate.as_ref().map(|own| own.over(lists).compile()).transpose();
+        let paginate = spec.paginate.as_ref().map(|own| read_pages(&own.over(lists))).transpose();
         let paginate = paginate.map_err(|found| faults.extend(under("paginate", found)));
         faults.extend(reader.into_faults());
         match (plan, paginate) {
@@ -372,9 +448,20 @@ fn under(prefix: &str, faults: Vec<Fault>) -> Vec<Fault> {
     faults.into_iter().map(|fault| fault.under(prefix)).collect()
 }
 
+const BAD_NAME: &str = "a name is lower-case letters, digits and `_`, beginning with a letter, at most 100 of them";
+
 fn is_action_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     name.len() <= 100 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(allowed)
+}
+
+fn count_faults(spec: &ConnectorSpec) -> Vec<Fault> {
+    let counts = [("actions", spec.actions.len()), ("streams", spec.streams.len()), ("webhooks", spec.webhooks.len())];
+    let fault = |(field, count): (&str, usize)| {
+        (count > limits::ACTIONS_MAX)
+            .then(|| Fault::new(field, format_args!("a connector has at most {} {field}", limits::ACTIONS_MAX)))
+    };
+    counts.into_iter().filter_map(fault).collect()
 }
 
 fn is_version(text: &str) -> bool {
