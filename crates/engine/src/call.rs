@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use linkspan_model::call::{Called, CompiledCall, CompiledRead, Piece};
 use linkspan_model::job::{AttemptDecision, AttemptRun, StepError};
-use linkspan_model::paginate::{NextPage, PageFault};
+use linkspan_model::paginate::{NextPage, PageFault, Paginate};
 use linkspan_model::request::{Effect, RequestSpec};
 use linkspan_model::retry::{Attempts, RetryPolicy};
 use linkspan_model::{Name, limits};
@@ -28,7 +28,9 @@ const PAGE_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Makes a call; `connection` is one of `snapshot`.
 pub async fn call(engine: &Engine, snapshot: &Snapshot, connection: &Name, call: &CompiledCall) -> Called {
-    match Caller::new(engine, snapshot, connection, call, CALL_PATIENCE) {
+    let begun = Caller::new(engine, snapshot, connection, call, CALL_PATIENCE);
+    let begun = begun.and_then(|(caller, request)| Ok((caller, first_page(call.list.as_deref(), request)?)));
+    match begun {
         Ok((mut caller, request)) => {
             let mut called = caller.send(request).await;
             // An API may give back what it was sent.
@@ -121,6 +123,14 @@ async fn pages(
                 return Some(Piece::Failed(Box::new(called)));
             }
         }
+    }
+}
+
+/// The request as a list wants it for its first page.
+pub(crate) fn first_page(list: Option<&Paginate>, request: RequestSpec) -> Result<RequestSpec, StepError> {
+    match list {
+        Some(list) => list.pages().first(&request).map_err(|fault| page_error(&fault)),
+        None => Ok(request),
     }
 }
 

@@ -86,6 +86,8 @@ pub struct CompiledCall {
     pub plan: Arc<RequestPlan>,
     /// What its pills see.
     pub scope: Scope,
+    /// Of an action that gives a list, how that begins: what its first page is asked for with.
+    pub list: Option<Arc<Paginate>>,
 }
 
 /// A list that is ready to be read.
@@ -221,7 +223,7 @@ fn of_plan(
     let scope = action
         .scope(connector, settings, input.cloned().unwrap_or_default())
         .map_err(|error| vec![Fault::new(error.field.as_deref().unwrap_or("input"), error.description)])?;
-    Ok(CompiledCall { plan: Arc::clone(&action.plan), scope })
+    Ok(CompiledCall { plan: Arc::clone(&action.plan), scope, list: action.paginate.clone() })
 }
 
 impl<'a> Through<'a> {
@@ -262,7 +264,7 @@ fn of_request(
     match plan {
         Some(plan) if faults.is_empty() => {
             let scope = Scope::new().with(ROOT, Value::Object(values.collect()));
-            Ok(CompiledCall { plan: Arc::new(plan), scope })
+            Ok(CompiledCall { plan: Arc::new(plan), scope, list: None })
         }
         _ => Err(faults),
     }

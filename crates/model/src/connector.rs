@@ -28,7 +28,7 @@ use crate::limits;
 use crate::name::{Name, near_match};
 use crate::paginate::{Paginate, PaginateSpec};
 use crate::reader::Reader;
-use crate::request::{RequestPlan, RequestStep};
+use crate::request::{Expectation, RequestPlan, RequestStep};
 use crate::template::{Pill, Scope, Segment, Template};
 
 /// The `spec` of a connector document: one file says all that there is to know of an API.
@@ -57,6 +57,9 @@ pub struct ConnectorSpec {
     /// The kinds of accounts that the API takes. Left out: any, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<AccountChoice>,
+    /// What its answers must be, for actions and streams that do not say it, and for the connection's test.
+    #[serde(default, skip_serializing_if = "AnswersSpec::is_empty")]
+    pub answers: AnswersSpec,
     /// How lists go on, for the actions that say `paginate` and not how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paginate: Option<PaginateSpec>,
@@ -72,6 +75,33 @@ pub struct ConnectorSpec {
     /// Cases that show what is sent, what is made of answers, and which webhooks are taken, without a network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<CaseSpec>,
+}
+
+/// What the answers of an API must be, and where they say why they are not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnswersSpec {
+    /// An expression over `status`, `headers` and `body` that must hold of an answer with a good status: `body.ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+    /// An expression over the same that gives what an error says: `body.error.message`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl AnswersSpec {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Everything that is wrong with it.
+    fn faults(&self) -> Vec<Fault> {
+        let check = |_: &str, _: &Pill| None;
+        let mut reader = Reader::new(&check);
+        let holds = ("answers.expect", self.expect.as_deref());
+        Expectation::read(&mut reader, holds, ("answers.message", self.message.as_deref()));
+        reader.into_faults()
+    }
 }
 
 /// A kind of account that an API takes.
@@ -210,6 +240,8 @@ impl ConnectorSpec {
         self.documentation = self.documentation.or_else(|| base.documentation.clone());
         self.version = self.version.or_else(|| base.version.clone());
         self.paginate = self.paginate.or_else(|| base.paginate.clone());
+        self.answers.expect = self.answers.expect.or_else(|| base.answers.expect.clone());
+        self.answers.message = self.answers.message.or_else(|| base.answers.message.clone());
         self
     }
 }
@@ -252,16 +284,23 @@ impl Connector {
             faults.push(Fault::new("version", "a version is three numbers: 1.2.0"));
         }
         faults.extend(count_faults(&spec));
+        let answers = spec.answers.faults();
+        let defaults = Defaults {
+            settings: &settings,
+            paginate: spec.paginate.as_ref(),
+            answers: answers.is_empty().then_some(&spec.answers),
+        };
+        faults.extend(answers);
         let mut actions = IndexMap::with_capacity(spec.actions.len());
         for (name, action) in &spec.actions {
-            match Action::compile(name, action, &settings, spec.paginate.as_ref()) {
+            match Action::compile(name, action, &defaults) {
                 Ok(action) => drop(actions.insert(name.clone(), Arc::new(action))),
                 Err(found) => faults.extend(under(&format!("actions.{name}"), found)),
             }
         }
         let mut streams = IndexMap::with_capacity(spec.streams.len());
         for (name, stream) in &spec.streams {
-            match Stream::compile(name, stream, &settings, spec.paginate.as_ref()) {
+            match Stream::compile(name, stream, &defaults) {
                 Ok(stream) => drop(streams.insert(name.clone(), Arc::new(stream))),
                 Err(found) => faults.extend(found),
             }
@@ -322,7 +361,11 @@ impl Connector {
         let settings = self.settings.complete(given).map_err(|faults| under("settings", faults))?;
         let scope = settings_scope(Scope::new(), &self.settings, &settings);
         let base = render_connection(&self.spec.connection, &scope).map_err(|fault| vec![fault.under("settings")])?;
-        let whole = own.clone().over(&base);
+        let mut whole = own.clone().over(&base);
+        if let Some(test) = &mut whole.test {
+            test.holds = test.holds.take().or_else(|| self.spec.answers.expect.clone());
+            test.message = test.message.take().or_else(|| self.spec.answers.message.clone());
+        }
         let faults = ConnectionSpec { connector: None, settings: None, ..whole.clone() }.faults();
         if faults.is_empty() { Ok((whole, Value::Object(settings))) } else { Err(faults) }
     }
@@ -360,33 +403,31 @@ fn absent<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) -
 /// Reads a rule for pages.
 type ReadPages = fn(&PaginateSpec) -> Result<Paginate, Vec<Fault>>;
 
+/// What a connector says for all of its actions and streams.
+struct Defaults<'a> {
+    settings: &'a ObjectSchema,
+    paginate: Option<&'a PaginateSpec>,
+    /// What answers must be, when that can be read.
+    answers: Option<&'a AnswersSpec>,
+}
+
 impl Action {
-    fn compile(
-        name: &str,
-        spec: &ActionSpec,
-        settings: &ObjectSchema,
-        lists: Option<&PaginateSpec>,
-    ) -> Result<Self, Vec<Fault>> {
-        Self::compile_with(name, spec, settings, lists, PaginateSpec::compile)
+    fn compile(name: &str, spec: &ActionSpec, defaults: &Defaults<'_>) -> Result<Self, Vec<Fault>> {
+        Self::compile_with(name, spec, defaults, PaginateSpec::compile)
     }
 
     /// The same of a list that may be all on one page.
-    fn compile_list(
-        name: &str,
-        spec: &ActionSpec,
-        settings: &ObjectSchema,
-        lists: Option<&PaginateSpec>,
-    ) -> Result<Self, Vec<Fault>> {
-        Self::compile_with(name, spec, settings, lists, PaginateSpec::compile_list)
+    fn compile_list(name: &str, spec: &ActionSpec, defaults: &Defaults<'_>) -> Result<Self, Vec<Fault>> {
+        Self::compile_with(name, spec, defaults, PaginateSpec::compile_list)
     }
 
     fn compile_with(
         name: &str,
         spec: &ActionSpec,
-        settings: &ObjectSchema,
-        lists: Option<&PaginateSpec>,
+        defaults: &Defaults<'_>,
         read_pages: ReadPages,
     ) -> Result<Self, Vec<Fault>> {
+        let settings = defaults.settings;
         let input = ObjectSchema::new(spec.input.as_ref());
         let mut faults = under("input", input.faults());
         let check = |path: &str, pill: &Pill| pill_fault(path, pill, &[("input", &input), ("settings", settings)]);
@@ -401,9 +442,13 @@ impl Action {
             );
         }
         // There will be one; which, the caller says.
-        let request = RequestStep { connection: "connection".parse().ok(), ..spec.request.clone() };
+        let mut request = RequestStep { connection: "connection".parse().ok(), ..spec.request.clone() };
+        if let Some(answers) = defaults.answers {
+            request.expect = request.expect.or_else(|| answers.expect.clone());
+            request.message = request.message.or_else(|| answers.message.clone());
+        }
         let plan = RequestPlan::compile(&mut reader, "request", &request);
-        let paginate = spec.paginate.as_ref().map(|own| read_pages(&own.over(lists))).transpose();
+        let paginate = spec.paginate.as_ref().map(|own| read_pages(&own.over(defaults.paginate))).transpose();
         let paginate = paginate.map_err(|found| faults.extend(under("paginate", found)));
         faults.extend(reader.into_faults());
         match (plan, paginate) {
@@ -561,6 +606,7 @@ fn render_connection(connection: &ConnectionSpec, scope: &Scope) -> Result<Conne
     for host in connection.hosts.iter_mut().flatten() {
         render("hosts", host, Template::render_text)?;
     }
+    connection.headers.retain(|_, value| !Template::parse(value).is_ok_and(|template| template.is_absent(scope)));
     for (name, value) in &mut connection.headers {
         render(&format!("headers.{name}"), value, Template::render_text)?;
     }

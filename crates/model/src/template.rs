@@ -120,10 +120,12 @@ impl Template {
         self.whole().is_some()
     }
 
-    /// Whether it is nothing but a pill that names what was not given.
+    /// Whether it is nothing but a pill that names only what was not given, perhaps with filters behind: one that says
+    /// what stands in the place of that, as `default` does, is not.
     pub(crate) fn is_absent(&self, scope: &Scope) -> bool {
-        let pill = self.whole().and_then(|program| program.plain.as_ref());
-        pill.is_some_and(|pill| !pill.lenient && scope.is_absent(pill))
+        let Some(program) = self.whole() else { return false };
+        let mut pills = program.pills().peekable();
+        pills.peek().is_some() && pills.all(|pill| !pill.lenient && scope.is_absent(pill))
     }
 
     /// The text itself, when it holds no pill.
@@ -306,6 +308,11 @@ const CONTAINER_WEIGHT: usize = 16 * limits::RENDERED_BYTES;
 /// About the memory that a value takes in bytes, counted up to `limit`.
 pub(crate) fn weight(value: &Value, limit: usize) -> usize {
     filters::weight(value, limit)
+}
+
+/// A value as text: null is empty, numbers are as written, lists and objects are JSON.
+pub(crate) fn text_of(value: &Value) -> std::borrow::Cow<'_, str> {
+    filters::text_of(value)
 }
 
 fn append(out: &mut String, text: &str, column: usize) -> Result<(), RenderError> {

@@ -380,3 +380,70 @@ fn an_endpoint_takes_a_connectors_webhook() {
     let refused = server.api("DELETE", "/api/v1/connectors/desk", None);
     assert_eq!(refused.status, 409, "{refused:?}");
 }
+
+/// A connector of a bank that says no with good statuses, and numbers its pages.
+const BANK: &str = r#"kind: connector
+name: bank
+spec:
+  settings: {type: object, properties: {tenant: {type: string}}}
+  connection:
+    base_url: https://bank.example
+    headers: {X-Tenant: "{{ settings.tenant }}"}
+    test: {path: /me}
+    retry: {tries: 1}
+  answers: {expect: body.ok != false, message: body.errors}
+  actions:
+    pay:
+      input: {type: object, properties: {items: {type: array}, note: {type: string}}}
+      request:
+        method: POST
+        path: /pay
+        query: {"expand*": [a, b]}
+        form: {currency: eur, items: "{{ input.items }}", meta: {note: "{{ input.note }}", by: linkspan}}
+    list:
+      request: {method: GET, path: /payments}
+      paginate: {page: {send: {query: page}}, size: {send: {query: size}, value: 50}}
+"#;
+
+#[test]
+fn a_connector_says_once_what_answers_must_be() {
+    let upstream = Upstream::start(|_, seen| match seen.target.split('?').next() {
+        Some("/me") => Reply::Json(200, json!({"ok": false, "errors": ["the token of canary-bank-token has ended"]})),
+        Some("/pay") => Reply::Json(422, json!({"errors": ["no currency", "no items"]})),
+        _ => Reply::Json(200, json!([])),
+    });
+    let server = Server::start(&Options::egress().env("LINKSPAN_SECRET_BANK", "canary-bank-token"));
+    let connection = format!(
+        "kind: secret\nname: token\nspec: {{env: LINKSPAN_SECRET_BANK}}\n---\nkind: account\nname: robot\nspec: {{bearer: {{token: {{secret: token}}}}}}\n---\n\
+         kind: connection\nname: bank\nspec: {{connector: bank, base_url: '{}', account: robot}}\n---\n",
+        upstream.url()
+    );
+    server.apply(&(connection + BANK));
+
+    let input = json!({"items": [{"price": "p1", "count": 2}], "note": "é&"});
+    let call = json!({"action": "pay", "input": input});
+    let answer = server.api("POST", "/api/v1/connections/bank/call", Some(&call));
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status, &error["code"]), (502, &json!("response.status")));
+    assert_eq!(error["description"], "the API answered 422 Unprocessable Entity: no currency; no items");
+    let sent = &upstream.seen()[0];
+    assert_eq!(sent.target, "/pay?expand=a&expand=b");
+    let body = "currency=eur&items%5B0%5D%5Bprice%5D=p1&items%5B0%5D%5Bcount%5D=2&meta%5Bnote%5D=%C3%A9%26&meta%5Bby%5D=linkspan";
+    assert_eq!(String::from_utf8_lossy(&sent.body), body);
+    assert_eq!(sent.header("x-tenant"), "", "a header of a setting that is not given is left out");
+
+    let failed = server.cli(&["connections", "test", "bank"]).failure(1);
+    assert!(failed.contains("the API answered 200: the token of •••••• has ended"), "{failed}");
+    let status = server.data("/api/v1/connections/bank")["status"].clone();
+    assert_eq!((&status["state"], &status["code"]), (&json!("failed"), &json!("response.unexpected")), "{status}");
+
+    // The first page of a list is asked for alike, whoever asks.
+    server.cli(&["call", "bank.list", "--first-page"]).success();
+    let recipe = "kind: recipe\nname: r\nspec:\n  trigger: {webhook: {endpoint: e}}\n  steps: [{id: list, call: {connection: bank, action: list}}]\n";
+    server.apply(&format!("{}---\n{recipe}", open_endpoint("e")));
+    let event = server.accept(&server.path_of("e"), &json!({}));
+    assert_eq!(server.job_of(&event)["status"], "succeeded");
+    server.cli(&["call", "bank.list"]).success();
+    let targets: Vec<String> = upstream.seen()[2..].iter().map(|seen| seen.target.clone()).collect();
+    assert_eq!(targets, ["/payments?page=1&size=50"; 3]);
+}

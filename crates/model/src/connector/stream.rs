@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Action, ActionSpec, ObjectSchema, OutputSpec, pill_fault, under};
+use super::{Action, ActionSpec, Defaults, ObjectSchema, OutputSpec, pill_fault, under};
 use crate::fault::Fault;
 use crate::limits;
 use crate::paginate::{Carrier, PageFault, PaginateSpec};
@@ -95,17 +95,12 @@ struct Cursor {
 const MILLIS_FROM: i64 = 100_000_000_000;
 
 impl Stream {
-    pub(super) fn compile(
-        name: &str,
-        spec: &StreamSpec,
-        settings: &ObjectSchema,
-        lists: Option<&PaginateSpec>,
-    ) -> Result<Self, Vec<Fault>> {
+    pub(super) fn compile(name: &str, spec: &StreamSpec, defaults: &Defaults<'_>) -> Result<Self, Vec<Fault>> {
         let StreamSpec { title, description, input, request, paginate, output, .. } = spec.clone();
         let paginate = Some(paginate);
         let of_action = ActionSpec { title, description, input, request, paginate, output };
         let mut faults = Vec::new();
-        let action = Action::compile_list(name, &of_action, settings, lists).map_err(|found| faults.extend(found));
+        let action = Action::compile_list(name, &of_action, defaults).map_err(|found| faults.extend(found));
 
         let of_record = |path: &str, pill: &Pill| of_roots(path, pill, &["record"]);
         let mut reader = Reader::new(&of_record);
@@ -114,7 +109,7 @@ impl Stream {
         faults.extend(reader.into_faults());
 
         let input = ObjectSchema::new(spec.input.as_ref());
-        let of_caller = |path: &str, pill: &Pill| pill_fault(path, pill, &[("input", &input), ("settings", settings)]);
+        let of_caller = |path: &str, pill: &Pill| pill_fault(path, pill, &[("input", &input), ("settings", defaults.settings)]);
         let mut reader = Reader::new(&of_caller);
         let start = spec.cursor.as_ref().and_then(|cursor| cursor.start.as_ref());
         let start = start.and_then(|text| reader.expression("cursor.start", text));
