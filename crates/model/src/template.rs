@@ -120,9 +120,9 @@ impl Template {
         self.whole().is_some()
     }
 
-    /// Whether it is nothing but a pill that names what was not given.
+    /// Whether it is nothing but a pill that names what was not given, perhaps with filters behind it.
     pub(crate) fn is_absent(&self, scope: &Scope) -> bool {
-        let pill = self.whole().and_then(|program| program.plain.as_ref());
+        let pill = self.whole().and_then(Program::subject);
         pill.is_some_and(|pill| !pill.lenient && scope.is_absent(pill))
     }
 
@@ -180,6 +180,28 @@ impl Template {
             }
         }
         Ok(out)
+    }
+
+    /// What it gives as the fields of a query or a form that are called `name`: one. Of a whole pill, a list gives
+    /// one for each item (`tag=a&tag=b`), and an object one for each key, the key in brackets (`at[city]=x`); a list
+    /// within is told by numbers (`items[0][id]=1`).
+    ///
+    /// # Errors
+    /// As [`Template::render_text`].
+    pub(crate) fn render_fields(&self, name: &str, scope: &Scope) -> Result<Vec<(String, String)>, RenderError> {
+        let Some(program) = self.whole() else { return Ok(vec![(name.to_owned(), self.render_text(scope)?)]) };
+        program.with_value(scope, |value| {
+            let mut fields = Vec::new();
+            let mut room = limits::RENDERED_BYTES;
+            match value {
+                Value::Array(items) if items.iter().all(|item| !item.is_array() && !item.is_object()) => {
+                    items.iter().try_for_each(|item| spread(name.to_owned(), item, &mut fields, &mut room))
+                }
+                value => spread(name.to_owned(), value, &mut fields, &mut room),
+            }
+            .map_err(|TooLong| too_long(program.column))?;
+            Ok(fields)
+        })
     }
 
     /// What it gives as the value of a header.
@@ -316,6 +338,27 @@ fn append(out: &mut String, text: &str, column: usize) -> Result<(), RenderError
     Ok(())
 }
 
+/// There is no room left.
+struct TooLong;
+
+/// Appends the fields that a value gives; `room` is how long names and texts may still be, together.
+fn spread(name: String, value: &Value, fields: &mut Vec<(String, String)>, room: &mut usize) -> Result<(), TooLong> {
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().try_for_each(|(n, item)| spread(format!("{name}[{n}]"), item, fields, room))
+        }
+        Value::Object(map) => {
+            map.iter().try_for_each(|(key, item)| spread(format!("{name}[{key}]"), item, fields, room))
+        }
+        scalar => {
+            let text = filters::text_of(scalar).into_owned();
+            *room = room.checked_sub(name.len() + text.len() + 1).ok_or(TooLong)?;
+            fields.push((name, text));
+            Ok(())
+        }
+    }
+}
+
 fn too_long(column: usize) -> RenderError {
     RenderError::new(column, "the text would be longer than 1 MiB")
 }
@@ -423,6 +466,8 @@ struct Program {
     slots: Arc<[Slot]>,
     /// The expression is this path and nothing else.
     plain: Option<Pill>,
+    /// The expression is a path with filters behind it: the first of the slots.
+    is_filtered: bool,
     column: usize,
 }
 
@@ -455,6 +500,9 @@ impl Program {
         }
         // What the scanner writes, the engine reads; if ever not, it is the author's expression that fails.
         let is_path = scanned.code == "v0";
+        // Operators and tests are filters too, by names that no author can write.
+        let is_filtered =
+            scanned.code.starts_with("v0|") && !["|op_", "|is_"].iter().any(|sign| scanned.code.contains(sign));
         let code = ENGINE
             .compile_expression_owned(scanned.code)
             .map_err(|error| TemplateError { column, reason: format!("cannot be compiled: {error}") })?;
@@ -462,7 +510,15 @@ impl Program {
             [Slot::Pill(pill)] if is_path => Some(pill.clone()),
             _ => None,
         };
-        Ok((Self { code, slots: scanned.slots.into(), plain, column }, scanned.end))
+        Ok((Self { code, slots: scanned.slots.into(), plain, is_filtered, column }, scanned.end))
+    }
+
+    /// The path that it names, when it is nothing else but filters behind it.
+    fn subject(&self) -> Option<&Pill> {
+        match self.slots.first() {
+            Some(Slot::Pill(pill)) if self.is_filtered || self.plain.is_some() => Some(pill),
+            _ => None,
+        }
     }
 
     fn pills(&self) -> impl Iterator<Item = &Pill> {

@@ -114,8 +114,8 @@ impl Body {
             Self::Form(fields) => {
                 let mut form = url::form_urlencoded::Serializer::new(String::new());
                 for (name, template) in fields.iter().filter(|(_, template)| !template.is_absent(scope)) {
-                    let value = template.render_text(scope).map_err(|e| RenderFault::of(format!("form.{name}"), &e))?;
-                    form.append_pair(name, &value);
+                    let fields = template.render_fields(name, scope);
+                    form.extend_pairs(fields.map_err(|e| RenderFault::of(format!("form.{name}"), &e))?);
                 }
                 Ok((form.finish().into_bytes(), known("application/x-www-form-urlencoded")))
             }

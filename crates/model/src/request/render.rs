@@ -83,13 +83,15 @@ impl CompiledRequest {
         }
         let mut query = url.query().unwrap_or_default().to_owned();
         for (name, template) in self.query.iter().filter(|(_, template)| !template.is_absent(scope)) {
-            let value = template.render_text(scope).map_err(|e| RenderFault::of(format!("query.{name}"), &e))?;
-            if !query.is_empty() && !query.ends_with('&') {
-                query.push('&');
+            let fields = template.render_fields(name, scope);
+            for (name, value) in fields.map_err(|e| RenderFault::of(format!("query.{name}"), &e))? {
+                if !query.is_empty() && !query.ends_with('&') {
+                    query.push('&');
+                }
+                query.extend(utf8_percent_encode(&name, template::COMPONENT));
+                query.push('=');
+                query.extend(utf8_percent_encode(&value, template::COMPONENT));
             }
-            query.extend(utf8_percent_encode(name, template::COMPONENT));
-            query.push('=');
-            query.extend(utf8_percent_encode(&value, template::COMPONENT));
         }
         url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
         Ok(())
