@@ -7,9 +7,7 @@ use std::sync::Arc;
 use linkspan_model::Timestamp;
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::job::StepError;
-use linkspan_model::request::{
-    AnswerFault, Effect, RequestPlan, RequestSpec, ResponseFormat, SentRequest, Timings,
-};
+use linkspan_model::request::{AnswerFault, Effect, RequestPlan, RequestSpec, ResponseFormat, SentRequest, Timings};
 use linkspan_model::response::{self, Answer, ReadError};
 use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision, RetryPolicy};
 use linkspan_model::template::headers_value;
@@ -161,7 +159,9 @@ pub(crate) fn body_of(format: Option<ResponseFormat>, exchange: &Exchange) -> Re
 
 /// The headers of an answer, as pills see them.
 pub(crate) fn headers_of(exchange: &Exchange) -> Value {
-    headers_value(exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))))
+    headers_value(
+        exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
+    )
 }
 
 /// Why no answer came; in the connection's own words first, where they are about that.

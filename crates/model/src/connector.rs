@@ -129,7 +129,8 @@ pub struct ActionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// What it is given, as a JSON Schema of an object. Texts of the request name it `{{ input.NAME }}`; a
-    /// parameter, header or field that is nothing but the pill of something that is not given is left out.
+    /// parameter, header or field that is nothing but the pill of something that is not given, perhaps with filters,
+    /// is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
     /// The request; without a `connection`.

@@ -120,12 +120,10 @@ impl Template {
         self.whole().is_some()
     }
 
-    /// Whether it is nothing but a pill that names only what was not given, perhaps with filters behind: one that says
-    /// what stands in the place of that, as `default` does, is not.
+    /// Whether it is nothing but a pill that names what was not given, perhaps with filters behind it.
     pub(crate) fn is_absent(&self, scope: &Scope) -> bool {
-        let Some(program) = self.whole() else { return false };
-        let mut pills = program.pills().peekable();
-        pills.peek().is_some() && pills.all(|pill| !pill.lenient && scope.is_absent(pill))
+        let pill = self.whole().and_then(Program::subject);
+        pill.is_some_and(|pill| !pill.lenient && scope.is_absent(pill))
     }
 
     /// The text itself, when it holds no pill.
@@ -430,6 +428,8 @@ struct Program {
     slots: Arc<[Slot]>,
     /// The expression is this path and nothing else.
     plain: Option<Pill>,
+    /// The expression is a path with filters behind it: the first of the slots.
+    is_filtered: bool,
     column: usize,
 }
 
@@ -462,6 +462,9 @@ impl Program {
         }
         // What the scanner writes, the engine reads; if ever not, it is the author's expression that fails.
         let is_path = scanned.code == "v0";
+        // Operators and tests are filters too, by names that no author can write.
+        let is_filtered =
+            scanned.code.starts_with("v0|") && !["|op_", "|is_"].iter().any(|sign| scanned.code.contains(sign));
         let code = ENGINE
             .compile_expression_owned(scanned.code)
             .map_err(|error| TemplateError { column, reason: format!("cannot be compiled: {error}") })?;
@@ -469,7 +472,15 @@ impl Program {
             [Slot::Pill(pill)] if is_path => Some(pill.clone()),
             _ => None,
         };
-        Ok((Self { code, slots: scanned.slots.into(), plain, column }, scanned.end))
+        Ok((Self { code, slots: scanned.slots.into(), plain, is_filtered, column }, scanned.end))
+    }
+
+    /// The path that it names, when it is nothing else but filters behind it.
+    fn subject(&self) -> Option<&Pill> {
+        match self.slots.first() {
+            Some(Slot::Pill(pill)) if self.is_filtered || self.plain.is_some() => Some(pill),
+            _ => None,
+        }
     }
 
     fn pills(&self) -> impl Iterator<Item = &Pill> {

@@ -398,7 +398,7 @@ spec:
       request:
         method: POST
         path: /pay
-        query: {"expand*": [a, b]}
+        query: {expand: [a, b]}
         form: {currency: eur, items: "{{ input.items }}", meta: {note: "{{ input.note }}", by: linkspan}}
     list:
       request: {method: GET, path: /payments}

@@ -109,7 +109,8 @@ impl Stream {
         faults.extend(reader.into_faults());
 
         let input = ObjectSchema::new(spec.input.as_ref());
-        let of_caller = |path: &str, pill: &Pill| pill_fault(path, pill, &[("input", &input), ("settings", defaults.settings)]);
+        let of_caller =
+            |path: &str, pill: &Pill| pill_fault(path, pill, &[("input", &input), ("settings", defaults.settings)]);
         let mut reader = Reader::new(&of_caller);
         let start = spec.cursor.as_ref().and_then(|cursor| cursor.start.as_ref());
         let start = start.and_then(|text| reader.expression("cursor.start", text));

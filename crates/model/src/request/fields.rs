@@ -1,8 +1,8 @@
 //! Named values of queries and forms, where a list or an object becomes several of them.
 //!
-//! Within each other they are written in brackets, as Stripe, PHP and Rails read them: `{a: {b: [1, 2]}}` is
-//! `a[b][0]=1&a[b][1]=2`. A name that ends in `*` is taken apart as URI templates do it (RFC 6570, section 3.2.1):
-//! a list repeats the name, an object gives its own names.
+//! A list repeats the name, as forms of HTML do: `tag=a&tag=b`. What is nested is written in brackets, as Stripe, PHP
+//! and Rails read it: `{at: {city: x}}` is `at[city]=x`, and a list of objects or lists, or a list within, is told by
+//! numbers, `items[0][id]=1`.
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -21,7 +21,7 @@ impl Fields {
     pub(super) fn read(reader: &mut Reader, path: &str, fields: &IndexMap<String, Value>) -> Self {
         let read = |(name, value): (&String, &Value)| {
             let path = format!("{path}.{name}");
-            if name.is_empty() || name == "*" {
+            if name.is_empty() {
                 reader.fault(&path, "a name is missing");
             }
             Some((name.clone(), JsonTemplate::read(reader, &path, value)?))
@@ -36,49 +36,42 @@ impl Fields {
     /// The names and their values, in order; `field` is where they stand in the step. What is nothing but a pill of
     /// something that was not given is left out.
     pub(super) fn render(&self, field: &str, scope: &Scope) -> Result<Vec<(String, String)>, RenderFault> {
-        let mut pairs = Pairs { pairs: Vec::new(), room: usize::try_from(limits::BODY_MAX_BYTES).unwrap_or(usize::MAX) };
+        let mut pairs = Vec::new();
         for (name, template) in self.0.iter().filter(|(_, template)| !template.is_absent(scope)) {
             let field = format!("{field}.{name}");
             let value = template.render_whole(&field, scope)?;
-            let fits = match name.strip_suffix('*') {
-                Some(name) => pairs.explode(name, &value),
-                None => pairs.add(name.clone(), &value),
+            let mut room = limits::RENDERED_BYTES;
+            let written = match &value {
+                Value::Array(items) if items.iter().all(|item| !item.is_array() && !item.is_object()) => {
+                    items.iter().try_for_each(|item| write(name.clone(), item, &mut pairs, &mut room))
+                }
+                value => write(name.clone(), value, &mut pairs, &mut room),
             };
-            if !fits {
-                return Err(RenderFault::new(field, "request.too_large", "it would be longer than 64 MiB"));
-            }
+            written.map_err(|TooLong| {
+                RenderFault::new(field, "request.too_large", "names and values would be longer than 1 MiB")
+            })?;
         }
-        Ok(pairs.pairs)
+        Ok(pairs)
     }
 }
 
-struct Pairs {
-    pairs: Vec<(String, String)>,
-    /// How many bytes they may still take: names grow with their depth.
-    room: usize,
-}
+/// There is no room left.
+struct TooLong;
 
-impl Pairs {
-    /// Whether there was room for it.
-    fn explode(&mut self, name: &str, value: &Value) -> bool {
-        match value {
-            Value::Array(items) => items.iter().all(|item| self.add(name.to_owned(), item)),
-            Value::Object(fields) => fields.iter().all(|(key, value)| self.add(key.clone(), value)),
-            scalar => self.add(name.to_owned(), scalar),
+/// Appends what a value gives; `room` is how long names and texts may still be, together: names grow with their depth.
+fn write(name: String, value: &Value, pairs: &mut Vec<(String, String)>, room: &mut usize) -> Result<(), TooLong> {
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().try_for_each(|(n, item)| write(format!("{name}[{n}]"), item, pairs, room))
         }
-    }
-
-    fn add(&mut self, name: String, value: &Value) -> bool {
-        match value {
-            Value::Array(items) => items.iter().enumerate().all(|(n, item)| self.add(format!("{name}[{n}]"), item)),
-            Value::Object(fields) => fields.iter().all(|(key, value)| self.add(format!("{name}[{key}]"), value)),
-            scalar => {
-                let text = template::text_of(scalar).into_owned();
-                let left = self.room.checked_sub(name.len() + text.len());
-                self.room = left.unwrap_or_default();
-                self.pairs.push((name, text));
-                left.is_some()
-            }
+        Value::Object(fields) => {
+            fields.iter().try_for_each(|(key, item)| write(format!("{name}[{key}]"), item, pairs, room))
+        }
+        scalar => {
+            let text = template::text_of(scalar).into_owned();
+            *room = room.checked_sub(name.len() + text.len() + 1).ok_or(TooLong)?;
+            pairs.push((name, text));
+            Ok(())
         }
     }
 }
@@ -105,12 +98,19 @@ mod tests {
     fn lists_and_objects_are_written_in_brackets() {
         for (fields, input, expected) in [
             (json!({"a": "{{ input.a }}"}), json!({"a": {"x": 1, "y": [true, null]}}), "a[x]=1&a[y][0]=true&a[y][1]="),
-            (json!({"a": "{{ input.a }}"}), json!({"a": [{"price": "p"}, {"price": "q"}]}), "a[0][price]=p&a[1][price]=q"),
-            (json!({"r": {"interval": "{{ input.b }}", "count": 2}}), json!({"b": "month"}), "r[interval]=month&r[count]=2"),
-            (json!({"a*": "{{ input.a }}"}), json!({"a": ["x", "y"]}), "a=x&a=y"),
-            (json!({"a[]*": ["x", "{{ input.b }}", "{{ input.c }}"]}), json!({"b": "y"}), "a[]=x&a[]=y"),
-            (json!({"a*": "{{ input.a }}"}), json!({"a": {"x": 1, "y": [2]}}), "x=1&y[0]=2"),
-            (json!({"a*": "{{ input.a }}"}), json!({"a": 1.50}), "a=1.5"),
+            (
+                json!({"a": "{{ input.a }}"}),
+                json!({"a": [{"price": "p"}, {"price": "q"}]}),
+                "a[0][price]=p&a[1][price]=q",
+            ),
+            (
+                json!({"r": {"interval": "{{ input.b }}", "count": 2}}),
+                json!({"b": "month"}),
+                "r[interval]=month&r[count]=2",
+            ),
+            (json!({"a": "{{ input.a }}"}), json!({"a": ["x", "y"]}), "a=x&a=y"),
+            (json!({"a[]": ["x", "{{ input.b }}", "{{ input.c }}"]}), json!({"b": "y"}), "a[]=x&a[]=y"),
+            (json!({"a": "{{ input.a }}"}), json!({"a": ["x", [1]]}), "a[0]=x&a[1][0]=1"),
             (json!({"a": "n {{ input.a }}"}), json!({"a": [1]}), "a=n [1]"),
             (json!({"a": [], "b": {}, "c": ""}), json!({}), "c="),
         ] {
@@ -124,6 +124,6 @@ mod tests {
             "a": "{{ input.a }}", "b": {"x": "{{ input.b }}", "y": {"z": "{{ input.a | join(',') }}"}}, "c": "{{ input.c }}",
         });
         assert_eq!(rendered(fields.clone(), json!({"c": "1"})), "c=1");
-        assert_eq!(rendered(fields, json!({"a": ["x", "y"]})), "a[0]=x&a[1]=y&b[y][z]=x,y");
+        assert_eq!(rendered(fields, json!({"a": ["x", "y"]})), "a=x&a=y&b[y][z]=x,y");
     }
 }

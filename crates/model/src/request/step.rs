@@ -25,8 +25,8 @@ pub struct RequestStep {
     /// begins with a slash and is appended to the base URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Query parameters, appended in order. Lists and objects are written in brackets, `filter[state]`; with a name that
-    /// ends in `*` a list repeats the name, and an object gives its own names.
+    /// Query parameters, appended in order. A list repeats the name, `tag=a&tag=b`; what is nested is written in
+    /// brackets, `at[city]=x`.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub query: IndexMap<String, serde_json::Value>,
     /// Headers.

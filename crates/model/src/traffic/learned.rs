@@ -126,9 +126,8 @@ mod tests {
             (403, vec![("x-ratelimit-remaining", "59"), ("x-ratelimit-reset", "1700000060")], false),
             (401, vec![("retry-after", "60")], false),
         ] {
-            let map = headers.iter().map(|(name, value)| {
-                (HeaderName::from_static(name), HeaderValue::from_static(value))
-            });
+            let map =
+                headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
             assert_eq!(is_too_fast(status, &map.collect(), now), expected, "{status} {headers:?}");
         }
     }
