@@ -16,6 +16,9 @@ const client = (client_id, token_endpoint_auth_method, grant_types) => ({
 });
 
 const counts = { granted: 0, refused: [], revoked: 0 };
+// How long the first token lives, the second, and so on; the last of these counts for all that follow.
+const lives = life.split(",").map(Number);
+const ttl = () => lives[Math.min(counts.granted, lives.length - 1)];
 const provider = new Provider(`http://127.0.0.1:${port}`, {
   clients: [
     client("user-basic", "client_secret_basic", ["authorization_code", "refresh_token"]),
@@ -27,7 +30,7 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   rotateRefreshToken: true,
   issueRefreshToken: async () => true,
   features: { devInteractions: { enabled: true }, clientCredentials: { enabled: true }, introspection: { enabled: true } },
-  ttl: { AccessToken: Number(life), ClientCredentials: Number(life), RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600 },
+  ttl: { AccessToken: ttl, ClientCredentials: ttl, RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600 },
   scopes: ["openid", "offline_access", "read"],
 });
 provider.on("grant.success", () => (counts.granted += 1));

@@ -1,8 +1,10 @@
 """OAuth2 against oidc-provider: a user's consent with PKCE, rotation with reuse detection, client credentials."""
 
+import asyncio
 import http.cookiejar
 import json
 import re
+import resource
 import subprocess
 import time
 import urllib.error
@@ -20,12 +22,13 @@ LIFE = 3
 
 
 class Provider:
-    def __init__(self, folder, callback, port=None):
+    def __init__(self, folder, callback, port=None, lives=(LIFE,)):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "oidc-provider.log"
         script = Path(__file__).with_name("oidc_provider.mjs")
-        command = ["node", str(script), str(node_modules()), str(self.port), callback, SECRET, str(LIFE)]
+        command = ["node", str(script), str(node_modules()), str(self.port), callback, SECRET]
+        command.append(",".join(map(str, lives)))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), start_new_session=True
@@ -48,10 +51,11 @@ class Provider:
 
 
 @pytest.fixture
-def bench(start, tmp_path):
+def bench(request, start, tmp_path):
     """A server and a provider that know each other's addresses."""
     public = free_port()
-    provider = Provider(tmp_path, f"http://127.0.0.1:{public}/oauth/callback")
+    lives = getattr(request, "param", (LIFE,))
+    provider = Provider(tmp_path, f"http://127.0.0.1:{public}/oauth/callback", lives=lives)
     args = ["--public", f"127.0.0.1:{public}", "--egress-allow", f"127.0.0.1/32:{provider.port}"]
     yield start(args=args), provider
     provider.stop()
@@ -171,6 +175,51 @@ def test_a_user_connects_and_rotation_is_kept_up_with(bench, client):
     log = server.log.read_text()
     code = urllib.parse.parse_qs(urllib.parse.urlsplit(back).query)["code"][0]
     assert code not in log and SECRET not in log
+
+
+def calls_at_once(server, count):
+    """The statuses of so many calls that are all under way before the first is answered."""
+    body = b'{"request": {"method": "GET", "path": "/api/x"}}'
+    host = server.operator.removeprefix("http://")
+    head = (
+        f"POST /api/v1/connections/api/call HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {server.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    address = host.rsplit(":", 1)
+
+    async def ask():
+        opened = [await asyncio.open_connection(*address) for _ in range(count)]
+        for _, writer in opened:
+            writer.write(head.encode() + body)
+        answers = await asyncio.gather(*(reader.read() for reader, _ in opened))
+        for _, writer in opened:
+            writer.close()
+        return [int(answer.split(b" ", 2)[1]) for answer in answers]
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, count + 500), hard), hard))
+    try:
+        return asyncio.run(asyncio.wait_for(ask(), 120))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("bench", [(2, 3600)], indirect=True)
+def test_a_thousand_calls_at_once_on_an_ended_token_are_one_refresh(bench):
+    server, provider = bench
+    server.apply(
+        *documents(
+            provider,
+            "user-basic",
+            grant="authorization_code",
+            authorize_url=f"{provider.url}/auth?prompt=consent",
+            scopes=["openid", "offline_access"],
+        )
+    )
+    connect(server)
+    time.sleep(2.2)
+    assert set(calls_at_once(server, 1000)) == {200}
+    assert provider.counts() == {"granted": 2, "refused": [], "revoked": 0}
 
 
 def test_a_revoked_grant_asks_for_the_user_again(bench):
