@@ -381,7 +381,7 @@ impl Credentials {
     /// The URL as it may be shown: secrets masked by value, and those of the query as a whole, however short.
     pub(crate) fn shown_url(&self, url: &Url) -> String {
         let hides = |pair: &&str| self.query_pair(pair).is_some_and(|hidden| hidden.is_secret);
-        if !pairs(url).any(|pair| hides(&pair)) {
+        if self.0.query.is_empty() || !pairs(url).any(|pair| hides(&pair)) {
             return self.masker().mask_text(url.as_str()).into_owned();
         }
         let query: Vec<String> = pairs(url)

@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use linkspan_model::Timestamp;
 use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
 use linkspan_model::request::{ReceivedResponse, RequestSpec, SentRequest, Timings};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use url::Url;
 
 use crate::auth::Credentials;
@@ -198,25 +199,33 @@ impl Outbound {
             HeaderCase::Title => &self.title_case,
         };
         loop {
-            let fail = |kind, hop: &Hop| {
+            let uri = hop.check().and_then(|()| {
+                hop.sign(credentials, options.at);
+                hop.url.as_str().parse::<Uri>().map_err(|error| format!("its URL: {error}"))
+            });
+            let mut sent = hop.shown(credentials);
+            let fail = |kind, hop: &Hop, sent| {
                 let error = SendError::new(kind, hop.host(credentials), hop.redirects);
-                Box::new(Failed { error, sent: hop.shown(credentials) })
+                Box::new(Failed { error, sent })
             };
-            hop.check().map_err(|reason| fail(SendErrorKind::Invalid(reason), &hop))?;
-            hop.sign(credentials, options.at);
-            let uri: Uri = match hop.url.as_str().parse() {
+            let uri = match uri {
                 Ok(uri) => uri,
-                Err(error) => return Err(fail(SendErrorKind::Invalid(format!("its URL: {error}")), &hop)),
+                Err(reason) => return Err(fail(SendErrorKind::Invalid(reason), &hop, sent)),
             };
             let mut request = Request::new(());
             *request.method_mut() = hop.method.clone();
             *request.uri_mut() = uri;
-            *request.headers_mut() = hop.headers.clone();
-            let answer =
-                head(pool, request, hop.body.clone(), options, deadline).await.map_err(|kind| fail(kind, &hop))?;
+            // Only a redirect needs them again.
+            *request.headers_mut() =
+                if options.redirects > 0 { hop.headers.clone() } else { std::mem::take(&mut hop.headers) };
+            let answer = match head(pool, request, hop.body.clone(), options, deadline).await {
+                Ok(answer) => answer,
+                Err(kind) => return Err(fail(kind, &hop, sent)),
+            };
 
-            if answer.response.version() >= Version::HTTP_2 {
+            if answer.response.version() >= Version::HTTP_2 && hop.case == HeaderCase::Title {
                 hop.case = HeaderCase::Lower;
+                sent.headers.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
             }
             if options.redirects > 0 {
                 let max = options.redirects.min(limits::REDIRECTS_MAX);
@@ -226,24 +235,27 @@ impl Outbound {
                         continue;
                     }
                     Ok(None) => {}
-                    Err(reason) => return Err(fail(SendErrorKind::Redirect(reason), &hop)),
+                    Err(reason) => return Err(fail(SendErrorKind::Redirect(reason), &hop, sent)),
                 }
             }
 
             let mut timings = answer.timings;
             let status = answer.response.status();
             let (parts, body) = answer.response.into_parts();
-            let body = read(body, status, timings, options.response_max_bytes, options.total, deadline)
-                .await
-                .map_err(|kind| fail(kind, &hop))?;
-            let (body, undecoded) = unpack(body, &parts.headers, status, options.response_max_bytes)
-                .await
-                .map_err(|kind| fail(kind, &hop))?;
+            let max = options.response_max_bytes;
+            let body = match read(body, status, timings, max, options.total, deadline).await {
+                Ok(body) => unpack(body, &parts.headers, status, max).await,
+                Err(kind) => Err(kind),
+            };
+            let (body, undecoded) = match body {
+                Ok(body) => body,
+                Err(kind) => return Err(fail(kind, &hop, sent)),
+            };
             timings.total_us = micros(started.elapsed());
             let is_packed = undecoded.is_some();
             let received = shown::response(status, &parts.headers, &body, is_packed, credentials.masker());
             return Ok(Exchange {
-                sent: hop.shown(credentials),
+                sent,
                 status,
                 headers: parts.headers,
                 body,
@@ -441,25 +453,35 @@ pub(crate) async fn head(
 ) -> Result<Head, SendErrorKind> {
     let progress = Arc::new(Progress::new(options.connect, options.tls));
     let mut request = request.map(|()| Upload::new(body, Arc::clone(&progress)));
-    let mut connection = capture_connection(&mut request);
+    let connection = capture_connection(&mut request);
     let mut answer = pin!(PROGRESS.scope(Arc::clone(&progress), pool.request(request)));
     // When the request was handed to a connection: from then on it may have been sent.
     let mut handed: Option<Instant> = None;
-    let result = loop {
+    // Set when there is something to wait for, and again only when the wait becomes shorter, or has ended too early.
+    let mut timer = pin!(None::<Sleep>);
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(result) = answer.as_mut().poll(cx) {
+            return Poll::Ready(result.map_err(|error| classify(&error, options, &progress)));
+        }
+        // Whatever hands it over wakes this task.
+        if handed.is_none() && connection.connection_metadata().is_some() {
+            handed = Some(Instant::now());
+        }
         let quiet_since = handed.map(|handed| progress.last_body_taken().map_or(handed, |taken| taken.max(handed)));
-        let quiet_until = quiet_since.map_or(deadline, |since| since + options.first_byte);
-        let now = Instant::now();
-        if now >= deadline || now >= quiet_until {
-            let after = if now >= deadline { options.total } else { options.first_byte };
-            break Err(SendErrorKind::Timeout(timed_out(&progress, handed.is_some(), after)));
+        let until = quiet_since.map_or(deadline, |since| deadline.min(since + options.first_byte));
+        if timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() > until) {
+            timer.set(Some(sleep_until(until)));
         }
-        tokio::select! {
-            biased;
-            result = &mut answer => break result.map_err(|error| classify(&error, options, &progress)),
-            _ = connection.wait_for_connection_metadata(), if handed.is_none() => handed = Some(Instant::now()),
-            () = sleep_until(deadline.min(quiet_until)) => {}
+        while timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
+            if Instant::now() >= until {
+                let after = if until == deadline { options.total } else { options.first_byte };
+                return Poll::Ready(Err(SendErrorKind::Timeout(timed_out(&progress, handed.is_some(), after))));
+            }
+            timer.set(Some(sleep_until(until)));
         }
-    };
+        Poll::Pending
+    })
+    .await;
     let response = result?;
     let used = response.extensions().get::<ConnectionId>().copied();
     let mut timings = progress.timings(used);

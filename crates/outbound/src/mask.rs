@@ -31,6 +31,8 @@ const SHORTEST_INNER: usize = 8;
 #[derive(Clone, Default)]
 pub struct Masker {
     finder: Finder,
+    /// Lengths of the shortest and of the longest form of a secret.
+    shortest: usize,
     longest: usize,
 }
 
@@ -72,10 +74,11 @@ impl Masker {
         if forms.is_empty() {
             return Self::default();
         }
+        let shortest = forms.iter().map(Vec::len).min().unwrap_or_default();
         let longest = forms.iter().map(Vec::len).max().unwrap_or_default();
         match Forms::new(&forms) {
-            Ok(forms) => Self { finder: Finder::Forms(Box::new(forms)), longest },
-            Err(_) => Self { finder: Finder::Everything, longest },
+            Ok(forms) => Self { finder: Finder::Forms(Box::new(forms)), shortest, longest },
+            Err(_) => Self { finder: Finder::Everything, shortest, longest },
         }
     }
 
@@ -152,7 +155,7 @@ impl Masker {
         let forms = match &self.finder {
             Finder::Nothing => return Vec::new(),
             Finder::Everything => return std::iter::once(0..bytes.len()).collect(),
-            Finder::Forms(forms) if !forms.any.is_match(bytes) => return Vec::new(),
+            Finder::Forms(forms) if bytes.len() < self.shortest || !forms.any.is_match(bytes) => return Vec::new(),
             Finder::Forms(forms) => forms,
         };
         // Their ends come in order; joined as they come, so that a text full of hits takes no room.

@@ -10,7 +10,7 @@ use linkspan_model::limits::HISTORY_BODY_BYTES;
 use linkspan_model::request::multipart::{self, Piece};
 use linkspan_model::request::{ReceivedResponse, SentRequest, ShownBody, ShownPart};
 use linkspan_model::secret::MASK;
-use url::Url;
+use url::{Position, Url};
 
 use crate::auth::Credentials;
 use crate::mask::Masker;
@@ -23,19 +23,19 @@ pub(crate) fn request(
     credentials: &Credentials,
 ) -> SentRequest {
     let masker = credentials.masker();
-    let host = url.host_str().unwrap_or_default();
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    let mut shown = vec![(HOST.to_string(), masker.mask_text(&host).into_owned())];
+    let mut shown = Vec::with_capacity(headers.len() + 1);
+    let host = &url[Position::BeforeHost..Position::AfterPort];
+    shown.push((HOST.as_str().to_owned(), masker.mask_text(host).into_owned()));
     shown.extend(headers.iter().map(|(name, value)| {
         let value = if credentials.hides(name) || is_authorization(name) && !credentials.carries(name) {
             hidden(name, value)
         } else {
             text(masker, value)
         };
-        (name.to_string(), value)
+        (name.as_str().to_owned(), value)
     }));
     SentRequest {
-        method: method.to_string(),
+        method: method.as_str().to_owned(),
         url: credentials.shown_url(url),
         headers: shown,
         body: parts_of(headers, body)
@@ -91,7 +91,7 @@ pub(crate) fn response(
     } else {
         body_of(masker, body)
     };
-    let headers = headers.iter().map(|(name, value)| (name.to_string(), text(masker, value))).collect();
+    let headers = headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(masker, value))).collect();
     ReceivedResponse { status: status.as_u16(), headers, body }
 }
 

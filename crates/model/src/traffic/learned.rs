@@ -35,6 +35,10 @@ const PAIRS: [(&str, &str, &str); 3] = [
 /// How long an answer asks to wait before the next request; the longest, when it says so in several ways.
 #[must_use]
 pub fn learn(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Learned> {
+    // Few answers say anything, and every one is asked.
+    if !headers.keys().any(|name| is_about_limits(name.as_str())) {
+        return None;
+    }
     let retry_after = (status >= 400)
         .then(|| parse_retry_after(text(headers, RETRY_AFTER.as_str())?, now).map(|wait| (wait, "Retry-After")))
         .flatten();
@@ -60,6 +64,10 @@ pub fn learn(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Learned
 #[must_use]
 pub fn is_too_fast(status: u16, headers: &HeaderMap, now: Timestamp) -> bool {
     status == 429 || status == 403 && learn(status, headers, now).is_some()
+}
+
+fn is_about_limits(name: &str) -> bool {
+    ["retry-after", "ratelimit", "x-ratelimit", "x-rate-limit"].iter().any(|start| name.starts_with(start))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
