@@ -16,7 +16,45 @@ struct Source {
     files: &'static [(&'static str, &'static [u8])],
 }
 
-const SOURCES: [Source; 1] = [Source { text: include_str!("../connectors/http.yaml"), files: &[] }];
+/// The connector with this name and its samples.
+macro_rules! source {
+    ($name:literal $(, $file:literal)*) => {
+        Source {
+            text: include_str!(concat!("../connectors/", $name, ".yaml")),
+            files: &[$((
+                concat!("samples/", $name, "/", $file),
+                include_bytes!(concat!("../connectors/samples/", $name, "/", $file)).as_slice(),
+            )),*],
+        }
+    };
+}
+
+static SOURCES: &[Source] = &[
+    source!(
+        "github",
+        "comment.json",
+        "comments.json",
+        "commits.json",
+        "content.json",
+        "found-issues.json",
+        "hook.json",
+        "issue.json",
+        "issues.json",
+        "labels.json",
+        "merged.json",
+        "pull.json",
+        "pulls.json",
+        "put-content.json",
+        "release.json",
+        "releases.json",
+        "repositories.json",
+        "repository.json",
+        "status.json",
+        "user.json",
+        "workflow-runs.json"
+    ),
+    source!("http"),
+];
 
 /// A connector that comes with the product.
 #[derive(Debug)]
@@ -70,13 +108,13 @@ pub fn all() -> impl Iterator<Item = &'static Bundled> {
 
 #[cfg(test)]
 mod tests {
-    use linkspan_model::connector::Connector;
+    use linkspan_model::connector::{Connector, ExchangeSpec};
 
     use super::*;
 
     #[test]
     fn every_one_reads_back_and_every_case_holds() {
-        for source in &SOURCES {
+        for source in SOURCES {
             let bundled = read(source).unwrap_or_else(|fault| panic!("{}: {fault}", source.text));
             let name = &bundled.document.name;
             let connector = Connector::compile(bundled.spec.clone()).unwrap();
@@ -93,6 +131,11 @@ mod tests {
             for action in connector.actions() {
                 let is_shown = bundled.spec.tests.iter().any(|case| case.action == action.name);
                 assert!(is_shown, "{name}: no case shows {}", action.name);
+            }
+            for (file, _) in bundled.files {
+                let is_used = |exchange: &ExchangeSpec| exchange.answers.file.as_deref() == Some(*file);
+                let is_used = bundled.spec.tests.iter().flat_map(|case| &case.exchanges).any(is_used);
+                assert!(is_used, "{name}: no case uses {file}");
             }
         }
         assert_eq!(all().count(), SOURCES.len());
