@@ -54,6 +54,24 @@ static SOURCES: &[Source] = &[
         "workflow-runs.json"
     ),
     source!("http"),
+    source!(
+        "slack",
+        "auth.test.json",
+        "chat.postMessage.json",
+        "chat.scheduleMessage.json",
+        "chat.update.json",
+        "conversations.create.json",
+        "conversations.history.json",
+        "conversations.info.json",
+        "conversations.invite.json",
+        "conversations.list.json",
+        "conversations.members.json",
+        "conversations.replies.json",
+        "files.info.json",
+        "users.info.json",
+        "users.list.json",
+        "users.lookupByEmail.json"
+    ),
 ];
 
 /// A connector that comes with the product.
