@@ -55,6 +55,22 @@ static SOURCES: &[Source] = &[
     ),
     source!("http"),
     source!(
+        "jira",
+        "attachments.json",
+        "comment.json",
+        "comments.json",
+        "created-issue.json",
+        "created-project.json",
+        "fields.json",
+        "issue.json",
+        "myself.json",
+        "project.json",
+        "projects.json",
+        "search.json",
+        "transitions.json",
+        "users.json"
+    ),
+    source!(
         "slack",
         "auth.test.json",
         "chat.postMessage.json",
