@@ -30,6 +30,7 @@ macro_rules! source {
 }
 
 static SOURCES: &[Source] = &[
+    source!("eventbrite", "order.json", "user.json"),
     source!(
         "github",
         "comment.json",
