@@ -72,6 +72,18 @@ static SOURCES: &[Source] = &[
         "users.json"
     ),
     source!(
+        "notion",
+        "block.json",
+        "children.json",
+        "comment.json",
+        "comments.json",
+        "database.json",
+        "page.json",
+        "query.json",
+        "updated-page.json",
+        "user.json"
+    ),
+    source!(
         "slack",
         "auth.test.json",
         "chat.postMessage.json",
