@@ -78,8 +78,8 @@ static SOURCES: &[Source] = &[
         "comment.json",
         "comments.json",
         "database.json",
+        "found-pages.json",
         "page.json",
-        "query.json",
         "updated-page.json",
         "user.json"
     ),
