@@ -84,6 +84,24 @@ static SOURCES: &[Source] = &[
         "user.json"
     ),
     source!(
+        "sendgrid",
+        "blocks.json",
+        "bounce.json",
+        "bounces.json",
+        "found-contacts.json",
+        "groups.json",
+        "list.json",
+        "lists.json",
+        "scopes.json",
+        "senders.json",
+        "spam-reports.json",
+        "suppressed.json",
+        "template.json",
+        "templates.json",
+        "unsubscribes.json",
+        "validation.json"
+    ),
+    source!(
         "slack",
         "auth.test.json",
         "chat.postMessage.json",
