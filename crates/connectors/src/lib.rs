@@ -119,6 +119,7 @@ static SOURCES: &[Source] = &[
         "users.list.json",
         "users.lookupByEmail.json"
     ),
+    source!("twilio", "call.json", "calls.json", "message.json", "messages.json", "numbers.json", "recordings.json"),
 ];
 
 /// A connector that comes with the product.
