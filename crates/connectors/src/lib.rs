@@ -92,11 +92,11 @@ static SOURCES: &[Source] = &[
         "groups.json",
         "list.json",
         "lists.json",
+        "mail-template.json",
         "scopes.json",
         "senders.json",
         "spam-reports.json",
         "suppressed.json",
-        "template.json",
         "templates.json",
         "unsubscribes.json",
         "validation.json"
