@@ -120,6 +120,20 @@ static SOURCES: &[Source] = &[
         "users.lookupByEmail.json"
     ),
     source!("twilio", "call.json", "calls.json", "message.json", "messages.json", "numbers.json", "recordings.json"),
+    source!(
+        "zoom",
+        "created-meeting.json",
+        "meeting.json",
+        "meetings.json",
+        "participants.json",
+        "recording.json",
+        "recordings.json",
+        "registered.json",
+        "registrants.json",
+        "user.json",
+        "users.json",
+        "webinar-registered.json"
+    ),
 ];
 
 /// A connector that comes with the product.
