@@ -39,6 +39,7 @@ static SOURCES: &[Source] = &[
         "content.json",
         "found-issues.json",
         "hook.json",
+        "issue-opened.json",
         "issue.json",
         "issues.json",
         "labels.json",
