@@ -116,6 +116,7 @@ static SOURCES: &[Source] = &[
         "conversations.members.json",
         "conversations.replies.json",
         "files.info.json",
+        "reaction-added.json",
         "users.info.json",
         "users.list.json",
         "users.lookupByEmail.json"
