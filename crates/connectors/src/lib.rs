@@ -64,6 +64,7 @@ static SOURCES: &[Source] = &[
         "created-issue.json",
         "created-project.json",
         "fields.json",
+        "issue-updated.json",
         "issue.json",
         "myself.json",
         "project.json",
