@@ -30,7 +30,7 @@ macro_rules! source {
 }
 
 static SOURCES: &[Source] = &[
-    source!("eventbrite", "order.json", "user.json"),
+    source!("eventbrite", "order-placed.json", "order.json", "user.json"),
     source!(
         "github",
         "comment.json",
