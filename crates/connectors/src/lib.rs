@@ -81,6 +81,7 @@ static SOURCES: &[Source] = &[
         "comments.json",
         "database.json",
         "found-pages.json",
+        "page-created.json",
         "page.json",
         "updated-page.json",
         "user.json"
