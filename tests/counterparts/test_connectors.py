@@ -1,4 +1,5 @@
-"""Connectors that come with the product, against traffic of GitHub that others recorded."""
+"""Connectors that come with the product, against traffic of GitHub that others recorded and a server that answers in
+Stripe's forms."""
 
 import json
 import subprocess
@@ -18,7 +19,7 @@ RECORDED_WITH = {
 class Node:
     """A server of a Node package, which says nothing when it is up but answers."""
 
-    def __init__(self, folder, script, *args):
+    def __init__(self, folder, script, *args, **env):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"{self.port}.log"
@@ -30,7 +31,7 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=clean_environment(HOME=str(folder), PORT=str(self.port)),
+                env=clean_environment(HOME=str(folder), PORT=str(self.port), **env),
                 start_new_session=True,
             )
         eventually(self._is_up, 30)
@@ -149,3 +150,45 @@ def test_issues_are_found(github):
     server = github("search-issues")
     issues = items(server, "github.search_issues", query="sesame repo:octokit-fixture-org/search-issues")
     assert sorted(issue["number"] for issue in issues) == [1, 2]
+
+
+@pytest.fixture
+def stripe(start, tmp_path):
+    """A server with a connection to a server that answers as Stripe does."""
+    node = Node(tmp_path, "stripe-stateful-mock/dist/cli.js", LOG_LEVEL="warn")
+    server = start(args=["--egress-allow", f"127.0.0.1/32:{node.port}"])
+    server.apply(
+        {"kind": "secret", "name": "stripe-key", "spec": {"value": "sk_test_only_here"}},
+        {"kind": "account", "name": "stripe", "spec": {"bearer": {"token": {"secret": "stripe-key"}}}},
+        {
+            "kind": "connection",
+            "name": "stripe",
+            "spec": {"connector": "stripe", "base_url": node.url, "account": "stripe"},
+        },
+    )
+    yield server
+    node.stop()
+
+
+def test_fields_within_fields_reach_stripe(stripe):
+    metadata = {"order": "7", "note": "a & b = ü"}
+    customer = one(stripe, "stripe.create_customer", email="jane@example.com", metadata=metadata)
+    assert customer["metadata"] == metadata
+    product = one(stripe, "stripe.create_product", name="Gold")
+    price = one(
+        stripe, "stripe.create_price", product=product["id"], currency="eur", unit_amount=1990, interval="month"
+    )
+    assert (price["type"], price["recurring"]["interval"], price["unit_amount"]) == ("recurring", "month", 1990)
+
+
+def test_a_list_goes_on_behind_the_last_customer(stripe):
+    # More than one page of a hundred.
+    made = [one(stripe, "stripe.create_customer", email=f"{n}@example.com")["id"] for n in range(103)]
+    read = [customer["id"] for customer in items(stripe, "stripe.list_customers")]
+    assert sorted(read) == sorted(made)
+
+
+def test_what_stripe_refuses_is_said(stripe):
+    ran = stripe.run("call", "stripe.get_customer", "--set", "customer=cus_nothing")
+    assert ran.returncode != 0
+    assert "No such customer: cus_nothing" in ran.stderr

@@ -123,6 +123,20 @@ static SOURCES: &[Source] = &[
         "users.list.json",
         "users.lookupByEmail.json"
     ),
+    source!(
+        "stripe",
+        "customer.json",
+        "customers.json",
+        "error.json",
+        "invoiceitem-created.json",
+        "missing.json",
+        "price.json",
+        "prices.json",
+        "product.json",
+        "refund.json",
+        "subscription.json",
+        "updated-customer.json"
+    ),
     source!("twilio", "call.json", "calls.json", "message.json", "messages.json", "numbers.json", "recordings.json"),
     source!(
         "zoom",
