@@ -27,6 +27,8 @@ def start(request, tmp_path):
     yield start
     for server in servers:
         server.stop()
+    for server in servers:
+        server.assert_secrets_kept()
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,8 @@ class Server:
         self.log = self.data.with_name(self.data.name + ".log")
         self.process = None
         self.local = threading.local()
+        # The values of secrets that it was given.
+        self.secrets = [value for name, value in self.env.items() if name.startswith("LINKSPAN_SECRET_")]
 
     def start(self):
         command = [binary(), "serve", "--data", self.data, "--operator", "127.0.0.1:0"]
@@ -159,6 +161,13 @@ class Server:
         self.process.kill()
         self.process.wait(30)
 
+    def assert_secrets_kept(self):
+        """No value of a secret stands in the database, the log or any other file that the server wrote."""
+        for secret in {secret for secret in self.secrets if len(secret) >= 8}:
+            command = ["grep", "-rlF", "-e", secret, str(self.data), str(self.log)]
+            found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+            assert found == [], f"the secret {secret} stands in {found}"
+
     def log_tail(self, most=6000):
         if not self.log.exists():
             return "(no log)"
@@ -206,6 +215,11 @@ class Server:
                 return
 
     def apply(self, *documents):
+        self.secrets += [
+            document["spec"]["value"]
+            for document in documents
+            if document["kind"] == "secret" and "value" in document["spec"]
+        ]
         return self.api("POST", "/api/v1/apply", {"documents": list(documents)})
 
     def events(self, endpoint, after="first"):

@@ -576,7 +576,7 @@ pub(crate) struct SendArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CallArgs {
-    /// The connection; with an action of its connector behind a dot: `github.get_issue`.
+    /// The connection; with an action or a stream of its connector behind a dot: `github.get_issue`.
     pub(crate) connection: String,
     /// The path, appended to the connection's base URL, or a whole URL on one of its hosts. May hold pills:
     /// `/orders/{{ variables.id }}`.
@@ -605,7 +605,7 @@ pub(crate) struct CallArgs {
     /// Longest time for one exchange: 10s.
     #[arg(long)]
     pub(crate) timeout: Option<String>,
-    /// A variable that pills name, or what an action is given, as `name=value`; the value is JSON where it reads as
+    /// A variable that pills name, or what an action or a stream is given, as `name=value`; the value is JSON where it reads as
     /// JSON, else text. Repeatable.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub(crate) variables: Vec<String>,
@@ -615,8 +615,11 @@ pub(crate) struct CallArgs {
     /// Of an action that gives a list: only the first page, as the API answers it.
     #[arg(long)]
     pub(crate) first_page: bool,
-    /// A YAML file with `request`, and perhaps `variables` and `paginate`, or with `action` and `input`; options come
-    /// on top. `-` reads standard input.
+    /// Of a stream: only what is new since this cursor, with which the reading before has ended.
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) since: Option<String>,
+    /// A YAML file with `request`, and perhaps `variables` and `paginate`, or with `action` or `stream` and
+    /// `input`; options come on top. `-` reads standard input.
     #[arg(short, long)]
     pub(crate) file: Option<PathBuf>,
 }

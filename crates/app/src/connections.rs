@@ -1,15 +1,13 @@
 //! Joins the server's tests of connections, calls and consents with the engine's.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use linkspan_engine::connection_test::{TestError, test};
 use linkspan_engine::oauth::{self, ConsentError};
 use linkspan_engine::{Engine, call};
 use linkspan_model::Name;
-use linkspan_model::call::{Called, CompiledCall, Piece};
+use linkspan_model::call::{Called, CompiledCall, CompiledRead, Piece};
 use linkspan_model::oauth2::{ConsentAnswer, ConsentAt};
-use linkspan_model::paginate::Paginate;
 use linkspan_server::{Connections, ConnectionsFuture, ConsentRefused, TestRefused};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -38,13 +36,13 @@ impl Connections for EngineConnections {
         })
     }
 
-    fn read(&self, connection: Name, call: CompiledCall, rule: Arc<Paginate>) -> mpsc::Receiver<Piece> {
+    fn read(&self, connection: Name, list: CompiledRead) -> mpsc::Receiver<Piece> {
         // One page waits while the one before is written: whoever reads slowly is not read ahead of.
         let (pieces, taken) = mpsc::channel(1);
         let engine = self.engine.clone();
         self.tasks.spawn(async move {
             let snapshot = engine.store.snapshot().clone();
-            call::read(&engine, &snapshot, &connection, &call, &rule, pieces).await;
+            call::read(&engine, &snapshot, &connection, &list, pieces).await;
         });
         taken
     }

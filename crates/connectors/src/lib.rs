@@ -226,9 +226,13 @@ mod tests {
                     panic!("{name}, {}:\n{}", case.name, faults.join("\n"));
                 }
             }
-            for action in connector.actions() {
-                let is_shown = bundled.spec.tests.iter().any(|case| case.action == action.name);
-                assert!(is_shown, "{name}: no case shows {}", action.name);
+            let tests = &bundled.spec.tests;
+            let shown: Vec<&String> =
+                tests.iter().flat_map(|case| [&case.action, &case.stream, &case.webhook]).flatten().collect();
+            let actions = connector.actions().map(|action| &action.name);
+            let streams = connector.streams().map(|(name, _)| name);
+            for offered in actions.chain(streams).chain(bundled.spec.webhooks.keys()) {
+                assert!(shown.contains(&offered), "{name}: no case shows {offered}");
             }
             for (file, _) in bundled.files {
                 assert!(source.text.contains(file), "{name}: no case uses {file}");

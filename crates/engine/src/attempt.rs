@@ -7,10 +7,11 @@ use std::sync::Arc;
 use linkspan_model::Timestamp;
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::job::StepError;
-use linkspan_model::request::{AnswerFault, Effect, RequestPlan, RequestSpec, SentRequest, Timings};
-use linkspan_model::response::{self, Answer};
+use linkspan_model::request::{AnswerFault, Effect, RequestPlan, RequestSpec, ResponseFormat, SentRequest, Timings};
+use linkspan_model::response::{self, Answer, ReadError};
 use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision, RetryPolicy};
 use linkspan_model::template::headers_value;
+use linkspan_model::traffic::learned;
 use linkspan_outbound::{Credentials, Exchange, Failed, Pass, Reached, SendError, SendErrorKind};
 use linkspan_store::Snapshot;
 use serde_json::{Value, json};
@@ -110,13 +111,8 @@ fn read_answer(plan: &RequestPlan, credentials: &Credentials, exchange: Exchange
     let input = shown_input(&exchange.sent);
     let timings = Some(exchange.timings);
     let status = exchange.status.as_u16();
-    let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let packed = exchange.undecoded.as_deref();
-    let body = response::read(plan.response, Answer { status, content_type, packed, body: &exchange.body });
-    let body = body.map(Arc::new);
-    let headers = Arc::new(headers_value(
-        exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
-    ));
+    let body = body_of(plan.response, &exchange).map(Arc::new);
+    let headers = Arc::new(headers_of(&exchange));
     let mut output = json!({
         "status": status,
         "headers": exchange.received.headers,
@@ -137,13 +133,12 @@ fn read_answer(plan: &RequestPlan, credentials: &Credentials, exchange: Exchange
         }
         Err(fault) => {
             let outcome = match fault {
-                AnswerFault::Status(code) => {
-                    let retry_after = exchange
-                        .headers
-                        .get(http::header::RETRY_AFTER)
-                        .and_then(|value| value.to_str().ok())
-                        .and_then(|value| retry::parse_retry_after(value, now));
-                    Outcome::Status { code, retry_after }
+                AnswerFault::Status { code, .. } => {
+                    let retry_after = exchange.headers.get(http::header::RETRY_AFTER);
+                    let retry_after = retry_after.and_then(|value| value.to_str().ok());
+                    let retry_after = retry_after.and_then(|value| retry::parse_retry_after(value, now));
+                    let is_too_fast = learned::is_too_fast(code, &exchange.headers, now);
+                    Outcome::Status { code: if is_too_fast { 429 } else { code }, retry_after }
                 }
                 AnswerFault::Unreadable(_) | AnswerFault::Unexpected(_) => Outcome::BadAnswer,
             };
@@ -153,6 +148,20 @@ fn read_answer(plan: &RequestPlan, credentials: &Credentials, exchange: Exchange
         }
     };
     Attempt { input, output: Some(output), result, outcome, status: Some(status), timings }
+}
+
+/// The body of an answer as data.
+pub(crate) fn body_of(format: Option<ResponseFormat>, exchange: &Exchange) -> Result<Value, ReadError> {
+    let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let (status, packed) = (exchange.status.as_u16(), exchange.undecoded.as_deref());
+    response::read(format, Answer { status, content_type, packed, body: &exchange.body })
+}
+
+/// The headers of an answer, as pills see them.
+pub(crate) fn headers_of(exchange: &Exchange) -> Value {
+    headers_value(
+        exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
+    )
 }
 
 /// Why no answer came; in the connection's own words first, where they are about that.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use linkspan_model::call::{Called, CompiledCall, Piece};
+use linkspan_model::call::{Called, CompiledCall, CompiledRead, Piece};
 use linkspan_model::job::{AttemptDecision, AttemptRun, StepError};
 use linkspan_model::paginate::{NextPage, PageFault, Paginate};
 use linkspan_model::request::{Effect, RequestSpec};
@@ -28,7 +28,9 @@ const PAGE_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Makes a call; `connection` is one of `snapshot`.
 pub async fn call(engine: &Engine, snapshot: &Snapshot, connection: &Name, call: &CompiledCall) -> Called {
-    match Caller::new(engine, snapshot, connection, call, CALL_PATIENCE) {
+    let begun = Caller::new(engine, snapshot, connection, call, CALL_PATIENCE);
+    let begun = begun.and_then(|(caller, request)| Ok((caller, first_page(call.list.as_deref(), request)?)));
+    match begun {
         Ok((mut caller, request)) => {
             let mut called = caller.send(request).await;
             // An API may give back what it was sent.
@@ -45,12 +47,11 @@ pub async fn read(
     engine: &Engine,
     snapshot: &Snapshot,
     connection: &Name,
-    call: &CompiledCall,
-    rule: &Paginate,
+    list: &CompiledRead,
     pieces: mpsc::Sender<Piece>,
 ) {
-    let last = match Caller::new(engine, snapshot, connection, call, PAGE_PATIENCE) {
-        Ok((caller, request)) => pages(caller, request, rule, &pieces).await,
+    let last = match Caller::new(engine, snapshot, connection, &list.call, PAGE_PATIENCE) {
+        Ok((caller, request)) => pages(caller, request, list, &pieces).await,
         Err(error) => Some(Piece::Failed(Box::new(Called::not_made(error)))),
     };
     if let Some(last) = last {
@@ -62,12 +63,18 @@ pub async fn read(
 /// Reads all pages; gives what is to be said last, unless nobody listens any more.
 async fn pages(
     mut caller: Caller<'_>,
-    request: RequestSpec,
-    rule: &Paginate,
+    mut request: RequestSpec,
+    list: &CompiledRead,
     pieces: &mpsc::Sender<Piece>,
 ) -> Option<Piece> {
     let failed = |error: StepError| Piece::Failed(Box::new(Called::not_made(error)));
-    let mut pages = rule.pages();
+    let begun = list.stream.as_ref();
+    let begun = begun.map(|stream| stream.begin(&mut request, &list.call.scope, list.since.as_ref())).transpose();
+    let mut reading = match begun {
+        Ok(reading) => reading,
+        Err(fault) => return Some(failed(crate::failed("input.invalid", fault.to_string(), Some("since".to_owned())))),
+    };
+    let mut pages = list.rule.pages();
     let mut request = match pages.first(&request) {
         Ok(request) => request,
         Err(fault) => return Some(failed(page_error(&fault))),
@@ -84,27 +91,46 @@ async fn pages(
             Err(_) => return Some(Piece::Failed(Box::new(called))),
         };
         let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
-        let page = match pages.turn(&request, status, answer["headers"].take(), answer["body"].take()) {
+        let page = pages.turn(&request, status, answer["headers"].take(), answer["body"].take());
+        let page = page.and_then(|page| {
+            let items = match &mut reading {
+                Some(reading) => reading.take(page.items)?,
+                None => page.items,
+            };
+            Ok((items, page.next))
+        });
+        let (items, next) = match page {
             Ok(page) => page,
             Err(fault) => {
                 called.result = Err(page_error(&fault));
                 return Some(Piece::Failed(Box::new(called)));
             }
         };
-        if !page.items.is_empty() {
+        if !items.is_empty() {
             let masker = caller.way.credentials.masker();
-            let items = page.items.into_iter().map(|item| masker.mask_value(item)).collect();
+            let items = items.into_iter().map(|item| masker.mask_value(item)).collect();
             room.send(Piece::Items(items));
         }
-        match page.next {
+        match next {
             Ok(NextPage::Request(next)) => request = *next,
-            Ok(NextPage::End) => return Some(Piece::End { pages: pages.read(), complete: true }),
-            Ok(NextPage::Capped) => return Some(Piece::End { pages: pages.read(), complete: false }),
+            Ok(end @ (NextPage::End | NextPage::Capped)) => {
+                let cursor = reading.and_then(|reading| reading.newest().cloned());
+                let complete = matches!(end, NextPage::End);
+                return Some(Piece::End { pages: pages.read(), complete, cursor });
+            }
             Err(fault) => {
                 called.result = Err(page_error(&fault));
                 return Some(Piece::Failed(Box::new(called)));
             }
         }
+    }
+}
+
+/// The request as a list wants it for its first page.
+pub(crate) fn first_page(list: Option<&Paginate>, request: RequestSpec) -> Result<RequestSpec, StepError> {
+    match list {
+        Some(list) => list.pages().first(&request).map_err(|fault| page_error(&fault)),
+        None => Ok(request),
     }
 }
 

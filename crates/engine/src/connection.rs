@@ -11,7 +11,7 @@ use http::{HeaderName, StatusCode};
 use indexmap::IndexMap;
 use linkspan_model::account::{AccountSpec, BasicSpec, Credential};
 use linkspan_model::connection::ConnectionSpec;
-use linkspan_model::connector::Connector;
+use linkspan_model::connector::{Action, Connector};
 use linkspan_model::job::StepError;
 use linkspan_model::request::{RequestPlan, RequestSpec};
 use linkspan_model::template::Scope;
@@ -124,17 +124,17 @@ impl Way {
         Ok(exchange)
     }
 
-    /// The plan of an action of the connection's connector, and what its pills see.
+    /// An action of the connection's connector, and what its pills see.
     ///
     /// # Errors
     /// There is no such action, or what it is given is not what it asks for.
-    pub(crate) fn action(&self, name: &str, input: Map<String, Value>) -> Result<(Arc<RequestPlan>, Scope), StepError> {
+    pub(crate) fn action(&self, name: &str, input: Map<String, Value>) -> Result<(Arc<Action>, Scope), StepError> {
         let (connector, settings) = self.connector.as_ref().ok_or_else(|| {
             failed("action.missing", "the connection has no connector, and so no actions".to_owned(), None)
         })?;
         let action = connector.action(name).map_err(|fault| failed("action.missing", fault.to_string(), None))?;
         let scope = action.scope(connector, settings, input)?;
-        Ok((Arc::clone(&action.plan), scope))
+        Ok((Arc::clone(action), scope))
     }
 
     /// Makes the request of a plan.

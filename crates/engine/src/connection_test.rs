@@ -14,7 +14,7 @@ use linkspan_store::{ConnectionTest, ConnectionView, Snapshot, StoreError, TestF
 use tokio::time::Instant;
 use url::Url;
 
-use crate::attempt::unreachable_in_words;
+use crate::attempt::{body_of, headers_of, unreachable_in_words};
 use crate::connection::{NoAnswer, Way, connect};
 use crate::{Engine, failed};
 
@@ -118,7 +118,7 @@ fn judge(way: &Way, plan: &Plan<'_>, exchange: &Exchange) -> Option<TestFailure>
     let status = exchange.status;
     let expected = match plan {
         Plan::Reachable => return None,
-        Plan::Said(test) if test.expects(status.as_u16()) => return None,
+        Plan::Said(test) if test.expects(status.as_u16()) => return unheld(way, test, exchange),
         Plan::Said(test) => test.expected(),
     };
     let answered = format!("the API answered {status}");
@@ -135,7 +135,26 @@ fn judge(way: &Way, plan: &Plan<'_>, exchange: &Exchange) -> Option<TestFailure>
         }
         _ => format!("{answered}; {expected} was expected"),
     };
-    let text = exchange.received.body.as_ref().and_then(|body| body.text.as_deref());
-    let answer = text.map(|text| text.chars().take(ANSWER_CHARS).collect());
-    Some(TestFailure { code: "response.status".to_owned(), reason, answer })
+    Some(TestFailure { code: "response.status".to_owned(), reason, answer: beginning(exchange) })
+}
+
+/// What an answer with a good status says against the connection all the same.
+fn unheld(way: &Way, test: &TestSpec, exchange: &Exchange) -> Option<TestFailure> {
+    test.holds.as_ref()?;
+    let failure = |code: &str, reason: String| {
+        let reason = way.credentials.masker().mask_text(&reason).into_owned();
+        Some(TestFailure { code: code.to_owned(), reason, answer: beginning(exchange) })
+    };
+    let body = match body_of(None, exchange) {
+        Ok(body) => body,
+        Err(error) => return failure("response.unreadable", format!("the answer cannot be read: {error}")),
+    };
+    let reason = test.check(exchange.status.as_u16(), headers_of(exchange), body).err()?;
+    failure("response.unexpected", reason)
+}
+
+/// The beginning of the answer, for whoever looks into it; secrets are masked.
+fn beginning(exchange: &Exchange) -> Option<String> {
+    let text = exchange.received.body.as_ref()?.text.as_deref()?;
+    Some(text.chars().take(ANSWER_CHARS).collect())
 }

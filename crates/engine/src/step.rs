@@ -20,6 +20,7 @@ use linkspan_store::{Lease, Next, Snapshot, StepRecord};
 use serde_json::Value;
 
 use crate::attempt::{Attempt, attempt, judge};
+use crate::call::first_page;
 use crate::connection::{Way, connect};
 use crate::{Engine, failed};
 
@@ -197,9 +198,9 @@ fn prepare(context: &StepContext<'_>, step: &CompiledStep, scope: &Scope) -> Res
         Work::Request(plan) => (Arc::clone(plan), way.render(plan, scope)?),
         Work::Call(call) => {
             let input = call.render(scope)?;
-            let (plan, scope) = way.action(&call.action, input)?;
-            let request = way.render(&plan, &scope)?;
-            (plan, request)
+            let (action, scope) = way.action(&call.action, input)?;
+            let request = way.render(&action.plan, &scope)?;
+            (Arc::clone(&action.plan), first_page(action.paginate.as_deref(), request)?)
         }
     };
     add_own_headers(&mut request, context, step, plan.effect);

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::connector::{Action, Connector};
+use crate::connector::{Action, Connector, Stream};
 use crate::fault::Fault;
 use crate::job::{AttemptRun, StepError};
 use crate::name::{Name, near_match};
@@ -55,10 +55,17 @@ pub struct ReadSpec {
     /// An action of the connector that gives a list, in place of a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// What the action is given.
+    /// A stream of the connector, in place of a request: each of its records comes once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// What the action or the stream is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Map<String, Value>>,
-    /// How the list goes on; of an action, what it says otherwise than the connector.
+    /// Of a stream: the cursor that the reading before ended with, a text or a number; left out, where the stream
+    /// begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Value>,
+    /// How the list goes on; of an action or a stream, in place of what the connector says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paginate: Option<PaginateSpec>,
 }
@@ -79,6 +86,21 @@ pub struct CompiledCall {
     pub plan: Arc<RequestPlan>,
     /// What its pills see.
     pub scope: Scope,
+    /// Of an action that gives a list, how that begins: what its first page is asked for with.
+    pub list: Option<Arc<Paginate>>,
+}
+
+/// A list that is ready to be read.
+#[derive(Debug)]
+pub struct CompiledRead {
+    /// The request for its first page.
+    pub call: CompiledCall,
+    /// How it goes on.
+    pub rule: Arc<Paginate>,
+    /// The stream that it is, when it is one.
+    pub stream: Option<Arc<Stream>>,
+    /// The cursor that the stream's reading before ended with.
+    pub since: Option<Value>,
 }
 
 /// What came of a call.
@@ -105,6 +127,8 @@ pub enum Piece {
         pages: u32,
         /// Whether it was read to its end; false when the reading ended at its `max_pages`.
         complete: bool,
+        /// Of a stream, the newest cursor: where the next reading begins.
+        cursor: Option<Value>,
     },
     /// The list cannot be read on; the items so far stand.
     Failed(Box<Called>),
@@ -125,34 +149,45 @@ impl CallSpec {
 }
 
 impl ReadSpec {
-    /// Reads every template of the request, or finds the action, and the rule for its pages.
+    /// Reads every template of the request, or finds the action or the stream, and the rule for its pages.
     ///
     /// # Errors
     /// Every fault, paths relative to the reading: `paginate.cursor.next`.
-    pub fn compile(&self, through: Through<'_>) -> Result<(CompiledCall, Arc<Paginate>), Vec<Fault>> {
-        let own = self
-            .paginate
-            .as_ref()
-            .map(PaginateSpec::compile)
-            .transpose()
-            .map_err(|faults| faults.into_iter().map(|fault| fault.under("paginate")).collect::<Vec<_>>());
-        let called = match (&self.request, &self.action) {
-            (Some(request), None) => of_request(request, &self.variables, through.connection).map(|call| (call, None)),
-            (None, Some(action)) => {
-                of_action(action, self.input.as_ref(), through).map(|(call, action)| (call, action.paginate.clone()))
+    pub fn compile(&self, through: Through<'_>) -> Result<CompiledRead, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let own = self.paginate.as_ref().map(PaginateSpec::compile).transpose();
+        let own = own.unwrap_or_else(|found| {
+            faults.extend(found.into_iter().map(|fault| fault.under("paginate")));
+            None
+        });
+        if self.since.is_some() && self.stream.is_none() {
+            faults.push(Fault::new("since", "only a stream can be read from a cursor on"));
+        } else if self.since.as_ref().is_some_and(|since| !since.is_string() && !since.is_number()) {
+            faults.push(Fault::new("since", "a cursor is a text or a number"));
+        }
+        let input = self.input.as_ref();
+        let called = match (&self.request, &self.action, &self.stream) {
+            (Some(request), None, None) => {
+                of_request(request, &self.variables, through.connection).map(|call| (call, None, None))
             }
-            _ => Err(vec![Fault::new("", "give one of request and action")]),
+            (None, Some(name), None) => {
+                of_action(name, input, through).map(|(call, action)| (call, action.paginate.clone(), None))
+            }
+            (None, None, Some(name)) => of_stream(name, input, through)
+                .map(|(call, stream)| (call, stream.action.paginate.clone(), Some(Arc::clone(stream)))),
+            _ => Err(vec![Fault::new("", "give one of request, action and stream")]),
         };
-        match (called, own) {
-            (Ok((call, rule)), Ok(own)) => match own.map(Arc::new).or(rule) {
-                Some(rule) => Ok((call, rule)),
-                None => Err(vec![Fault::new("paginate", "say how the list goes on")]),
-            },
-            (Ok(_), Err(faults)) | (Err(faults), Ok(_)) => Err(faults),
-            (Err(mut faults), Err(more)) => {
-                faults.extend(more);
-                Err(faults)
+        let (call, rule, stream) = match called {
+            Ok(called) => called,
+            Err(found) => {
+                faults.splice(0..0, found);
+                return Err(faults);
             }
+        };
+        match own.map(Arc::new).or(rule) {
+            Some(rule) if faults.is_empty() => Ok(CompiledRead { call, rule, stream, since: self.since.clone() }),
+            None if faults.is_empty() => Err(vec![Fault::new("paginate", "say how the list goes on")]),
+            _ => Err(faults),
         }
     }
 }
@@ -163,15 +198,42 @@ fn of_action<'a>(
     input: Option<&Map<String, Value>>,
     through: Through<'a>,
 ) -> Result<(CompiledCall, &'a Action), Vec<Fault>> {
-    let Some((connector, settings)) = through.connector else {
-        let reason = format!("connection `{}` has no connector, and so no actions", through.connection);
-        return Err(vec![Fault::new("action", reason)]);
-    };
+    let (connector, settings) = through.connector("action")?;
     let action = connector.action(name).map_err(|fault| vec![fault.under("action")])?;
+    Ok((of_plan(action, input, connector, settings)?, action))
+}
+
+/// A stream of the connector that a call goes through, and the call for its first page.
+fn of_stream<'a>(
+    name: &str,
+    input: Option<&Map<String, Value>>,
+    through: Through<'a>,
+) -> Result<(CompiledCall, &'a Arc<Stream>), Vec<Fault>> {
+    let (connector, settings) = through.connector("stream")?;
+    let stream = connector.stream(name).map_err(|fault| vec![fault.under("stream")])?;
+    Ok((of_plan(&stream.action, input, connector, settings)?, stream))
+}
+
+fn of_plan(
+    action: &Action,
+    input: Option<&Map<String, Value>>,
+    connector: &Connector,
+    settings: &Value,
+) -> Result<CompiledCall, Vec<Fault>> {
     let scope = action
         .scope(connector, settings, input.cloned().unwrap_or_default())
         .map_err(|error| vec![Fault::new(error.field.as_deref().unwrap_or("input"), error.description)])?;
-    Ok((CompiledCall { plan: Arc::clone(&action.plan), scope }, action))
+    Ok(CompiledCall { plan: Arc::clone(&action.plan), scope, list: action.paginate.clone() })
+}
+
+impl<'a> Through<'a> {
+    /// The connector and the settings, for the field that asks for them.
+    fn connector(self, field: &str) -> Result<(&'a Connector, &'a Value), Vec<Fault>> {
+        self.connector.ok_or_else(|| {
+            let reason = format!("connection `{}` has no connector, and so no {field}s", self.connection);
+            vec![Fault::new(field, reason)]
+        })
+    }
 }
 
 impl Called {
@@ -202,7 +264,7 @@ fn of_request(
     match plan {
         Some(plan) if faults.is_empty() => {
             let scope = Scope::new().with(ROOT, Value::Object(values.collect()));
-            Ok(CompiledCall { plan: Arc::new(plan), scope })
+            Ok(CompiledCall { plan: Arc::new(plan), scope, list: None })
         }
         _ => Err(faults),
     }

@@ -1,18 +1,22 @@
 //! Connections: configured ways to one outside API.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use url::Url;
 
 use crate::fault::Fault;
 use crate::limits;
 use crate::name::Name;
-use crate::request::{METHODS, RequestSpec, WIRE_HEADERS, checked_url, join};
+use crate::reader::Reader;
+use crate::request::{Expectation, METHODS, RequestSpec, WIRE_HEADERS, checked_url, join};
+use crate::template::Pill;
 use crate::traffic::{BreakerChoice, RateSpec, RetrySpec, TrafficSettings};
 use crate::units::{ByteSize, Duration};
 
@@ -25,7 +29,7 @@ pub struct ConnectionSpec {
     pub connector: Option<Name>,
     /// What the connector asks of its connections, as its `settings` say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settings: Option<serde_json::Map<String, serde_json::Value>>,
+    pub settings: Option<serde_json::Map<String, Value>>,
     /// What request paths are appended to. With one, requests to other origins are refused; without one,
     /// requests name whole URLs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +108,13 @@ pub struct TestSpec {
     /// The statuses that show that it works. Default: every 2xx.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Vec<ExpectedStatus>>,
+    /// An expression over `status`, `headers` and `body` of the answer that must hold besides: `body.ok`, for APIs that
+    /// say no with a good status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<String>,
+    /// An expression over the same that gives what the API says when it does not work: `body.error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// A status, or a range of them.
@@ -204,6 +215,21 @@ impl TestSpec {
         }
     }
 
+    /// Whether an answer with an expected status holds what it must.
+    ///
+    /// # Errors
+    /// Why it does not, in the API's own words where `message` gives them.
+    pub fn check(&self, status: u16, headers: Value, body: Value) -> Result<(), String> {
+        let check = |_: &str, _: &Pill| None;
+        let mut reader = Reader::new(&check);
+        self.read_answers(&mut reader).check(status, &Arc::new(headers), &Arc::new(body))
+    }
+
+    fn read_answers(&self, reader: &mut Reader) -> Expectation {
+        let holds = ("test.holds", self.holds.as_deref());
+        Expectation::read(reader, holds, ("test.message", self.message.as_deref()))
+    }
+
     /// The statuses that show that the connection works, in words: `200 or 4xx`.
     #[must_use]
     pub fn expected(&self) -> String {
@@ -222,6 +248,10 @@ impl TestSpec {
             let reason = format!("`{}` is not a method; use {words}", method.escape_debug());
             faults.push(Fault::new("test.method", reason));
         }
+        let check = |_: &str, _: &Pill| None;
+        let mut reader = Reader::new(&check);
+        self.read_answers(&mut reader);
+        faults.extend(reader.into_faults());
         let base = connection.base();
         let field = if self.url.is_some() { "test.url" } else { "test.path" };
         match self.target(base.as_ref()) {

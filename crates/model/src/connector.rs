@@ -1,10 +1,13 @@
-//! Connectors: an API written down once: its settings, how it is reached, and the actions that it offers.
+//! Connectors: an API written down once: its settings, how it is reached, the actions and streams that it offers, and
+//! the webhooks that it sends.
 //!
 //! A [`Connector`] holds every template read and every schema checked. What varies between its users are settings, in
 //! the connection, and input, in each call; secrets are neither, they are the account's.
 
 mod case;
 mod schema;
+mod stream;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -13,8 +16,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::case::{AnswerSpec, CaseSpec, ExchangeSpec, Files, SendsSpec};
+pub use self::case::{AnswerSpec, CaseSpec, ExchangeSpec, Files, ReceivesSpec, SendsSpec};
 pub use self::schema::ObjectSchema;
+pub use self::stream::{Reading, Stream, StreamCursorSpec, StreamSpec};
+pub use self::webhook::{Intake, WebhookSpec};
 use crate::account::AccountSpec;
 use crate::connection::ConnectionSpec;
 use crate::fault::Fault;
@@ -23,7 +28,7 @@ use crate::limits;
 use crate::name::{Name, near_match};
 use crate::paginate::{Paginate, PaginateSpec};
 use crate::reader::Reader;
-use crate::request::{RequestPlan, RequestStep};
+use crate::request::{Expectation, RequestPlan, RequestStep};
 use crate::template::{Pill, Scope, Segment, Template};
 
 /// The `spec` of a connector document: one file says all that there is to know of an API.
@@ -52,15 +57,51 @@ pub struct ConnectorSpec {
     /// The kinds of accounts that the API takes. Left out: any, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<AccountChoice>,
+    /// What its answers must be, for actions and streams that do not say it, and for the connection's test.
+    #[serde(default, skip_serializing_if = "AnswersSpec::is_empty")]
+    pub answers: AnswersSpec,
     /// How lists go on, for the actions that say `paginate` and not how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paginate: Option<PaginateSpec>,
     /// What it offers, by name.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub actions: IndexMap<String, ActionSpec>,
-    /// Cases that show what its actions send and what they make of answers, without a network.
+    /// Lists that can be read again and again, by name; no action has the same one.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub streams: IndexMap<String, StreamSpec>,
+    /// What it sends to endpoints, by name.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub webhooks: IndexMap<String, WebhookSpec>,
+    /// Cases that show what is sent, what is made of answers, and which webhooks are taken, without a network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<CaseSpec>,
+}
+
+/// What the answers of an API must be, and where they say why they are not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnswersSpec {
+    /// An expression over `status`, `headers` and `body` that must hold of an answer with a good status: `body.ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+    /// An expression over the same that gives what an error says: `body.error.message`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl AnswersSpec {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Everything that is wrong with it.
+    fn faults(&self) -> Vec<Fault> {
+        let check = |_: &str, _: &Pill| None;
+        let mut reader = Reader::new(&check);
+        let holds = ("answers.expect", self.expect.as_deref());
+        Expectation::read(&mut reader, holds, ("answers.message", self.message.as_deref()));
+        reader.into_faults()
+    }
 }
 
 /// A kind of account that an API takes.
@@ -88,7 +129,8 @@ pub struct ActionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// What it is given, as a JSON Schema of an object. Texts of the request name it `{{ input.NAME }}`; a
-    /// parameter, header or field that is nothing but the pill of something that is not given is left out.
+    /// parameter, header or field that is nothing but the pill of something that is not given, perhaps with filters,
+    /// is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
     /// The request; without a `connection`.
@@ -124,6 +166,7 @@ pub struct Connector {
     pub spec: ConnectorSpec,
     settings: ObjectSchema,
     actions: IndexMap<String, Arc<Action>>,
+    streams: IndexMap<String, Arc<Stream>>,
 }
 
 /// An action that is ready to be called.
@@ -174,11 +217,17 @@ impl ConnectorSpec {
         ))
     }
 
-    /// The same on top of `base`.
+    /// The same on top of `base`: what it names goes before what that names.
     fn over(mut self, base: &Self) -> Self {
         let mut actions = base.actions.clone();
         actions.extend(self.actions);
         self.actions = actions;
+        let mut streams = base.streams.clone();
+        streams.extend(self.streams);
+        self.streams = streams;
+        let mut webhooks = base.webhooks.clone();
+        webhooks.extend(self.webhooks);
+        self.webhooks = webhooks;
         self.settings = match (&base.settings, self.settings) {
             (Some(base), Some(own)) => Some(merged(base.clone(), own)),
             (base, own) => own.or_else(|| base.clone()),
@@ -192,6 +241,8 @@ impl ConnectorSpec {
         self.documentation = self.documentation.or_else(|| base.documentation.clone());
         self.version = self.version.or_else(|| base.version.clone());
         self.paginate = self.paginate.or_else(|| base.paginate.clone());
+        self.answers.expect = self.answers.expect.or_else(|| base.answers.expect.clone());
+        self.answers.message = self.answers.message.or_else(|| base.answers.message.clone());
         self
     }
 }
@@ -233,20 +284,38 @@ impl Connector {
         if spec.version.as_deref().is_some_and(|version| !is_version(version)) {
             faults.push(Fault::new("version", "a version is three numbers: 1.2.0"));
         }
-        if spec.actions.len() > limits::ACTIONS_MAX {
-            faults.push(Fault::new("actions", format_args!("a connector has at most {} actions", limits::ACTIONS_MAX)));
-        }
+        faults.extend(count_faults(&spec));
+        let answers = spec.answers.faults();
+        let defaults = Defaults {
+            settings: &settings,
+            paginate: spec.paginate.as_ref(),
+            answers: answers.is_empty().then_some(&spec.answers),
+        };
+        faults.extend(answers);
         let mut actions = IndexMap::with_capacity(spec.actions.len());
         for (name, action) in &spec.actions {
-            match Action::compile(name, action, &settings, spec.paginate.as_ref()) {
+            match Action::compile(name, action, &defaults) {
                 Ok(action) => drop(actions.insert(name.clone(), Arc::new(action))),
                 Err(found) => faults.extend(under(&format!("actions.{name}"), found)),
             }
         }
+        let mut streams = IndexMap::with_capacity(spec.streams.len());
+        for (name, stream) in &spec.streams {
+            match Stream::compile(name, stream, &defaults) {
+                Ok(stream) => drop(streams.insert(name.clone(), Arc::new(stream))),
+                Err(found) => faults.extend(found),
+            }
+            if spec.actions.contains_key(name) {
+                faults.push(Fault::new(format!("streams.{name}"), "an action has this name already"));
+            }
+        }
+        for (name, webhook) in &spec.webhooks {
+            faults.extend(under(&format!("webhooks.{name}"), webhook.faults(name)));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
-        let connector = Self { spec, settings, actions };
+        let connector = Self { spec, settings, actions, streams };
         let faults = connector.case_faults();
         if faults.is_empty() { Ok(connector) } else { Err(faults) }
     }
@@ -262,18 +331,25 @@ impl Connector {
         self.actions.values()
     }
 
+    /// Its streams, by name.
+    pub fn streams(&self) -> impl Iterator<Item = (&String, &Arc<Stream>)> {
+        self.streams.iter()
+    }
+
     /// The action with this name.
     ///
     /// # Errors
     /// That there is none, and which was probably meant.
     pub fn action(&self, name: &str) -> Result<&Arc<Action>, Fault> {
-        self.actions.get(name).ok_or_else(|| {
-            let fault = Fault::new("", format_args!("the connector has no action `{name}`"));
-            match near_match(name, self.actions.keys().map(String::as_str)) {
-                Some(near) => fault.hint(format!("did you mean `{near}`?")),
-                None => fault,
-            }
-        })
+        self.actions.get(name).ok_or_else(|| absent("action", name, self.actions.keys()))
+    }
+
+    /// The stream with this name.
+    ///
+    /// # Errors
+    /// That there is none, and which was probably meant.
+    pub fn stream(&self, name: &str) -> Result<&Arc<Stream>, Fault> {
+        self.streams.get(name).ok_or_else(|| absent("stream", name, self.streams.keys()))
     }
 
     /// The connection over this connector that `own` asks for, whole: what it does not say, the connector does.
@@ -286,7 +362,11 @@ impl Connector {
         let settings = self.settings.complete(given).map_err(|faults| under("settings", faults))?;
         let scope = settings_scope(Scope::new(), &self.settings, &settings);
         let base = render_connection(&self.spec.connection, &scope).map_err(|fault| vec![fault.under("settings")])?;
-        let whole = own.clone().over(&base);
+        let mut whole = own.clone().over(&base);
+        if let Some(test) = &mut whole.test {
+            test.holds = test.holds.take().or_else(|| self.spec.answers.expect.clone());
+            test.message = test.message.take().or_else(|| self.spec.answers.message.clone());
+        }
         let faults = ConnectionSpec { connector: None, settings: None, ..whole.clone() }.faults();
         if faults.is_empty() { Ok((whole, Value::Object(settings))) } else { Err(faults) }
     }
@@ -303,20 +383,58 @@ impl Connector {
     }
 }
 
+impl ConnectorSpec {
+    /// The webhook with this name.
+    ///
+    /// # Errors
+    /// That there is none, and which was probably meant.
+    pub fn webhook(&self, name: &str) -> Result<&WebhookSpec, Fault> {
+        self.webhooks.get(name).ok_or_else(|| absent("webhook", name, self.webhooks.keys()))
+    }
+}
+
+fn absent<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Fault {
+    let fault = Fault::new("", format_args!("the connector has no {what} `{name}`"));
+    match near_match(name, known.map(String::as_str)) {
+        Some(near) => fault.hint(format!("did you mean `{near}`?")),
+        None => fault,
+    }
+}
+
+/// Reads a rule for pages.
+type ReadPages = fn(&PaginateSpec) -> Result<Paginate, Vec<Fault>>;
+
+/// What a connector says for all of its actions and streams.
+struct Defaults<'a> {
+    settings: &'a ObjectSchema,
+    paginate: Option<&'a PaginateSpec>,
+    /// What answers must be, when that can be read.
+    answers: Option<&'a AnswersSpec>,
+}
+
 impl Action {
-    fn compile(
+    fn compile(name: &str, spec: &ActionSpec, defaults: &Defaults<'_>) -> Result<Self, Vec<Fault>> {
+        Self::compile_with(name, spec, defaults, PaginateSpec::compile)
+    }
+
+    /// The same of a list that may be all on one page.
+    fn compile_list(name: &str, spec: &ActionSpec, defaults: &Defaults<'_>) -> Result<Self, Vec<Fault>> {
+        Self::compile_with(name, spec, defaults, PaginateSpec::compile_list)
+    }
+
+    fn compile_with(
         name: &str,
         spec: &ActionSpec,
-        settings: &ObjectSchema,
-        lists: Option<&PaginateSpec>,
+        defaults: &Defaults<'_>,
+        read_pages: ReadPages,
     ) -> Result<Self, Vec<Fault>> {
+        let settings = defaults.settings;
         let input = ObjectSchema::new(spec.input.as_ref());
         let mut faults = under("input", input.faults());
         let check = |path: &str, pill: &Pill| pill_fault(path, pill, &[("input", &input), ("settings", settings)]);
         let mut reader = Reader::new(&check);
         if !is_action_name(name) {
-            let reason = "an action's name is lower-case letters, digits and `_`, beginning with a letter";
-            reader.fault("", reason);
+            reader.fault("", BAD_NAME);
         }
         if spec.request.connection.is_some() {
             reader.fault(
@@ -325,9 +443,13 @@ impl Action {
             );
         }
         // There will be one; which, the caller says.
-        let request = RequestStep { connection: "connection".parse().ok(), ..spec.request.clone() };
+        let mut request = RequestStep { connection: "connection".parse().ok(), ..spec.request.clone() };
+        if let Some(answers) = defaults.answers {
+            request.expect = request.expect.or_else(|| answers.expect.clone());
+            request.message = request.message.or_else(|| answers.message.clone());
+        }
         let plan = RequestPlan::compile(&mut reader, "request", &request);
-        let paginate = spec.paginate.as_ref().map(|own| own.over(lists).compile()).transpose();
+        let paginate = spec.paginate.as_ref().map(|own| read_pages(&own.over(defaults.paginate))).transpose();
         let paginate = paginate.map_err(|found| faults.extend(under("paginate", found)));
         faults.extend(reader.into_faults());
         match (plan, paginate) {
@@ -372,9 +494,20 @@ fn under(prefix: &str, faults: Vec<Fault>) -> Vec<Fault> {
     faults.into_iter().map(|fault| fault.under(prefix)).collect()
 }
 
+const BAD_NAME: &str = "a name is lower-case letters, digits and `_`, beginning with a letter, at most 100 of them";
+
 fn is_action_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     name.len() <= 100 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(allowed)
+}
+
+fn count_faults(spec: &ConnectorSpec) -> Vec<Fault> {
+    let counts = [("actions", spec.actions.len()), ("streams", spec.streams.len()), ("webhooks", spec.webhooks.len())];
+    let fault = |(field, count): (&str, usize)| {
+        (count > limits::ACTIONS_MAX)
+            .then(|| Fault::new(field, format_args!("a connector has at most {} {field}", limits::ACTIONS_MAX)))
+    };
+    counts.into_iter().filter_map(fault).collect()
 }
 
 fn is_version(text: &str) -> bool {
@@ -474,6 +607,7 @@ fn render_connection(connection: &ConnectionSpec, scope: &Scope) -> Result<Conne
     for host in connection.hosts.iter_mut().flatten() {
         render("hosts", host, Template::render_text)?;
     }
+    connection.headers.retain(|_, value| !Template::parse(value).is_ok_and(|template| template.is_absent(scope)));
     for (name, value) in &mut connection.headers {
         render(&format!("headers.{name}"), value, Template::render_text)?;
     }

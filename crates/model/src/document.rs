@@ -17,7 +17,6 @@ use crate::name::{Name, near_match};
 use crate::recipe::RecipeSpec;
 use crate::secret::SecretSpec;
 use crate::sync::SyncSpec;
-use crate::verify::Verify;
 
 /// The kinds of documents, in the order in which they depend on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -202,15 +201,17 @@ impl Spec {
                 account.chain(connector).chain(endpoint).collect()
             }
             Self::Endpoint(endpoint) => {
-                let way = match &endpoint.verify {
-                    Verify::None => "none",
-                    Verify::Token(_) => "token",
-                    Verify::Hmac(_) => "hmac",
-                };
-                let secrets = endpoint.verify.secrets().iter().enumerate();
-                secrets
-                    .map(|(n, reference)| (format!("spec.verify.{way}.secrets[{n}]"), Kind::Secret, &reference.secret))
-                    .collect()
+                let connector =
+                    endpoint.connector.iter().map(|name| ("spec.connector".to_owned(), Kind::Connector, name));
+                let own = endpoint.secrets.iter().enumerate();
+                let own = own.map(|(n, reference)| (format!("spec.secrets[{n}]"), Kind::Secret, &reference.secret));
+                let verify = endpoint.verify.iter().flat_map(|verify| {
+                    let secrets = verify.secrets().iter().enumerate();
+                    secrets.map(|(n, reference)| {
+                        (format!("spec.verify.{}.secrets[{n}]", verify.way()), Kind::Secret, &reference.secret)
+                    })
+                });
+                connector.chain(own).chain(verify).collect()
             }
             Self::Recipe(recipe) => {
                 let trigger = ("spec.trigger.webhook.endpoint".to_owned(), Kind::Endpoint, recipe.endpoint());

@@ -5,18 +5,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::limits;
+use crate::name::Name;
+use crate::place::Place;
+use crate::secret::SecretRef;
 use crate::units::{ByteSize, Duration};
 use crate::verify::Verify;
 
 /// The `spec` of an endpoint document.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSpec {
+    /// A connector, one of whose webhooks comes here: what this endpoint does not say, the webhook does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<Name>,
+    /// Which of the connector's webhooks it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
+    /// The live secrets of the webhook's verification; any of them is accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretRef>,
     /// What the body must parse as; left out: anything is accepted, unparsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// How a caller proves itself. Required; `none` is written out.
-    pub verify: Verify,
+    /// How a caller proves itself. Required, unless a webhook says it; `none` is written out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
     /// Which requests are the same event again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedupe: Option<Dedupe>,
@@ -66,67 +79,6 @@ pub struct EndpointLimits {
     pub body: Option<ByteSize>,
 }
 
-/// A place in a request: `header:X-Name`, `query:name`, `json:/pointer`, `form:field`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// The first value of a header, by its case-insensitive name.
-    Header(String),
-    /// The first value of a query parameter.
-    Query(String),
-    /// A scalar in a JSON body, by JSON Pointer (RFC 6901).
-    Json(String),
-    /// The first value of a form field.
-    Form(String),
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Header(name) => write!(f, "header:{name}"),
-            Self::Query(name) => write!(f, "query:{name}"),
-            Self::Json(pointer) => write!(f, "json:{pointer}"),
-            Self::Form(field) => write!(f, "form:{field}"),
-        }
-    }
-}
-
-/// Why a text names no place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a place in a request; write header:X-Name, query:name, json:/pointer or form:field")]
-pub struct BadPlace(String);
-
-impl std::str::FromStr for Place {
-    type Err = BadPlace;
-
-    fn from_str(text: &str) -> Result<Self, BadPlace> {
-        let bad = || BadPlace(text.chars().take(80).collect());
-        let (kind, rest) = text.split_once(':').ok_or_else(bad)?;
-        if rest.is_empty() {
-            return Err(bad());
-        }
-        match kind {
-            "header" if http::HeaderName::from_bytes(rest.as_bytes()).is_ok() => Ok(Self::Header(rest.to_owned())),
-            "query" => Ok(Self::Query(rest.to_owned())),
-            "json" if rest.starts_with('/') => Ok(Self::Json(rest.to_owned())),
-            "form" => Ok(Self::Form(rest.to_owned())),
-            _ => Err(bad()),
-        }
-    }
-}
-
-impl Serialize for Place {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 impl EndpointSpec {
     /// The longest body in bytes.
     #[must_use]
@@ -149,7 +101,23 @@ impl EndpointSpec {
     /// Everything that is wrong with this spec on its own, paths relative to `spec`.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
-        let mut faults: Vec<Fault> = self.verify.faults().into_iter().map(|fault| fault.under("verify")).collect();
+        let mut faults = Vec::new();
+        match (&self.connector, &self.webhook) {
+            (Some(_), None) => faults.push(Fault::new("webhook", "name the connector's webhook that comes here")),
+            (None, Some(_)) => faults.push(Fault::new("connector", "name the connector whose webhook it is")),
+            (None, None) if self.verify.is_none() => {
+                faults.push(
+                    Fault::new("verify", "say how a caller proves itself")
+                        .hint("give hmac or token, or write `verify: none`"),
+                );
+            }
+            _ => {}
+        }
+        if !self.secrets.is_empty() && (self.webhook.is_none() || self.verify.is_some()) {
+            let reason = "these are for a webhook's own verification; what `verify` checks with, it says itself";
+            faults.push(Fault::new("secrets", reason));
+        }
+        faults.extend(self.verify.iter().flat_map(Verify::faults).map(|fault| fault.under("verify")));
         if self.body_max_bytes() > limits::BODY_MAX_BYTES {
             faults.push(Fault::new("limits.body", "a body limit is at most 64MiB"));
         }

@@ -22,6 +22,7 @@ pub mod name;
 pub mod naming;
 pub mod oauth2;
 pub mod paginate;
+pub mod place;
 mod reader;
 pub mod recipe;
 pub mod request;

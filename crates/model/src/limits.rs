@@ -78,6 +78,8 @@ pub const RENDERED_BYTES: usize = 1 << 20;
 pub const MULTIPART_PARTS: usize = 100;
 /// Most actions of a connector.
 pub const ACTIONS_MAX: usize = 5_000;
+/// Records of a stream that a reading tells from those that follow: 24 MiB of memory at most.
+pub const STREAM_REMEMBERED: usize = 200_000;
 /// Most documents in one apply.
 pub const APPLY_DOCUMENTS: usize = 2_000;
 /// Longest body of an operator API request: 8 MiB.

@@ -107,6 +107,8 @@ pub struct Paginate {
 
 #[derive(Debug)]
 enum By {
+    /// There is one page only.
+    Once,
     NextUrl(Expression),
     Link(String),
     Cursor(Expression, Carrier),
@@ -179,13 +181,26 @@ impl PaginateSpec {
     /// # Errors
     /// Everything that is wrong with it, with paths from the rule on.
     pub fn compile(&self) -> Result<Paginate, Vec<Fault>> {
+        self.compile_with(None)
+    }
+
+    /// Compiles the rule of a list that may be all on one page.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, with paths from the rule on.
+    pub(crate) fn compile_list(&self) -> Result<Paginate, Vec<Fault>> {
+        self.compile_with((!self.names_a_way()).then_some(By::Once))
+    }
+
+    fn compile_with(&self, otherwise: Option<By>) -> Result<Paginate, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut read = |path: &str, text: &String| {
             Expression::parse(text).map_err(|error| faults.push(Fault::new(path, error))).ok()
         };
         let items = self.items.as_ref().map(|text| read("items", text));
         let until = self.until.as_ref().map(|text| read("until", text));
-        let mut ways = Vec::new();
+        let needs_way = otherwise.is_none();
+        let mut ways: Vec<By> = otherwise.into_iter().collect();
         if let Some(text) = &self.next_url {
             ways.extend(read("next_url", text).map(By::NextUrl));
         }
@@ -198,7 +213,7 @@ impl PaginateSpec {
         faults.extend(self.carrier_faults());
         let named = [self.next_url.is_some(), self.link.is_some(), self.cursor.is_some(), self.page.is_some()];
         let named = named.into_iter().chain([self.offset.is_some()]).filter(|is_named| *is_named).count();
-        if named != 1 {
+        if needs_way && named != 1 {
             faults.push(Fault::new("", "give one of next_url, link, cursor, page and offset"));
         }
         let max_pages = self.max_pages.unwrap_or(limits::PAGES_MAX);
@@ -246,14 +261,7 @@ impl PaginateSpec {
             ("offset.send", self.offset.as_ref().map(|offset| &offset.send)),
             ("size.send", self.size.as_ref().map(|size| &size.send)),
         ];
-        let fault = |(path, carrier): (&str, Option<&Carrier>)| match carrier? {
-            Carrier::Query(name) if name.is_empty() => Some(Fault::new(format!("{path}.query"), "a name is missing")),
-            Carrier::Json(pointer) if !pointer.starts_with('/') => {
-                Some(Fault::new(format!("{path}.json"), "a JSON pointer begins with a slash: /variables/after"))
-            }
-            _ => None,
-        };
-        carriers.into_iter().filter_map(fault).collect()
+        carriers.into_iter().filter_map(|(path, carrier)| carrier?.fault(path)).collect()
     }
 }
 
@@ -275,7 +283,7 @@ impl Pages<'_> {
         match &self.rule.by {
             By::Page(carrier, first) => carrier.put(&mut request, (*first).into(), "page.send")?,
             By::Offset(carrier, first) => carrier.put(&mut request, (*first).into(), "offset.send")?,
-            By::NextUrl(_) | By::Link(_) | By::Cursor(..) => {}
+            By::Once | By::NextUrl(_) | By::Link(_) | By::Cursor(..) => {}
         }
         if let Some(size) = &self.rule.size {
             size.send.put(&mut request, size.value.into(), "size.send")?;
@@ -373,6 +381,7 @@ impl Paginate {
     ) -> Result<Option<(&'static str, RequestSpec)>, PageFault> {
         let mut next = request.clone();
         let field = match &self.by {
+            By::Once => return Ok(None),
             By::NextUrl(expression) => match evaluate("next_url", expression, scope)? {
                 Value::Null => return Ok(None),
                 Value::String(url) => {
@@ -410,7 +419,18 @@ impl Paginate {
 }
 
 impl Carrier {
-    fn put(&self, request: &mut RequestSpec, value: Value, field: &'static str) -> Result<(), PageFault> {
+    /// What is wrong with it, at `path`.
+    pub(crate) fn fault(&self, path: &str) -> Option<Fault> {
+        match self {
+            Self::Query(name) if name.is_empty() => Some(Fault::new(format!("{path}.query"), "a name is missing")),
+            Self::Json(pointer) if !pointer.starts_with('/') => {
+                Some(Fault::new(format!("{path}.json"), "a JSON pointer begins with a slash: /variables/after"))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn put(&self, request: &mut RequestSpec, value: Value, field: &'static str) -> Result<(), PageFault> {
         match self {
             Self::Query(name) => {
                 let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);

@@ -4,6 +4,7 @@
 
 mod body;
 mod compile;
+mod fields;
 pub mod multipart;
 mod plan;
 mod render;
@@ -17,6 +18,7 @@ use url::Url;
 pub(crate) use self::body::JsonTemplate;
 pub use self::compile::CompiledRequest;
 pub(crate) use self::compile::{METHODS, WIRE_HEADERS, checked_url};
+pub(crate) use self::plan::Expectation;
 pub use self::plan::{AnswerFault, RequestPlan};
 pub use self::render::RenderFault;
 pub(crate) use self::render::join;

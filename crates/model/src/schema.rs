@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::endpoint::Place;
 use crate::event::HeaderText;
 use crate::id::{EventId, JobId};
 use crate::name::Name;
+use crate::place::Place;
 use crate::time::Timestamp;
 use crate::traffic::{RetryBudget, Statuses};
 use crate::units::{ByteSize, Duration};

@@ -120,9 +120,9 @@ impl Template {
         self.whole().is_some()
     }
 
-    /// Whether it is nothing but a pill that names what was not given.
+    /// Whether it is nothing but a pill that names what was not given, perhaps with filters behind it.
     pub(crate) fn is_absent(&self, scope: &Scope) -> bool {
-        let pill = self.whole().and_then(|program| program.plain.as_ref());
+        let pill = self.whole().and_then(Program::subject);
         pill.is_some_and(|pill| !pill.lenient && scope.is_absent(pill))
     }
 
@@ -308,6 +308,11 @@ pub(crate) fn weight(value: &Value, limit: usize) -> usize {
     filters::weight(value, limit)
 }
 
+/// A value as text: null is empty, numbers are as written, lists and objects are JSON.
+pub(crate) fn text_of(value: &Value) -> std::borrow::Cow<'_, str> {
+    filters::text_of(value)
+}
+
 fn append(out: &mut String, text: &str, column: usize) -> Result<(), RenderError> {
     if out.len() + text.len() > limits::RENDERED_BYTES {
         return Err(too_long(column));
@@ -423,6 +428,8 @@ struct Program {
     slots: Arc<[Slot]>,
     /// The expression is this path and nothing else.
     plain: Option<Pill>,
+    /// The expression is a path with filters behind it: the first of the slots.
+    is_filtered: bool,
     column: usize,
 }
 
@@ -455,6 +462,9 @@ impl Program {
         }
         // What the scanner writes, the engine reads; if ever not, it is the author's expression that fails.
         let is_path = scanned.code == "v0";
+        // Operators and tests are filters too, by names that no author can write.
+        let is_filtered =
+            scanned.code.starts_with("v0|") && !["|op_", "|is_"].iter().any(|sign| scanned.code.contains(sign));
         let code = ENGINE
             .compile_expression_owned(scanned.code)
             .map_err(|error| TemplateError { column, reason: format!("cannot be compiled: {error}") })?;
@@ -462,7 +472,15 @@ impl Program {
             [Slot::Pill(pill)] if is_path => Some(pill.clone()),
             _ => None,
         };
-        Ok((Self { code, slots: scanned.slots.into(), plain, column }, scanned.end))
+        Ok((Self { code, slots: scanned.slots.into(), plain, is_filtered, column }, scanned.end))
+    }
+
+    /// The path that it names, when it is nothing else but filters behind it.
+    fn subject(&self) -> Option<&Pill> {
+        match self.slots.first() {
+            Some(Slot::Pill(pill)) if self.is_filtered || self.plain.is_some() => Some(pill),
+            _ => None,
+        }
     }
 
     fn pills(&self) -> impl Iterator<Item = &Pill> {

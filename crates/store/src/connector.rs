@@ -6,6 +6,7 @@ use std::sync::Arc;
 use linkspan_model::account::AccountSpec;
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::connector::{Connector, ConnectorSpec};
+use linkspan_model::endpoint::EndpointSpec;
 use linkspan_model::recipe::CallStep;
 use linkspan_model::{Fault, Name};
 use serde_json::Value;
@@ -94,15 +95,31 @@ impl Connectors {
         account: Option<&AccountSpec>,
     ) -> Result<Connected, Vec<Fault>> {
         let Some(name) = &spec.connector else { return Ok((spec.clone(), None)) };
-        let connector = self.get(name).map_err(|faults| {
-            let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            vec![Fault::new("connector", format_args!("connector `{name}` cannot be used: {}", reasons.join("; ")))]
-        })?;
+        let connector = self.usable(name)?;
         let (whole, settings) = connector.connect(spec)?;
         match account.and_then(|account| connector.account_fault(account)) {
             Some(fault) => Err(vec![fault]),
             None => Ok((whole, Some((connector, Arc::new(settings))))),
         }
+    }
+
+    /// An endpoint with what its connector's webhook says.
+    ///
+    /// # Errors
+    /// Every fault, paths relative to the endpoint's `spec`.
+    pub(crate) fn intake(&mut self, spec: &EndpointSpec) -> Result<EndpointSpec, Vec<Fault>> {
+        let (Some(name), Some(webhook)) = (&spec.connector, &spec.webhook) else { return Ok(spec.clone()) };
+        let connector = self.usable(name)?;
+        let webhook = connector.spec.webhook(webhook).map_err(|fault| vec![fault.under("webhook")])?;
+        webhook.endpoint.complete(spec)
+    }
+
+    /// The connector that a document names in its field `connector`.
+    fn usable(&mut self, name: &Name) -> Result<Arc<Connector>, Vec<Fault>> {
+        self.get(name).map_err(|faults| {
+            let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            vec![Fault::new("connector", format_args!("connector `{name}` cannot be used: {}", reasons.join("; ")))]
+        })
     }
 
     /// What is wrong with a step that calls an action through this connection, paths relative to the step.

@@ -405,7 +405,8 @@ fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Ve
     faults
 }
 
-/// What shows when connectors, connections over them and steps that call their actions stand side by side.
+/// What shows when connectors, connections and endpoints over them and steps that call their actions stand side by
+/// side.
 fn connector_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Vec<Fault> {
     let find = |kind: Kind, name: &Name| after.get(&(kind, name.clone())).map(|(_, document)| &document.spec);
     let mut connectors = Connectors::default();
@@ -427,6 +428,9 @@ fn connector_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -
                     _ => None,
                 });
                 connectors.connect(spec, account).err().unwrap_or_default()
+            }
+            Spec::Endpoint(spec) if spec.connector.as_ref().is_some_and(|name| connectors.exists(name)) => {
+                connectors.intake(spec).err().unwrap_or_default()
             }
             Spec::Recipe(recipe) => {
                 let calls = recipe.steps.iter().enumerate().filter_map(|(n, step)| Some((n, step.call.as_ref()?)));

@@ -49,7 +49,7 @@ pub struct EndpointView {
     pub name: Name,
     /// The random part of its URL.
     pub key: String,
-    /// What its document says.
+    /// What its document says, with what its connector's webhook says.
     pub spec: EndpointSpec,
     /// Its verification; or why it cannot verify, and then every request is turned away.
     pub verifier: std::result::Result<Verifier, String>,
@@ -186,10 +186,7 @@ impl Snapshot {
                 let connected = self.connectors.connect(&spec, account.as_ref().map(|account| &account.spec));
                 let ((spec, connector), unusable) = match connected {
                     Ok(connected) => (connected, None),
-                    Err(faults) => {
-                        let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                        ((*spec, None), Some(reasons.join("; ")))
-                    }
+                    Err(faults) => ((*spec, None), Some(in_words(&faults))),
                 };
                 let row = resource.row;
                 let spec = Arc::new(spec);
@@ -197,7 +194,9 @@ impl Snapshot {
                 self.connections.insert(name, Arc::new(view));
             }
             Spec::Endpoint(spec) => {
-                let verifier = self.verifier(&spec);
+                let intake = self.connectors.intake(&spec).map_err(|faults| in_words(&faults));
+                let verifier = intake.as_ref().map_err(Clone::clone).and_then(|whole| self.verifier(whole));
+                let spec = intake.unwrap_or(spec);
                 let key = endpoint_key(db, resource.row)?;
                 let view =
                     Arc::new(EndpointView { row: resource.row, name: name.clone(), key: key.clone(), spec, verifier });
@@ -226,13 +225,11 @@ impl Snapshot {
     }
 
     fn verifier(&self, spec: &EndpointSpec) -> std::result::Result<Verifier, String> {
-        for reference in spec.verify.secrets() {
+        let verify = spec.verify.as_ref().ok_or("it does not say how a caller proves itself")?;
+        for reference in verify.secrets() {
             self.secret(&reference.secret)?;
         }
-        Verifier::compile(&spec.verify, |name| self.secret(name).ok().cloned()).map_err(|faults| {
-            let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            reasons.join("; ")
-        })
+        Verifier::compile(verify, |name| self.secret(name).ok().cloned()).map_err(|faults| in_words(&faults))
     }
 
     /// The endpoint with this key in its URL.
@@ -346,6 +343,10 @@ impl Snapshot {
     pub fn secrets(&self) -> impl Iterator<Item = (&Name, std::result::Result<(), &str>)> {
         self.secrets.iter().map(|(name, value)| (name, value.as_ref().map(|_| ()).map_err(String::as_str)))
     }
+}
+
+fn in_words(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Where a sealed secret belongs: a value cannot be moved to another secret's row.

@@ -13,16 +13,22 @@ use crate::output;
 
 impl Commands {
     pub(super) fn call(&self, args: CallArgs) -> Result<()> {
-        let (connection, action) = match args.connection.split_once('.') {
-            Some((connection, action)) => (encoded(connection), Some(action.to_owned())),
+        let (connection, offered) = match args.connection.split_once('.') {
+            Some((connection, offered)) => (encoded(connection), Some(offered.to_owned())),
             None => (encoded(&args.connection), None),
         };
-        let is_list = match &action {
-            Some(action) if args.paginate.is_none() => !args.first_page && self.is_list(&connection, action)?,
-            _ => args.paginate.is_some(),
+        let kind = match &offered {
+            Some(offered) => self.kind_of(&connection, offered)?,
+            None => Offered::Action,
         };
-        let call = call_of(args, action)?;
-        if is_list || call.get("paginate").is_some() {
+        let is_list = match kind {
+            Offered::Stream => true,
+            Offered::List => !args.first_page,
+            Offered::Action => args.paginate.is_some() || args.since.is_some(),
+        };
+        let field = if matches!(kind, Offered::Stream) { "stream" } else { "action" };
+        let call = call_of(args, offered.map(|offered| (field, offered)))?;
+        if is_list || call.get("paginate").is_some() || call.get("stream").is_some() {
             return self.read_list(&connection, call);
         }
         let bar = output::progress("waiting for the answer");
@@ -43,13 +49,17 @@ impl Commands {
         Ok(())
     }
 
-    /// Whether an action gives a list. What is not known here, the call itself will say.
-    fn is_list(&self, connection: &str, action: &str) -> Result<bool> {
+    /// What stands behind the dot. What is not known here, the call itself will say.
+    fn kind_of(&self, connection: &str, name: &str) -> Result<Offered> {
         let connection = self.client.get(&format!("/api/v1/connections/{connection}"))?;
-        let Some(connector) = connection["data"]["spec"]["connector"].as_str() else { return Ok(false) };
+        let Some(connector) = connection["data"]["spec"]["connector"].as_str() else { return Ok(Offered::Action) };
         let connector = self.client.get(&format!("/api/v1/catalog/{}", encoded(connector)))?;
-        let actions = connector["data"]["actions"].as_array();
-        Ok(actions.into_iter().flatten().any(|known| known["name"] == action && known["list"] == true))
+        let find = |field: &str| connector["data"][field].as_array()?.iter().find(|known| known["name"] == name);
+        Ok(match find("actions") {
+            Some(action) if action["list"] == true => Offered::List,
+            None if find("streams").is_some() => Offered::Stream,
+            _ => Offered::Action,
+        })
     }
 
     fn read_list(&self, connection: &str, call: Value) -> Result<()> {
@@ -65,6 +75,9 @@ impl Commands {
         }
         let Some(end) = last.get("end") else { bail!("the list was cut off; the items so far stand") };
         output::note(&format!("{} items on {} pages", end["items"], end["pages"]));
+        if let Some(cursor) = end.get("cursor") {
+            output::note(&format!("the next reading begins with --since {}", quoted(cursor)));
+        }
         if end["complete"] != true {
             output::note("the reading ended at its max_pages; there may be more");
         }
@@ -72,8 +85,26 @@ impl Commands {
     }
 }
 
-/// The call that the options ask for.
-fn call_of(args: CallArgs, action: Option<String>) -> Result<Value> {
+/// What a connector offers under a name.
+#[derive(Clone, Copy)]
+enum Offered {
+    /// A request with its answer.
+    Action,
+    /// The same that gives a list.
+    List,
+    /// A list that is read again and again.
+    Stream,
+}
+
+/// A cursor as a shell takes it.
+fn quoted(cursor: &Value) -> String {
+    let text = cursor.as_str().map_or_else(|| cursor.to_string(), ToOwned::to_owned);
+    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-:._/".contains(c));
+    if is_plain { text } else { format!("'{}'", output::plain(&text).replace('\'', r"'\''")) }
+}
+
+/// The call that the options ask for; of an action or a stream with the field that names it.
+fn call_of(args: CallArgs, offered: Option<(&str, String)>) -> Result<Value> {
     let mut call = match &args.file {
         None => json!({}),
         Some(path) => {
@@ -90,21 +121,24 @@ fn call_of(args: CallArgs, action: Option<String>) -> Result<Value> {
     };
     if !call.is_object() {
         bail!(
-            "a call is a mapping with `request`, and perhaps `variables` and `paginate`, or with `action` and `input`"
+            "a call is a mapping with `request`, and perhaps `variables` and `paginate`, or with `action` or `stream` and `input`"
         );
     }
     if let Some(rule) = &args.paginate {
         call["paginate"] = read_one("--paginate", rule)?;
     }
-    if let Some(action) = action {
-        call["action"] = action.into();
+    if let Some((field, name)) = offered {
+        call[field] = name.into();
     }
-    let is_action = call.get("action").is_some();
-    let given = if is_action { "input" } else { "variables" };
+    if let Some(since) = &args.since {
+        call["since"] = number_or_text(since);
+    }
+    let is_offered = call.get("action").is_some() || call.get("stream").is_some();
+    let given = if is_offered { "input" } else { "variables" };
     for (name, value) in pairs("--set", &args.variables)? {
         call[given][name] = serde_json::from_str(&value).unwrap_or(Value::String(value));
     }
-    if is_action {
+    if is_offered {
         if let Some(option) = of_request(&args) {
             bail!(
                 "{option} is of a request, and an action has its own; give it what it asks for with --set name=value"
@@ -149,6 +183,14 @@ fn call_of(args: CallArgs, action: Option<String>) -> Result<Value> {
         None => {}
     }
     Ok(call)
+}
+
+/// A cursor as a connector's requests carry it: many count, and others are texts.
+fn number_or_text(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(number @ Value::Number(_)) => number,
+        _ => text.into(),
+    }
 }
 
 /// The first option that was given and that says something of a request.

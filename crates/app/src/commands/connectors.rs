@@ -38,6 +38,8 @@ impl Commands {
             ("version", "/version"),
             ("origin", "/origin"),
             ("actions", "/actions"),
+            ("streams", "/streams"),
+            ("webhooks", "/webhooks"),
             ("reason", "/reason"),
         ];
         self.show(&answer, |items| output::table(&columns.map(|(heading, _)| heading), super::rows(items, &columns)));
@@ -55,15 +57,34 @@ impl Commands {
                 let word = |field: &str| account[field].as_str().unwrap_or_default();
                 output::line(&format!("account {}: {} {}", word("kind"), word("title"), word("help")));
             }
-            for action in connector["actions"].as_array().into_iter().flatten() {
-                let word = |field: &str| action[field].as_str().unwrap_or_default();
+            let of = |field: &str| connector[field].as_array().cloned().unwrap_or_default();
+            for action in of("actions") {
                 let kind = if action["list"] == true { " (a list)" } else { "" };
-                output::line(&format!("\n{}{kind}: {}", word("name"), word("title")));
-                fields("", &action["input"]);
+                entry(kind, &action);
+            }
+            for stream in of("streams") {
+                let kind = if stream["cursor"].is_null() { " (a stream)" } else { " (a stream with a cursor)" };
+                entry(kind, &stream);
+            }
+            for webhook in of("webhooks") {
+                let verify = &webhook["endpoint"]["verify"];
+                let way = verify.as_object().and_then(|verify| verify.keys().next());
+                let way = way.map_or_else(|| "not verified".to_owned(), |way| format!("verified by {way}"));
+                entry(&format!(" (a webhook, {way})"), &webhook);
+                for text in [&webhook["help"], &webhook["documentation"]].into_iter().filter_map(Value::as_str) {
+                    output::line(&format!("    {}", output::plain(text)));
+                }
             }
         });
         Ok(())
     }
+}
+
+/// Writes what something that a connector offers is, and what it is given.
+fn entry(kind: &str, offered: &Value) {
+    let word = |field: &str| offered[field].as_str().unwrap_or_default();
+    output::line(format!("\n{}{kind}: {}", word("name"), word("title")).trim_end_matches([':', ' ']));
+    fields("", &offered["input"]);
 }
 
 /// Writes what an object can be given, a line a field.
@@ -108,16 +129,26 @@ fn validate(files: &[PathBuf], output: Output) -> Result<()> {
     }
     let shown: Vec<Value> = read
         .iter()
-        .map(|read| json!({"name": read.name, "actions": read.connector.actions().count(), "cases": read.cases.len()}))
+        .map(|read| {
+            json!({
+                "name": read.name,
+                "actions": read.connector.actions().count(),
+                "streams": read.connector.streams().count(),
+                "webhooks": read.connector.spec.webhooks.len(),
+                "cases": read.cases.len(),
+            })
+        })
         .collect();
     match output {
         Output::Json => output::json(&json!({"data": shown})),
         Output::Table => {
             for read in &shown {
                 output::line(&format!(
-                    "{}: {} actions, {} cases",
+                    "{}: {} actions, {} streams, {} webhooks, {} cases",
                     read["name"].as_str().unwrap_or_default(),
                     read["actions"],
+                    read["streams"],
+                    read["webhooks"],
                     read["cases"]
                 ));
             }

@@ -233,12 +233,12 @@ fn whole_answers_look_like_this() {
     {
       "error": {
         "code": "document.invalid",
-        "description": "endpoint/x: spec.verfy: unknown field `verfy`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `verify`?)",
+        "description": "endpoint/x: spec.verfy: unknown field `verfy`, expected one of `connector`, `webhook`, `secrets`, `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `verify`?)",
         "faults": [
           {
             "subject": "endpoint/x",
             "path": "spec.verfy",
-            "reason": "unknown field `verfy`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled`",
+            "reason": "unknown field `verfy`, expected one of `connector`, `webhook`, `secrets`, `format`, `verify`, `dedupe`, `limits`, `enabled`",
             "hint": "did you mean `verify`?"
           }
         ]

@@ -72,7 +72,7 @@ fn wrong_documents_are_named_by_file_line_path_and_near_match() {
     let said = said.replace(&one, "ONE").replace(&two, "TWO");
     insta::assert_snapshot!(said, @r#"
     error: nothing was changed:
-      ONE:8: endpoint/wrong: spec.limit: unknown field `limit`, expected one of `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `limits`?)
+      ONE:8: endpoint/wrong: spec.limit: unknown field `limit`, expected one of `connector`, `webhook`, `secrets`, `format`, `verify`, `dedupe`, `limits`, `enabled` (did you mean `limits`?)
       TWO:7: recipe/r: spec.steps[0].request.url: column 19: pill "triger.id" names nothing; use trigger, steps, job (did you mean `trigger`?)
     "#);
     assert_eq!(server.data("/api/v1/endpoints"), json!([]));

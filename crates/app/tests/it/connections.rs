@@ -70,6 +70,8 @@ fn works_and_is_shown_as_connected() {
 fn failure_says_why() {
     let upstream = Upstream::start(|_, seen| match seen.target.split(['/', '?']).nth(1) {
         Some("hang") => Reply::Hang,
+        // Who sends no password is not told of it.
+        Some(status) if seen.target.ends_with("?nobody") => Reply::Json(status.parse().unwrap(), json!({})),
         Some(status) => Reply::Json(status.parse().unwrap(), json!({"error": "no, hunter2! is wrong"})),
         None => unreachable!(),
     });
@@ -121,7 +123,7 @@ fn failure_says_why() {
     assert!(failed["reason"].as_str().unwrap().starts_with("The desk is away. (no answer from"), "{failed:#}");
     assert!(failed["duration_ms"].as_u64().unwrap() >= 200, "{failed:#}");
 
-    server.apply(&documents(&format!("{{base_url: '{url}', test: {{path: /401}}}}")));
+    server.apply(&documents(&format!("{{base_url: '{url}', test: {{path: /401?nobody}}}}")));
     assert!(test(&server)["reason"].as_str().unwrap().contains("the connection has no account"));
 }
 

@@ -39,7 +39,46 @@ spec:
       input: {type: object, properties: {state: {enum: [open, all], default: open}}}
       request: {method: GET, path: /issues, query: {state: "{{ input.state }}"}}
       paginate: {items: body.issues, next_url: body.next}
+  streams:
+    changes:
+      title: Changed issues
+      request: {method: GET, path: /changes}
+      paginate: {items: body.issues, next_url: body.next}
+      key: record.id
+      cursor: {field: record.at, send: {query: since}, lookback: 10m}
+  webhooks:
+    issues:
+      title: Issues
+      help: Under Settings, Notifications.
+      endpoint:
+        format: json
+        verify: {hmac: {header: X-Desk-Signature, prefix: "sha256=", encoding: HEXA_DECIMAL}}
+        dedupe: {by: "header:X-Desk-Delivery"}
   tests:
+    - name: reads what has changed, each issue once
+      stream: changes
+      settings: {tenant: acme}
+      since: 2024-05-01T00:00:00Z
+      exchanges:
+        - sends: {method: GET, url: "https://acme.desk.example/api/changes?since=2024-04-30T23%3A50%3A00Z"}
+          answers: {json: {issues: [{id: 1, at: "2024-05-01T00:00:00Z"}], next: /api/changes?page=2}}
+        - sends: {method: GET, url: "https://acme.desk.example/api/changes?page=2"}
+          answers: {json: {issues: [{id: 1, at: "2024-05-01T00:00:00Z"}, {id: 2}]}}
+      gives: [{id: 1}, {id: 2}]
+    - name: takes what is signed
+      webhook: issues
+      secret: It's a Secret to Everybody
+      receives:
+        headers:
+          X-Desk-Signature: sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17
+          X-Desk-Delivery: a1
+        text: Hello, World!
+      fails: the body is not JSON
+    - name: refuses what is not signed
+      webhook: issues
+      secret: It's a Secret to Everybody
+      receives: {json: {id: 1}}
+      fails: the header x-desk-signature is missing
     - name: reads an issue
       action: get_issue
       settings: {tenant: acme}
@@ -234,10 +273,13 @@ fn files_are_checked_and_their_cases_run_without_a_server() {
         path.to_str().unwrap().to_owned()
     };
     let file = write("desk.yaml", DESK);
-    assert_eq!(run(&["connectors", "validate", &file], &[]).success(), "desk: 2 actions, 1 cases\n");
+    assert_eq!(
+        run(&["connectors", "validate", &file], &[]).success(),
+        "desk: 2 actions, 1 streams, 1 webhooks, 4 cases\n"
+    );
     assert_eq!(
         run(&["connectors", "test", &file, "http"], &[]).success().lines().next().unwrap(),
-        "ok   desk: reads an issue"
+        "ok   desk: reads what has changed, each issue once"
     );
     let wrong = write("wrong.yaml", &DESK.replace("/issues/{{ input.number }}", "/issues/{{ input.nr }}"));
     let said = run(&["connectors", "validate", &wrong], &[]).failure(5);
@@ -253,4 +295,155 @@ fn files_are_checked_and_their_cases_run_without_a_server() {
     let said = format!("{}{}", ran.stdout, ran.stderr);
     assert_eq!(ran.code, 1, "{said}");
     assert!(said.contains("FAIL desk: reads an issue\n     gives.title: \"two\" comes, not \"one\""), "{said}");
+}
+
+#[test]
+fn a_stream_is_read_from_where_the_last_reading_ended() {
+    let upstream = Upstream::start(|_, seen| match seen.target.as_str() {
+        "/api/changes?page=2" => {
+            let again = json!({"id": 2, "at": "2024-05-02T10:00:00Z"});
+            Reply::Json(200, json!({"issues": [again, {"id": 1, "at": "2024-05-03T10:00:00Z"}], "next": null}))
+        }
+        "/api/changes" => {
+            let issues = json!([{"id": 1, "at": "2024-05-01T10:00:00Z"}, {"id": 2, "at": "2024-05-02T10:00:00Z"}]);
+            Reply::Json(200, json!({"issues": issues, "next": "/api/changes?page=2"}))
+        }
+        _ => Reply::Json(200, json!({"issues": []})),
+    });
+    let server = server(&upstream);
+    let read = |body: Value| server.api("POST", "/api/v1/connections/acme/read", Some(&body));
+    let answer = read(json!({"stream": "changes"}));
+    let lines: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<&Value> = lines.iter().filter_map(|line| line.get("item").map(|item| &item["id"])).collect();
+    assert_eq!(ids, [&json!(1), &json!(2), &json!(1)], "each in each of its states, once");
+    let end = json!({"pages": 2, "items": 3, "complete": true, "cursor": "2024-05-03T10:00:00Z"});
+    assert_eq!(lines[3]["end"], end);
+
+    let shown = server.cli(&["call", "acme.changes", "--since", "2024-05-03T10:00:00Z"]);
+    assert_eq!(upstream.seen()[2].target, "/api/changes?since=2024-05-03T09%3A50%3A00Z");
+    let said = shown.stderr.clone();
+    assert_eq!(shown.success(), "", "there is nothing new");
+    assert!(said.contains("the next reading begins with --since 2024-05-03T10:00:00Z"), "{said}");
+
+    for (wrong, path) in [
+        (json!({"stream": "chnges"}), "stream"),
+        (json!({"stream": "changes", "action": "list_issues"}), ""),
+        (json!({"action": "list_issues", "since": "a"}), "since"),
+        (json!({"stream": "changes", "since": true}), "since"),
+        (json!({"stream": "changes", "input": {"a": 1}}), "input"),
+    ] {
+        let answer = read(wrong.clone());
+        assert_eq!(answer.status, 422, "{wrong}: {answer:?}");
+        assert_eq!(answer.json()["error"]["faults"][0]["path"], path, "{wrong}: {answer:?}");
+    }
+    let answer = read(json!({"stream": "changes", "since": "yesterday"}));
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status, &error["code"], &error["field"]), (422, &json!("input.invalid"), &json!("since")));
+    assert_eq!(upstream.seen().len(), 3, "what is wrong is not sent");
+}
+
+#[test]
+fn an_endpoint_takes_a_connectors_webhook() {
+    let upstream = Upstream::start(|_, _| Reply::Json(200, json!({})));
+    let server = server(&upstream);
+    let endpoint = "kind: secret\nname: desk-webhook\nspec: {value: canary-desk-webhook}\n---\nkind: endpoint\nname: issues\n\
+                    spec: {connector: desk, webhook: issues, secrets: [{secret: desk-webhook}], limits: {body: 1MiB}}\n";
+    server.apply(endpoint);
+    let id = server.cli_with_input(&["send", "issues", "--file", "-"], r#"{"number": 7}"#).success();
+    let event = server.data(&format!("/api/v1/events/{}", id.trim()));
+    assert_eq!(event["verified"], json!({"by": "hmac", "ok": true}));
+    let names: Vec<&str> =
+        event["headers"].as_array().unwrap().iter().map(|header| header[0].as_str().unwrap()).collect();
+    assert!(names.contains(&"x-desk-signature"), "{names:?}");
+    let shown = server.data("/api/v1/endpoints/issues");
+    assert_eq!((&shown["spec"]["webhook"], shown["spec"].get("verify")), (&json!("issues"), None));
+    assert_eq!((&shown["status"]["ready"], &shown["status"]["unverified"]), (&json!(true), &json!(false)));
+    let unsigned = server.post(&server.path_of("issues"), &[("content-type", "application/json")], b"{}");
+    assert_eq!(unsigned.status, 401);
+
+    // The documents stand beside each other: what does not fit is refused as a whole.
+    for (spec, path) in [
+        ("{connector: desk, webhook: issues}", "spec.secrets"),
+        ("{connector: desk, webhook: isues, secrets: [{secret: desk-webhook}]}", "spec.webhook"),
+        ("{connector: dsk, webhook: issues, secrets: [{secret: desk-webhook}]}", "spec.connector"),
+        ("{connector: desk, secrets: [{secret: desk-webhook}]}", "spec.webhook"),
+        ("{format: json}", "spec.verify"),
+    ] {
+        let document = format!("kind: endpoint\nname: issues\nspec: {spec}\n");
+        let refused = server.cli_with_input(&["apply", "-f", "-"], &document).failure(5);
+        assert!(refused.contains(&format!("{path}: ")), "{spec}: {refused}");
+    }
+    // A connector that an endpoint needs stays, and takes its webhook along only with the endpoint.
+    let without = DESK.replace("    issues:\n      title: Issues\n", "    others:\n      title: Issues\n");
+    let refused = server.cli_with_input(&["apply", "-f", "-"], &without).failure(5);
+    assert!(refused.contains("webhook"), "{refused}");
+    let refused = server.api("DELETE", "/api/v1/connectors/desk", None);
+    assert_eq!(refused.status, 409, "{refused:?}");
+}
+
+/// A connector of a bank that says no with good statuses, and numbers its pages.
+const BANK: &str = r#"kind: connector
+name: bank
+spec:
+  settings: {type: object, properties: {tenant: {type: string}}}
+  connection:
+    base_url: https://bank.example
+    headers: {X-Tenant: "{{ settings.tenant }}"}
+    test: {path: /me}
+    retry: {tries: 1}
+  answers: {expect: body.ok != false, message: body.errors}
+  actions:
+    pay:
+      input: {type: object, properties: {items: {type: array}, note: {type: string}}}
+      request:
+        method: POST
+        path: /pay
+        query: {expand: [a, b]}
+        form: {currency: eur, items: "{{ input.items }}", meta: {note: "{{ input.note }}", by: linkspan}}
+    list:
+      request: {method: GET, path: /payments}
+      paginate: {page: {send: {query: page}}, size: {send: {query: size}, value: 50}}
+"#;
+
+#[test]
+fn a_connector_says_once_what_answers_must_be() {
+    let upstream = Upstream::start(|_, seen| match seen.target.split('?').next() {
+        Some("/me") => Reply::Json(200, json!({"ok": false, "errors": ["the token of canary-bank-token has ended"]})),
+        Some("/pay") => Reply::Json(422, json!({"errors": ["no currency", "no items"]})),
+        _ => Reply::Json(200, json!([])),
+    });
+    let server = Server::start(&Options::egress().env("LINKSPAN_SECRET_BANK", "canary-bank-token"));
+    let connection = format!(
+        "kind: secret\nname: token\nspec: {{env: LINKSPAN_SECRET_BANK}}\n---\nkind: account\nname: robot\nspec: {{bearer: {{token: {{secret: token}}}}}}\n---\n\
+         kind: connection\nname: bank\nspec: {{connector: bank, base_url: '{}', account: robot}}\n---\n",
+        upstream.url()
+    );
+    server.apply(&(connection + BANK));
+
+    let input = json!({"items": [{"price": "p1", "count": 2}], "note": "é&"});
+    let call = json!({"action": "pay", "input": input});
+    let answer = server.api("POST", "/api/v1/connections/bank/call", Some(&call));
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status, &error["code"]), (502, &json!("response.status")));
+    assert_eq!(error["description"], "the API answered 422 Unprocessable Entity: no currency; no items");
+    let sent = &upstream.seen()[0];
+    assert_eq!(sent.target, "/pay?expand=a&expand=b");
+    let body = "currency=eur&items%5B0%5D%5Bprice%5D=p1&items%5B0%5D%5Bcount%5D=2&meta%5Bnote%5D=%C3%A9%26&meta%5Bby%5D=linkspan";
+    assert_eq!(String::from_utf8_lossy(&sent.body), body);
+    assert_eq!(sent.header("x-tenant"), "", "a header of a setting that is not given is left out");
+
+    let failed = server.cli(&["connections", "test", "bank"]).failure(1);
+    assert!(failed.contains("the API answered 200: the token of •••••• has ended"), "{failed}");
+    let status = server.data("/api/v1/connections/bank")["status"].clone();
+    assert_eq!((&status["state"], &status["code"]), (&json!("failed"), &json!("response.unexpected")), "{status}");
+
+    // The first page of a list is asked for alike, whoever asks.
+    server.cli(&["call", "bank.list", "--first-page"]).success();
+    let recipe = "kind: recipe\nname: r\nspec:\n  trigger: {webhook: {endpoint: e}}\n  steps: [{id: list, call: {connection: bank, action: list}}]\n";
+    server.apply(&format!("{}---\n{recipe}", open_endpoint("e")));
+    let event = server.accept(&server.path_of("e"), &json!({}));
+    assert_eq!(server.job_of(&event)["status"], "succeeded");
+    server.cli(&["call", "bank.list"]).success();
+    let targets: Vec<String> = upstream.seen()[2..].iter().map(|seen| seen.target.clone()).collect();
+    assert_eq!(targets, ["/payments?page=1&size=50"; 3]);
 }

@@ -36,6 +36,12 @@ impl Options {
         self
     }
 
+    /// The values of secrets in the environment.
+    fn secrets(&self) -> Vec<String> {
+        let secrets = self.env.iter().filter(|(name, _)| name.starts_with("LINKSPAN_SECRET_"));
+        secrets.map(|(_, value)| value.clone()).collect()
+    }
+
     /// Recipes may call this machine.
     pub(crate) fn egress() -> Self {
         Self::default().flag("--egress-allow", "127.0.0.1/32")
@@ -53,6 +59,8 @@ pub(crate) struct Server {
     folder: Arc<TempDir>,
     /// The id of the refusal that a test has seen last.
     refusals_seen: AtomicU64,
+    /// The values of secrets that the server was given; none may stand in anything that it wrote.
+    secrets: Mutex<Vec<String>>,
 }
 
 impl Drop for Server {
@@ -62,6 +70,8 @@ impl Drop for Server {
         drop(self.child.wait());
         if std::thread::panicking() {
             eprintln!("--- log of the server\n{}", self.log());
+        } else {
+            self.assert_secrets_kept();
         }
     }
 }
@@ -107,7 +117,9 @@ impl Server {
         };
         let (public, operator) = (address("public"), address("operator"));
         let token = std::fs::read_to_string(data.join("operator-token")).unwrap_or_default().trim().to_owned();
-        let server = Self { child, public, operator, data, token, folder, refusals_seen: AtomicU64::new(0) };
+        let refusals_seen = AtomicU64::new(0);
+        let secrets = Mutex::new(options.secrets());
+        let server = Self { child, public, operator, data, token, folder, refusals_seen, secrets };
         eventually("the server is ready", || (server.get("/readyz").status == 200).then_some(()));
         server
     }
@@ -141,6 +153,7 @@ impl Server {
     }
 
     pub(crate) fn cli_with_input(&self, args: &[&str], input: &str) -> Ran {
+        self.note_secrets(input);
         let mut command = binary();
         command.args(args).env("LINKSPAN_URL", format!("http://{}", self.operator)).env("LINKSPAN_DATA", &self.data);
         if !self.data.join("operator-token").exists() {
@@ -168,6 +181,27 @@ impl Server {
     /// Applies documents that must be right.
     pub(crate) fn apply(&self, yaml: &str) {
         self.cli_with_input(&["apply", "-f", "-"], yaml).success();
+    }
+
+    /// Notes the values of secrets in documents: `value: …` of each whose kind is secret.
+    fn note_secrets(&self, documents: &str) {
+        let secrets = documents.split("---\n").filter(|document| document.contains("kind: secret"));
+        let values = secrets.filter_map(|document| {
+            let value = document.split_once("value:")?.1.lines().next()?;
+            Some(value.trim().trim_end_matches('}').trim_matches(['\'', '"', ' ']).to_owned())
+        });
+        self.secrets.lock().unwrap().extend(values);
+    }
+
+    /// No value of a secret stands in the database, the log or any other file, but for those that tests themselves
+    /// laid into `secrets/`.
+    fn assert_secrets_kept(&self) {
+        for secret in self.secrets.lock().unwrap().iter().filter(|secret| secret.len() >= 8) {
+            let mut found = self.files_with(secret);
+            found.retain(|file| !file.starts_with(self.data.join("secrets")));
+            assert!(found.is_empty(), "the secret {secret} stands in {found:?}");
+            assert!(!self.log().contains(secret), "the secret {secret} stands in the log");
+        }
     }
 
     /// Calls the operator API with the token.

@@ -1,4 +1,7 @@
-//! Cases of a connector: what an action sends, and what it makes of the answers, without a network.
+//! Cases of a connector: what an action or a stream sends and what it makes of the answers, and which webhooks are
+//! taken, without a network.
+
+mod receipt;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -6,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-use super::{Action, Connector};
+pub use self::receipt::ReceivesSpec;
+use super::{Action, Connector, Reading, Stream};
 use crate::connection::ConnectionSpec;
 use crate::fault::Fault;
 use crate::job::StepError;
@@ -14,26 +18,48 @@ use crate::paginate::NextPage;
 use crate::request::RequestSpec;
 use crate::response::{self, Answer};
 use crate::template::headers_value;
+use crate::time::Timestamp;
 
-/// A case: an action, what it is given, the requests that it must send, the answers to them, and what must come of
-/// it.
+/// A case: of an action or a stream what it is given, the requests that it must send, the answers to them, and what
+/// must come of it; of a webhook a request, and whether it is taken. One of `action`, `stream` and `webhook` is named.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CaseSpec {
     /// What it shows.
     pub name: String,
     /// The action.
-    pub action: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// The stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// The webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
     /// The connection's settings.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub settings: Map<String, Value>,
-    /// What the action is given.
+    /// What the action or the stream is given.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub input: Map<String, Value>,
+    /// Of a stream, the cursor of the reading before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Value>,
+    /// Of a webhook, the secret that the endpoint would have; an example, never a live one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Of a webhook, when the request comes; for signatures that hold a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub at: Option<Timestamp>,
+    /// Of a webhook, the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receives: Option<ReceivesSpec>,
     /// The request and its answer; of a list, those of each page.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exchanges: Vec<ExchangeSpec>,
-    /// What it gives: the body of the answer, of a list all items. Fields that this does not name are not compared.
+    /// What it gives: the body of the answer, of a list all items, of a webhook `verified` (`hmac`, `token` or `none`)
+    /// and the id that `dedupe` goes by. Fields that this does not name are not compared.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub gives: Option<Value>,
     /// That it fails, and what the error says, or a part of that.
@@ -108,10 +134,15 @@ impl Connector {
         let mut faults = Vec::new();
         for (n, case) in self.spec.tests.iter().enumerate() {
             let path = format!("tests[{n}]");
-            if let Err(fault) = self.action(&case.action) {
-                faults.push(fault.under(&format!("{path}.action")));
-            }
-            if case.exchanges.is_empty() && case.fails.is_none() {
+            let found = match (&case.action, &case.stream, &case.webhook) {
+                (Some(name), None, None) => self.action(name).err().map(|fault| fault.under("action")),
+                (None, Some(name), None) => self.stream(name).err().map(|fault| fault.under("stream")),
+                (None, None, Some(name)) => self.spec.webhook(name).err().map(|fault| fault.under("webhook")),
+                _ => Some(Fault::new("", "name one of action, stream and webhook")),
+            };
+            faults.extend(found.map(|fault| fault.under(&path)));
+            faults.extend(case.misplaced().map(|fault| fault.under(&path)));
+            if case.webhook.is_none() && case.exchanges.is_empty() && case.fails.is_none() {
                 faults.push(Fault::new(&path, "give the exchanges, or the error that comes before anything is sent"));
             }
             if case.gives.is_some() == case.fails.is_some() {
@@ -126,19 +157,18 @@ impl Connector {
     /// # Errors
     /// Everything that is not as the case says, paths relative to the case.
     pub fn run_case(&self, case: &CaseSpec, files: &Files<'_>) -> Result<(), Vec<Fault>> {
-        let action = self.action(&case.action).map_err(|fault| vec![fault.under("action")])?;
-        let own = ConnectionSpec { settings: Some(case.settings.clone()), ..ConnectionSpec::default() };
-        let (connection, settings) = self.connect(&own)?;
-        let run = Run { connector: self, case, action, connection, settings, files };
         let mut faults = Vec::new();
-        let came = run.outcome(&mut faults);
+        let came = match &case.webhook {
+            Some(webhook) => self.receive(webhook, case, files)?,
+            None => self.exchange(case, files, &mut faults)?,
+        };
         match (&case.gives, &case.fails, came) {
             (Some(wanted), _, Ok(came)) => differences(wanted, &came, "gives", &mut faults),
             (Some(_), _, Err(error)) if faults.is_empty() => {
-                faults.push(Fault::new("gives", format_args!("it fails: {}", error.description)));
+                faults.push(Fault::new("gives", format_args!("it fails: {error}")));
             }
-            (_, Some(wanted), Err(error)) if !error.description.contains(wanted.as_str()) => {
-                faults.push(Fault::new("fails", format_args!("the error says otherwise: {}", error.description)));
+            (_, Some(wanted), Err(error)) if !error.contains(wanted.as_str()) => {
+                faults.push(Fault::new("fails", format_args!("the error says otherwise: {error}")));
             }
             (_, Some(_), Ok(_)) => faults.push(Fault::new("fails", "it does not fail")),
             _ => {}
@@ -147,17 +177,62 @@ impl Connector {
     }
 }
 
+impl Connector {
+    /// What an action or a stream gives, or why it fails; what it sends otherwise than it should goes to `faults`.
+    fn exchange(
+        &self,
+        case: &CaseSpec,
+        files: &Files<'_>,
+        faults: &mut Vec<Fault>,
+    ) -> Result<Result<Value, String>, Vec<Fault>> {
+        let (action, stream) = match (&case.action, &case.stream) {
+            (_, Some(name)) => {
+                let stream = self.stream(name).map_err(|fault| vec![fault.under("stream")])?;
+                (&stream.action, Some(stream))
+            }
+            (name, None) => {
+                let name = name.as_deref().unwrap_or_default();
+                (self.action(name).map_err(|fault| vec![fault.under("action")])?, None)
+            }
+        };
+        let own = ConnectionSpec { settings: Some(case.settings.clone()), ..ConnectionSpec::default() };
+        let (connection, settings) = self.connect(&own)?;
+        let run =
+            Run { connector: self, case, action, stream: stream.map(|stream| &**stream), connection, settings, files };
+        Ok(run.outcome(faults).map_err(|error| error.description))
+    }
+}
+
+impl CaseSpec {
+    /// Fields that say nothing of what the case is about.
+    fn misplaced(&self) -> Option<Fault> {
+        let of = |field: &str, what: &str| Some(Fault::new(field, format_args!("only a case of a {what} has it")));
+        match (&self.stream, &self.webhook) {
+            (_, Some(_)) if self.receives.is_none() => Some(Fault::new("receives", "give the request that comes")),
+            (_, Some(_)) if !self.exchanges.is_empty() => {
+                Some(Fault::new("exchanges", "a webhook sends nothing; leave them out"))
+            }
+            (_, None) if self.receives.is_some() => of("receives", "webhook"),
+            (_, None) if self.secret.is_some() => of("secret", "webhook"),
+            (None, _) if self.since.is_some() => of("since", "stream"),
+            _ => None,
+        }
+    }
+}
+
 struct Run<'a> {
     connector: &'a Connector,
     case: &'a CaseSpec,
     action: &'a Action,
+    /// The stream, when it is one.
+    stream: Option<&'a Stream>,
     connection: ConnectionSpec,
     settings: Value,
     files: &'a Files<'a>,
 }
 
 impl Run<'_> {
-    /// What the action gives; what it sends otherwise than it should goes to `faults`.
+    /// What it gives; what it sends otherwise than it should goes to `faults`.
     fn outcome(&self, faults: &mut Vec<Fault>) -> Result<Value, StepError> {
         let scope = self.action.scope(self.connector, &self.settings, self.case.input.clone())?;
         let mut request = self.action.plan.request.render(&scope, self.connection.base().as_ref())?;
@@ -171,17 +246,30 @@ impl Run<'_> {
         if let Some(pages) = &pages {
             request = pages.first(&request).map_err(|fault| stopped(&fault))?;
         }
+        let mut reading: Option<Reading<'_>> = None;
+        if let Some(stream) = self.stream {
+            let begun = stream.begin(&mut request, &scope, self.case.since.as_ref());
+            reading = Some(begun.map_err(|fault| stopped(&fault))?);
+        }
         let mut items = Vec::new();
         for (n, exchange) in self.case.exchanges.iter().enumerate() {
             let mut sent = request.clone();
             self.connection.add_headers(&mut sent);
             let path = format!("exchanges[{n}]");
             compare(&exchange.sends, &sent, &format!("{path}.sends"), faults);
-            let (headers, body) = self.answer(&exchange.answers).map_err(|reason| {
+            let answer = &exchange.answers;
+            let written = Written {
+                headers: &answer.headers,
+                json: answer.json.as_ref(),
+                text: answer.text.as_deref(),
+                file: answer.file.as_deref(),
+            };
+            let (headers, body) = written.read(self.files).map_err(|reason| {
                 faults.push(Fault::new(format!("{path}.answers"), &reason));
                 stopped(&reason)
             })?;
-            let status = exchange.answers.status.unwrap_or(200);
+            let headers = headers_value(headers.iter().map(|(name, value)| (name.as_str(), value.as_str().into())));
+            let status = answer.status.unwrap_or(200);
             let content_type = headers.get("content-type").and_then(Value::as_str);
             let read =
                 response::read(self.action.plan.response, Answer { status, content_type, packed: None, body: &body });
@@ -191,7 +279,10 @@ impl Run<'_> {
             let Some(pages) = &mut pages else { return Ok(Value::clone(&body)) };
             let page = pages.turn(&request, status, Value::clone(&headers), Value::clone(&body));
             let page = page.map_err(|fault| stopped(&fault))?;
-            items.extend(page.items);
+            items.extend(match &mut reading {
+                Some(reading) => reading.take(page.items).map_err(|fault| stopped(&fault))?,
+                None => page.items,
+            });
             match page.next.map_err(|fault| stopped(&fault))? {
                 NextPage::Request(next) => request = *next,
                 NextPage::End | NextPage::Capped if n + 1 < self.case.exchanges.len() => {
@@ -207,29 +298,35 @@ impl Run<'_> {
         }
         Ok(Value::Array(items))
     }
+}
 
-    /// The headers and the body that come back.
-    fn answer(&self, answer: &AnswerSpec) -> Result<(Value, Vec<u8>), String> {
-        let mut headers = answer.headers.clone();
-        let body = match (&answer.json, &answer.text, &answer.file) {
-            (Some(json), None, None) => {
-                headers.entry("content-type".to_owned()).or_insert_with(|| "application/json".to_owned());
-                json.to_string().into_bytes()
-            }
-            (None, Some(text), None) => text.clone().into_bytes(),
+/// Headers and body that a case writes down.
+struct Written<'a> {
+    headers: &'a IndexMap<String, String>,
+    json: Option<&'a Value>,
+    text: Option<&'a str>,
+    file: Option<&'a str>,
+}
+
+impl Written<'_> {
+    /// The headers, their names in lower case, and the body; a JSON body that names no content type is one.
+    fn read(&self, files: &Files<'_>) -> Result<(IndexMap<String, String>, Vec<u8>), String> {
+        let mut headers: IndexMap<String, String> =
+            self.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+        let mut is_json = self.json.is_some();
+        let body = match (self.json, self.text, self.file) {
+            (Some(json), None, None) => json.to_string().into_bytes(),
+            (None, Some(text), None) => text.to_owned().into_bytes(),
             (None, None, Some(name)) => {
-                let is_json = std::path::Path::new(name).extension().is_some_and(|extension| extension == "json");
-                if is_json {
-                    headers.entry("content-type".to_owned()).or_insert_with(|| "application/json".to_owned());
-                }
-                (self.files)(name).map_err(|reason| format!("{name}: {reason}"))?
+                is_json = std::path::Path::new(name).extension().is_some_and(|extension| extension == "json");
+                files(name).map_err(|reason| format!("{name}: {reason}"))?
             }
             (None, None, None) => Vec::new(),
             _ => return Err("give one of json, text and file".to_owned()),
         };
-        let lower = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let lower: Vec<_> = lower.collect();
-        let headers = headers_value(lower.iter().map(|(name, value)| (name.as_str(), value.as_str().into())));
+        if is_json {
+            headers.entry("content-type".to_owned()).or_insert_with(|| "application/json".to_owned());
+        }
         Ok((headers, body))
     }
 }

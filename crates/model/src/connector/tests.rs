@@ -184,7 +184,7 @@ fn faults_name_their_place() {
         ),
         (
             |spec| spec["actions"]["Get"] = json!({"request": {"method": "GET", "path": "/"}}),
-            "actions.Get: an action's name is lower-case letters, digits and `_`, beginning with a letter",
+            "actions.Get: a name is lower-case letters, digits and `_`, beginning with a letter",
         ),
         (
             |spec| spec["actions"]["get_issue"]["input"] = json!({"type": "string"}),

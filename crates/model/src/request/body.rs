@@ -6,7 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderValue;
 use serde_json::Value;
 
-use super::compile::fields;
+use super::fields::Fields;
 use super::multipart::{self, Part};
 use super::render::RenderFault;
 use super::step::{PartSpec, RawSpec, RequestStep};
@@ -19,7 +19,7 @@ use crate::xml;
 pub(super) enum Body {
     None,
     Json(JsonTemplate),
-    Form(Vec<(String, Template)>),
+    Form(Fields),
     Multipart(Vec<PartTemplate>),
     Xml(XmlTemplate),
     Text(Template),
@@ -87,7 +87,7 @@ impl Body {
         let read = if let Some(value) = &request.json {
             JsonTemplate::read(reader, &format!("{path}.json"), value).map(Self::Json)
         } else if let Some(given) = &request.form {
-            Some(Self::Form(fields(reader, &format!("{path}.form"), given)))
+            Some(Self::Form(Fields::read(reader, &format!("{path}.form"), given)))
         } else if let Some(parts) = &request.multipart {
             Some(Self::Multipart(PartTemplate::read_all(reader, &format!("{path}.multipart"), parts)))
         } else if let Some(value) = &request.xml {
@@ -113,10 +113,7 @@ impl Body {
             }
             Self::Form(fields) => {
                 let mut form = url::form_urlencoded::Serializer::new(String::new());
-                for (name, template) in fields.iter().filter(|(_, template)| !template.is_absent(scope)) {
-                    let value = template.render_text(scope).map_err(|e| RenderFault::of(format!("form.{name}"), &e))?;
-                    form.append_pair(name, &value);
-                }
+                form.extend_pairs(fields.render("form", scope)?);
                 Ok((form.finish().into_bytes(), known("application/x-www-form-urlencoded")))
             }
             Self::Multipart(parts) => {
@@ -169,7 +166,7 @@ impl JsonTemplate {
         })
     }
 
-    fn is_absent(&self, scope: &Scope) -> bool {
+    pub(super) fn is_absent(&self, scope: &Scope) -> bool {
         matches!(self, Self::Text(template) if template.is_absent(scope))
     }
 

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use url::Url;
 
 use super::body::Body;
+use super::fields::Fields;
 use super::step::RequestStep;
 use crate::limits;
 use crate::reader::Reader;
@@ -17,7 +18,7 @@ use crate::traffic::RetrySpec;
 pub struct CompiledRequest {
     pub(super) method: Method,
     pub(super) target: Target,
-    pub(super) query: Vec<(String, Template)>,
+    pub(super) query: Fields,
     pub(super) headers: Vec<(HeaderName, String, Template)>,
     pub(super) body: Body,
 }
@@ -52,7 +53,7 @@ impl CompiledRequest {
             reader.fault(&format!("{path}.method"), format_args!("`{}` is not a method; use {words}", step.method));
         }
         let target = Target::read(reader, path, step);
-        let query = fields(reader, &format!("{path}.query"), &step.query);
+        let query = Fields::read(reader, &format!("{path}.query"), &step.query);
         let headers = headers(reader, &format!("{path}.headers"), &step.headers);
         let body = Body::read(reader, path, step);
         if let (Body::Multipart(_), Some((_, written, _))) =
@@ -114,13 +115,6 @@ impl Target {
         }
         None
     }
-}
-
-pub(super) fn fields(reader: &mut Reader, path: &str, fields: &IndexMap<String, String>) -> Vec<(String, Template)> {
-    fields
-        .iter()
-        .filter_map(|(name, text)| Some((name.clone(), reader.template(&format!("{path}.{name}"), text)?)))
-        .collect()
 }
 
 fn headers(reader: &mut Reader, path: &str, headers: &IndexMap<String, String>) -> Vec<(HeaderName, String, Template)> {

@@ -22,7 +22,7 @@ pub struct RequestPlan {
     pub effect: Effect,
     /// What its answer is read as.
     pub response: Option<ResponseFormat>,
-    expect: Option<Expectation>,
+    answers: Expectation,
     /// Longest time for the whole exchange, in place of the connection's.
     pub timeout: Option<std::time::Duration>,
     /// When it is tried again, in place of what the connection says, field by field.
@@ -33,8 +33,13 @@ pub struct RequestPlan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerFault {
     /// Its status says so.
-    #[error("the API answered {0} {reason}", reason = reason_of(*.0))]
-    Status(u16),
+    #[error("the API answered {code} {reason}{said}", reason = reason_of(*code), said = in_words(said.as_deref()))]
+    Status {
+        /// The status.
+        code: u16,
+        /// What the API says of it, in its own words.
+        said: Option<String>,
+    },
     /// Its body is not of the format that was asked for.
     #[error("the answer cannot be read: {0}")]
     Unreadable(#[from] ReadError),
@@ -43,12 +48,16 @@ pub enum AnswerFault {
     Unexpected(String),
 }
 
+fn in_words(said: Option<&str>) -> String {
+    said.map_or_else(String::new, |said| format!(": {said}"))
+}
+
 impl AnswerFault {
     /// The dotted slug.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Status(_) => "response.status",
+            Self::Status { .. } => "response.status",
             Self::Unreadable(_) => "response.unreadable",
             Self::Unexpected(_) => "response.unexpected",
         }
@@ -60,9 +69,9 @@ fn reason_of(status: u16) -> &'static str {
 }
 
 /// What must hold of an answer, and what is said when it does not.
-#[derive(Debug)]
-struct Expectation {
-    holds: Expression,
+#[derive(Debug, Default)]
+pub(crate) struct Expectation {
+    holds: Option<Expression>,
     message: Option<Expression>,
 }
 
@@ -72,12 +81,13 @@ const MESSAGE_CHARS: usize = 300;
 impl RequestPlan {
     /// Reads the templates of the request at `path`.
     pub(crate) fn compile(reader: &mut Reader, path: &str, step: &RequestStep) -> Option<Self> {
-        let expect = Expectation::read(reader, path, step);
+        let holds = (&*format!("{path}.expect"), step.expect.as_deref());
+        let answers = Expectation::read(reader, holds, (&format!("{path}.message"), step.message.as_deref()));
         let request = CompiledRequest::compile(reader, path, step)?;
         Some(Self {
             effect: step.effect.unwrap_or_else(|| Effect::of_method(request.method().as_str())),
             response: step.response,
-            expect,
+            answers,
             timeout: step.timeout.map(Duration::get),
             retry: step.retry.clone(),
             request,
@@ -96,49 +106,59 @@ impl RequestPlan {
     ) -> Result<Arc<Value>, AnswerFault> {
         // Only a request with a condition is answered 304, and then that is what it asked for.
         if !matches!(status, 200..300 | 304) {
-            return Err(AnswerFault::Status(status));
+            let said = body.ok().and_then(|body| self.answers.said(&scope_of(status, headers, &body)));
+            return Err(AnswerFault::Status { code: status, said });
         }
         let body = body?;
-        if let Some(expect) = &self.expect {
-            expect.check(status, headers, &body).map_err(AnswerFault::Unexpected)?;
-        }
+        self.answers.check(status, headers, &body).map_err(AnswerFault::Unexpected)?;
         Ok(body)
     }
 }
 
+fn scope_of(status: u16, headers: &Arc<Value>, body: &Arc<Value>) -> Scope {
+    Scope::new()
+        .with("status", Value::from(status))
+        .with_headers("headers", Arc::clone(headers))
+        .with("body", Arc::clone(body))
+}
+
 impl Expectation {
-    fn read(reader: &mut Reader, path: &str, step: &RequestStep) -> Option<Self> {
-        if step.expect.is_none() && step.message.is_some() {
-            reader.fault(&format!("{path}.message"), "what an error says needs an `expect` that can fail");
-        }
-        let mut read = |field: &str, text: &str| answer_expression(reader, &format!("{path}.{field}"), text);
-        let holds = step.expect.as_ref().map(|text| read("expect", text));
-        let message = step.message.as_ref().map(|text| read("message", text));
-        Some(Self { holds: holds??, message: message.flatten() })
+    /// Reads what must hold, at its path, and the message, at its.
+    pub(crate) fn read(reader: &mut Reader, holds: (&str, Option<&str>), message: (&str, Option<&str>)) -> Self {
+        let mut read = |(path, text): (&str, Option<&str>)| answer_expression(reader, path, text?);
+        Self { holds: read(holds), message: read(message) }
     }
 
     /// Whether it holds of an answer.
     ///
     /// # Errors
     /// Why it does not, in the API's own words where `message` gives them.
-    fn check(&self, status: u16, headers: &Arc<Value>, body: &Arc<Value>) -> Result<(), String> {
-        let scope = Scope::new()
-            .with("status", Value::from(status))
-            .with_headers("headers", Arc::clone(headers))
-            .with("body", Arc::clone(body));
-        match self.holds.holds(&scope) {
+    pub(crate) fn check(&self, status: u16, headers: &Arc<Value>, body: &Arc<Value>) -> Result<(), String> {
+        let Some(holds) = &self.holds else { return Ok(()) };
+        let scope = scope_of(status, headers, body);
+        match holds.holds(&scope) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            Err(error) => return Err(format!("`expect` cannot be evaluated: {error}")),
+            Err(error) => return Err(format!("what is expected of the answer cannot be evaluated: {error}")),
         }
-        let said = self.message.as_ref().and_then(|message| message.evaluate(&scope).ok());
-        Err(match said {
-            None | Some(Value::Null) => format!("the API answered {status}, but not as expected"),
-            Some(said) => {
-                let said = said.as_str().map_or_else(|| said.to_string(), ToOwned::to_owned);
-                format!("the API answered {status}: {}", said.chars().take(MESSAGE_CHARS).collect::<String>())
-            }
+        Err(match self.said(&scope) {
+            None => format!("the API answered {status}, but not as expected"),
+            Some(said) => format!("the API answered {status}: {said}"),
         })
+    }
+
+    /// What the API says of an answer that is none of success: a text, or several of them.
+    fn said(&self, scope: &Scope) -> Option<String> {
+        let texts = match self.message.as_ref()?.evaluate(scope).ok()? {
+            Value::Array(items) => items,
+            Value::Null => return None,
+            one => vec![one],
+        };
+        let texts = texts.iter().filter(|text| !text.is_null());
+        let texts: Vec<String> =
+            texts.map(|text| text.as_str().map_or_else(|| text.to_string(), ToOwned::to_owned)).collect();
+        let said: String = texts.join("; ").chars().take(MESSAGE_CHARS).collect();
+        (!said.trim().is_empty()).then_some(said)
     }
 }
 
@@ -174,7 +194,7 @@ mod tests {
         let plan = read(json!({
             "method": "POST", "url": "https://a.test/", "expect": "status < 300 and body.ok", "message": "body.error",
         }));
-        let expect = plan.unwrap().expect.unwrap();
+        let expect = plan.unwrap().answers;
         let check = |body: Value| expect.check(200, &Arc::new(json!({})), &Arc::new(body));
         assert_eq!(check(json!({"ok": true})), Ok(()));
         assert_eq!(check(json!({"ok": false, "error": "no_text"})), Err("the API answered 200: no_text".to_owned()));
@@ -183,10 +203,25 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_status_is_said_in_the_apis_own_words() {
+        let message = "body.error.message | default(body.errors | default(none))";
+        let plan = read(json!({"method": "GET", "url": "https://a.test/", "message": message})).unwrap();
+        let judge = |body: Result<Value, ReadError>| {
+            plan.judge(422, &Arc::new(json!({})), body.map(Arc::new)).unwrap_err().to_string()
+        };
+        let bare = "the API answered 422 Unprocessable Entity";
+        assert_eq!(judge(Ok(json!({"error": {"message": "no name"}}))), format!("{bare}: no name"));
+        assert_eq!(judge(Ok(json!({"errors": ["a", null, {"b": 1}]}))), format!("{bare}: a; {{\"b\":1}}"));
+        for body in [json!({}), json!("gateway"), json!({"errors": []}), json!({"error": {"message": " "}})] {
+            assert_eq!(judge(Ok(body)), bare);
+        }
+        let long = judge(Ok(json!({"errors": "x".repeat(10_000)})));
+        assert_eq!(long.len(), bare.len() + 2 + MESSAGE_CHARS);
+    }
+
+    #[test]
     fn what_is_expected_is_of_the_answer() {
         let faults = read(json!({"method": "GET", "url": "https://a.test/", "expect": "trigger.ok"})).unwrap_err();
         assert_eq!(faults, ["request.expect: column 1: \"trigger.ok\" names nothing; use status, headers, body"]);
-        let faults = read(json!({"method": "GET", "url": "https://a.test/", "message": "body.error"})).unwrap_err();
-        assert_eq!(faults.len(), 1, "{faults:?}");
     }
 }

@@ -82,12 +82,11 @@ impl CompiledRequest {
             return Ok(());
         }
         let mut query = url.query().unwrap_or_default().to_owned();
-        for (name, template) in self.query.iter().filter(|(_, template)| !template.is_absent(scope)) {
-            let value = template.render_text(scope).map_err(|e| RenderFault::of(format!("query.{name}"), &e))?;
+        for (name, value) in self.query.render("query", scope)? {
             if !query.is_empty() && !query.ends_with('&') {
                 query.push('&');
             }
-            query.extend(utf8_percent_encode(name, template::COMPONENT));
+            query.extend(utf8_percent_encode(&name, template::COMPONENT));
             query.push('=');
             query.extend(utf8_percent_encode(&value, template::COMPONENT));
         }

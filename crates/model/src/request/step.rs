@@ -25,18 +25,19 @@ pub struct RequestStep {
     /// begins with a slash and is appended to the base URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Query parameters, appended in order.
+    /// Query parameters, appended in order. A list repeats the name, `tag=a&tag=b`; what is nested is written in
+    /// brackets, `at[city]=x`.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
-    pub query: IndexMap<String, String>,
+    pub query: IndexMap<String, serde_json::Value>,
     /// Headers.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub headers: IndexMap<String, String>,
     /// A JSON body; a text in it that is one whole pill keeps the value's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json: Option<serde_json::Value>,
-    /// A form body, fields in order.
+    /// A form body, fields in order; lists and objects as in `query`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub form: Option<IndexMap<String, String>>,
+    pub form: Option<IndexMap<String, serde_json::Value>>,
     /// A `multipart/form-data` body (RFC 7578), parts in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multipart: Option<Vec<PartSpec>>,
@@ -58,7 +59,8 @@ pub struct RequestStep {
     /// it does not is an error, whatever its status. A missing path is null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<String>,
-    /// An expression that gives what the error says when `expect` does not hold: `body.error`.
+    /// An expression over the same that gives what the error says when the status is none of success or `expect` does
+    /// not hold: `body.error`. A text, or a list of them; null says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Whether the request may be repeated when its outcome is unknown; left out: by the method.

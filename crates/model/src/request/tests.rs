@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::compile::CompiledRequest;
 use super::*;
+use crate::limits;
 use crate::reader::Reader;
 use crate::template::Scope;
 
@@ -210,5 +211,46 @@ proptest! {
         let boundary = multipart::boundary_of(request.headers[0].1.to_str().unwrap()).unwrap().to_owned();
         let pieces = multipart::split(&boundary, &request.body).unwrap();
         prop_assert_eq!((pieces.len(), pieces[0].headers.len(), pieces[0].content), (1, 2, &b"x"[..]));
+    }
+}
+
+#[test]
+fn lists_and_objects_are_several_fields() {
+    let fields = |values: Value| {
+        let request = render(&json!({"query": values, "form": values})).unwrap();
+        let query = request.url.query().unwrap_or_default().to_owned();
+        (query, String::from_utf8(request.body.to_vec()).unwrap())
+    };
+    let (query, form) = fields(json!({"t": "{{ b.list }}", "j": "{{ b.list | join(',') }}", "s": "a{{ b.list }}"}));
+    assert_eq!(query, "t=x&t=y&j=x%2Cy&s=a%5B%22x%22%2C%22y%22%5D");
+    assert_eq!(form, "t=x&t=y&j=x%2Cy&s=a%5B%22x%22%2C%22y%22%5D");
+    assert_eq!(
+        fields(json!({"o": "{{ b.tree }}"})).0,
+        "o%5Border%5D%5B%40id%5D=7&o%5Border%5D%5Bitem%5D%5B0%5D=x&o%5Border%5D%5Bitem%5D%5B1%5D=y"
+    );
+    assert_eq!(
+        fields(json!({"l": "{{ [{'id': 1}, 2] }}", "n": "{{ b.null }}", "e": "{{ [] }}"})).0,
+        "l%5B0%5D%5Bid%5D=1&l%5B1%5D=2&n="
+    );
+    // Many small fields take no more room than a text may.
+    let many = json!({"list": vec![0; limits::RENDERED_BYTES / 4]});
+    let fault = render_with(&json!({"query": {"name": "{{ b.list }}"}}), many).unwrap_err();
+    assert!(fault.message.contains("longer than 1 MiB"), "{fault}");
+}
+
+#[test]
+fn what_was_not_given_is_left_out_with_its_filters() {
+    let scope = Scope::new().with_fields("b", [("given".to_owned(), Some(json!(["x"]))), ("absent".to_owned(), None)]);
+    let query = |text: &str| {
+        let compiled = compile(&json!({"query": {"q": text}})).unwrap();
+        compiled.render(&scope, None).map(|request| request.url.query().unwrap_or_default().to_owned())
+    };
+    assert_eq!(query("{{ b.given | join(',') }}").unwrap(), "q=x");
+    assert_eq!(query("{{ b.absent | join(',') | upper }}").unwrap(), "");
+    assert_eq!(query("{{ b.absent | default('a') }}").unwrap(), "q=a");
+    for text in
+        ["{{ b.absent ~ 'a' }}", "{{ b.absent is empty }}", "{{ 'a' | replace('a', b.absent) }}", "{{ not b.absent }}"]
+    {
+        assert!(query(text).is_err(), "{text}");
     }
 }

@@ -88,9 +88,10 @@ static FILTERS: &[Filter] = filters! {
     "sort" 0..=1, Full sort;
     "unique" 0..=0, Full unique;
     "reverse" 0..=0, Full reverse;
-    "compact" 0..=0, Full |v| Ok(list(v[0])?.iter().filter(|item| !item.is_null()).cloned().collect());
+    "compact" 0..=0, Full compact;
     "flatten" 0..=0, Full flatten;
     "pluck" 1..=1, Full pluck;
+    "wrap" 1..=1, Full wrap;
     "where" 2..=2, Full matching;
     "values" 0..=0, Full |v| Ok(object(v[0])?.values().cloned().collect());
     "entries" 0..=0, Full entries;
@@ -742,9 +743,28 @@ fn merge(v: &[&Value]) -> Outcome {
     Ok(merged.into())
 }
 
+/// Drops nulls: items of a list, or fields of an object.
+fn compact(v: &[&Value]) -> Outcome {
+    Ok(match v[0] {
+        Value::Object(fields) => {
+            let kept = fields.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(name, value)| (name.clone(), value.clone())).collect())
+        }
+        other => list(other)?.iter().filter(|item| !item.is_null()).cloned().collect(),
+    })
+}
+
+/// An object around each item, under one name.
+fn wrap(v: &[&Value]) -> Outcome {
+    let name = text(v[1])?;
+    let around = |item: &Value| Value::Object([(name.clone().into_owned(), item.clone())].into_iter().collect());
+    Ok(list(v[0])?.iter().map(around).collect())
+}
+
 fn from_base64(v: &[&Value]) -> Outcome {
-    let text = text(v[0])?;
-    let bare = text.trim().trim_end_matches('=');
+    // Mail and APIs after its manner break their lines.
+    let text: String = text(v[0])?.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    let bare = text.trim_end_matches('=');
     decoded(STANDARD_NO_PAD.decode(bare).or_else(|_| URL_SAFE_NO_PAD.decode(bare)).ok(), "base64")
 }
 

@@ -56,6 +56,12 @@ pub fn learn(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Learned
     Some(Learned { wait: wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX), by })
 }
 
+/// Whether an answer says that its caller was too fast: 429, and 403 where it says when to come back, as GitHub does.
+#[must_use]
+pub fn is_too_fast(status: u16, headers: &HeaderMap, now: Timestamp) -> bool {
+    status == 429 || status == 403 && learn(status, headers, now).is_some()
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
@@ -108,6 +114,23 @@ fn parameter(item: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};
+
+    #[test]
+    fn a_403_may_mean_too_fast() {
+        let now = Timestamp::from_micros(1_700_000_000_000_000);
+        for (status, headers, expected) in [
+            (429, vec![], true),
+            (403, vec![], false),
+            (403, vec![("retry-after", "60")], true),
+            (403, vec![("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1700000060")], true),
+            (403, vec![("x-ratelimit-remaining", "59"), ("x-ratelimit-reset", "1700000060")], false),
+            (401, vec![("retry-after", "60")], false),
+        ] {
+            let map =
+                headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            assert_eq!(is_too_fast(status, &map.collect(), now), expected, "{status} {headers:?}");
+        }
+    }
     use proptest::prelude::*;
 
     use super::*;

@@ -29,7 +29,8 @@ pub struct TokenSpec {
     /// What stands before the token in the header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// The live tokens; any of them is accepted.
+    /// The live tokens; any of them is accepted. At least one, but for a connector's webhook, whose endpoints say them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretRef>,
 }
 
@@ -66,7 +67,9 @@ pub struct HmacSpec {
     /// How a secret's text becomes the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeySpec>,
-    /// The live secrets; a signature by any of them is accepted.
+    /// The live secrets; a signature by any of them is accepted. At least one, but for a connector's webhook, whose
+    /// endpoints say them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretRef>,
 }
 
@@ -158,6 +161,27 @@ pub enum KeyEncoding {
 }
 
 impl Verify {
+    /// The key that names the way.
+    #[must_use]
+    pub const fn way(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Token(_) => "token",
+            Self::Hmac(_) => "hmac",
+        }
+    }
+
+    /// The same check with these secrets.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Vec<SecretRef>) -> Self {
+        match &mut self {
+            Self::None => {}
+            Self::Token(token) => token.secrets = secrets,
+            Self::Hmac(hmac) => hmac.secrets = secrets,
+        }
+        self
+    }
+
     /// The secret documents that this refers to.
     #[must_use]
     pub fn secrets(&self) -> &[SecretRef] {

@@ -238,10 +238,10 @@ fn check_documents(api: &Api) -> Vec<Finding> {
             (Err(reason), _) => {
                 findings.push(finding(Level::Error, subject, format!("it refuses every request: {reason}")))
             }
-            (Ok(_), Verify::None) => {
+            (Ok(_), Some(Verify::None)) => {
                 findings.push(finding(Level::Warning, subject, "whoever knows its URL can send; add a verification"));
             }
-            (Ok(_), Verify::Hmac(hmac)) if matches!(hmac.algorithm, Algorithm::MD5 | Algorithm::SHA_1) => {
+            (Ok(_), Some(Verify::Hmac(hmac))) if matches!(hmac.algorithm, Algorithm::MD5 | Algorithm::SHA_1) => {
                 findings.push(finding(Level::Warning, subject, "its hash is weak; use SHA_256 where the sender can"));
             }
             (Ok(_), _) => findings.push(finding(Level::Ok, subject, "it verifies its callers")),

@@ -63,10 +63,13 @@ enum ListLine {
 struct ListEnd {
     /// How many pages were read.
     pages: u32,
-    /// How many items they had.
+    /// How many items came.
     items: u64,
     /// Whether the list was read to its end; false when the reading ended at its `max_pages`.
     complete: bool,
+    /// Of a stream, the newest cursor: what the next reading is given as `since`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<Value>,
 }
 
 pub(super) fn routes() -> Vec<Route> {
@@ -102,8 +105,8 @@ async fn call(api: Api, call: Call) -> Result<Answer, Problem> {
 async fn read(api: Api, call: Call) -> Result<Answer, Problem> {
     let name = call.name()?;
     let snapshot = api.store.snapshot().clone();
-    let (made, rule) = call.typed::<ReadSpec>()?.compile(through(&snapshot, &name)?).map_err(Problem::invalid)?;
-    let mut pieces = api.connections.read(name, made, rule);
+    let list = call.typed::<ReadSpec>()?.compile(through(&snapshot, &name)?).map_err(Problem::invalid)?;
+    let mut pieces = api.connections.read(name, list);
     // Until the first page has come, a failure is an answer of its own.
     match pieces.recv().await {
         Some(Piece::Failed(called)) => Ok(answer(*called)),
@@ -168,7 +171,9 @@ fn texts(piece: Piece, count: &mut u64) -> impl Iterator<Item = Bytes> + use<> {
             *count += items.len() as u64;
             items.into_iter().map(ListLine::Item).collect()
         }
-        Piece::End { pages, complete } => vec![ListLine::End(ListEnd { pages, items: *count, complete })],
+        Piece::End { pages, complete, cursor } => {
+            vec![ListLine::End(ListEnd { pages, items: *count, complete, cursor })]
+        }
         Piece::Failed(called) => called.result.err().map(ListLine::Error).into_iter().collect(),
     };
     let mut lines = lines.into_iter();
@@ -218,7 +223,7 @@ mod tests {
         let [first, second] = &text(Piece::Items(vec![json!(long), json!(1)]))[..] else { panic!("two texts") };
         assert!(first.ends_with(b"x\"}\n"));
         assert_eq!(second, "{\"item\":1}\n");
-        let end = text(Piece::End { pages: 1, complete: true });
+        let end = text(Piece::End { pages: 1, complete: true, cursor: None });
         assert_eq!(end, ["{\"end\":{\"pages\":1,\"items\":4,\"complete\":true}}\n"]);
     }
 }

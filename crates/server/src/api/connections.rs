@@ -1,12 +1,10 @@
 //! Connections: how they stand, and tests on demand.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use linkspan_model::call::{Called, CompiledCall, Piece};
+use linkspan_model::call::{Called, CompiledCall, CompiledRead, Piece};
 use linkspan_model::oauth2::{ConsentAnswer, ConsentAt};
-use linkspan_model::paginate::Paginate;
 use linkspan_model::traffic::TrafficStatus;
 use linkspan_model::{Kind, Name, Timestamp};
 use linkspan_store::{ConnectionView, Snapshot, StoreError};
@@ -28,7 +26,7 @@ pub trait Connections: Send + Sync + 'static {
     /// Makes a call through a connection.
     fn call(&self, connection: Name, call: CompiledCall) -> ConnectionsFuture<'_, Called, Infallible>;
     /// Reads a list through a connection; its pieces come as long as they are taken.
-    fn read(&self, connection: Name, call: CompiledCall, rule: Arc<Paginate>) -> mpsc::Receiver<Piece>;
+    fn read(&self, connection: Name, list: CompiledRead) -> mpsc::Receiver<Piece>;
     /// Asks for a user's consent to an account's token; the callback URL is ours.
     fn begin_consent(&self, account: Name, callback_url: String) -> ConnectionsFuture<'_, ConsentAt, ConsentRefused>;
     /// Takes what the provider sent the user's browser back with; gives the account, or says why it is not connected.

@@ -1,7 +1,9 @@
 //! Connectors: what there is to connect to, of users and of the product.
 
 use http::Method;
-use linkspan_model::connector::{AccountChoice, ActionSpec, ConnectorSpec, OutputSpec};
+use linkspan_model::connector::{
+    AccountChoice, ActionSpec, ConnectorSpec, Intake, OutputSpec, StreamSpec, WebhookSpec,
+};
 use linkspan_model::{Kind, Name};
 use linkspan_store::{ConnectorView, Snapshot};
 use schemars::JsonSchema;
@@ -26,6 +28,10 @@ struct CatalogEntry {
     origin: Origin,
     /// How many actions it has.
     actions: usize,
+    /// How many streams it has.
+    streams: usize,
+    /// How many webhooks it has.
+    webhooks: usize,
     /// Why it cannot be used.
     reason: Option<String>,
 }
@@ -66,6 +72,10 @@ struct CatalogDetail {
     accounts: Vec<AccountChoice>,
     /// What it offers.
     actions: Vec<ActionDetail>,
+    /// Its lists that can be read again and again.
+    streams: Vec<StreamDetail>,
+    /// What it sends to endpoints.
+    webhooks: Vec<WebhookDetail>,
 }
 
 /// An action of a connector.
@@ -83,6 +93,44 @@ struct ActionDetail {
     output: Option<OutputSpec>,
     /// Whether it gives a list, page by page.
     list: bool,
+}
+
+/// A stream of a connector.
+#[derive(Serialize, JsonSchema)]
+struct StreamDetail {
+    /// Its name.
+    name: String,
+    /// What people call it.
+    title: Option<String>,
+    /// What its records are.
+    description: Option<String>,
+    /// What it is given, as a JSON Schema.
+    input: Option<Value>,
+    /// What a record holds.
+    output: Option<OutputSpec>,
+    /// The expression that tells records apart.
+    key: String,
+    /// The expression that says how new a record is; with one, a reading can begin where the last one ended.
+    cursor: Option<String>,
+}
+
+/// A webhook of a connector.
+#[derive(Serialize, JsonSchema)]
+struct WebhookDetail {
+    /// Its name.
+    name: String,
+    /// What people call it.
+    title: Option<String>,
+    /// What is sent when.
+    description: Option<String>,
+    /// Where the endpoint's URL is registered, and where the secret comes from.
+    help: Option<String>,
+    /// The page of the API's own documentation.
+    documentation: Option<String>,
+    /// What an endpoint that takes it need not say.
+    endpoint: Intake,
+    /// What a body holds.
+    output: Option<OutputSpec>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -112,6 +160,8 @@ async fn list(api: Api, _: Call) -> Result<Answer, Problem> {
             version: spec.version,
             origin: origin(is_users),
             actions: spec.actions.len(),
+            streams: spec.streams.len(),
+            webhooks: spec.webhooks.len(),
             reason: None,
         },
         Err(fault) => CatalogEntry {
@@ -120,6 +170,8 @@ async fn list(api: Api, _: Call) -> Result<Answer, Problem> {
             version: None,
             origin: Origin::User,
             actions: 0,
+            streams: 0,
+            webhooks: 0,
             reason: Some(linkspan_model::Fault::to_string(&fault)),
         },
     };
@@ -136,14 +188,34 @@ async fn get(api: Api, call: Call) -> Result<Answer, Problem> {
     }
     let ConnectorView { name, is_users, spec } =
         snapshot.connector(&name).map_err(|fault| Problem::invalid(vec![fault]))?;
-    let ConnectorSpec { title, version, documentation, settings, accounts, actions, .. } = spec;
-    let actions = actions.into_iter().map(|(name, action)| detail(name, action)).collect();
-    data(CatalogDetail { name, origin: origin(is_users), title, version, documentation, settings, accounts, actions })
+    let ConnectorSpec { title, version, documentation, settings, accounts, actions, streams, webhooks, .. } = spec;
+    data(CatalogDetail {
+        name,
+        origin: origin(is_users),
+        title,
+        version,
+        documentation,
+        settings,
+        accounts,
+        actions: actions.into_iter().map(|(name, action)| detail(name, action)).collect(),
+        streams: streams.into_iter().map(|(name, stream)| stream_detail(name, stream)).collect(),
+        webhooks: webhooks.into_iter().map(|(name, webhook)| webhook_detail(name, webhook)).collect(),
+    })
 }
 
 fn detail(name: String, action: ActionSpec) -> ActionDetail {
     let ActionSpec { title, description, input, output, paginate, .. } = action;
     ActionDetail { name, title, description, input, output, list: paginate.is_some() }
+}
+
+fn stream_detail(name: String, stream: StreamSpec) -> StreamDetail {
+    let StreamSpec { title, description, input, output, key, cursor, .. } = stream;
+    StreamDetail { name, title, description, input, output, key, cursor: cursor.map(|cursor| cursor.field) }
+}
+
+fn webhook_detail(name: String, webhook: WebhookSpec) -> WebhookDetail {
+    let WebhookSpec { title, description, help, documentation, endpoint, output } = webhook;
+    WebhookDetail { name, title, description, help, documentation, endpoint, output }
 }
 
 fn origin(is_users: bool) -> Origin {

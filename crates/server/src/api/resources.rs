@@ -257,7 +257,7 @@ async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
                 "url": endpoint_url(api, &endpoint.key),
                 "ready": endpoint.verifier.is_ok() && endpoint.spec.is_enabled(),
                 "reason": endpoint.verifier.as_ref().err(),
-                "unverified": matches!(endpoint.spec.verify, linkspan_model::verify::Verify::None),
+                "unverified": matches!(endpoint.spec.verify, Some(linkspan_model::verify::Verify::None)),
             }),
             None => json!({}),
         },

@@ -2,7 +2,6 @@
 
 mod body;
 mod counters;
-mod pointer;
 mod receive;
 mod refusals;
 mod remote;

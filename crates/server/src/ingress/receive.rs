@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use http_body_util::Full;
-use linkspan_model::endpoint::{Format, Place};
+use linkspan_model::endpoint::Format;
 use linkspan_model::event::{HeaderText, Headers};
 use linkspan_model::secret::MASK;
 use linkspan_model::tree::TreeError;
@@ -24,7 +24,6 @@ use percent_encoding::percent_decode_str;
 
 use super::body::{BodyError, BodyTimes, Budget, Share, read_capped};
 use super::counters::IngressMetrics;
-use super::pointer::json_scalar;
 use super::refusals::RefusalLog;
 use super::remote::TrustedProxies;
 use crate::accept::Handler;
@@ -445,8 +444,8 @@ const PLAIN_HEADERS: [HeaderName; 5] =
 /// The headers of a refusal. Without an endpoint nobody knows which of them is a credential, so only the plain
 /// ones are kept whole.
 fn refused_headers(endpoint: Option<&EndpointView>, headers: &HeaderMap) -> Headers {
-    match endpoint {
-        Some(endpoint) => kept_headers(headers, endpoint.spec.verify.credential_header().as_ref()),
+    match endpoint.and_then(|endpoint| endpoint.spec.verify.as_ref()) {
+        Some(verify) => kept_headers(headers, verify.credential_header().as_ref()),
         None => {
             let mut kept = kept_headers(headers, None);
             for (name, value) in &mut kept {
@@ -569,19 +568,10 @@ fn check_format(format: Option<Format>, headers: &HeaderMap, body: &Bytes) -> Re
 
 fn dedupe_key(endpoint: &EndpointView, head: &HeadParts<'_>, body: &Bytes, now: Timestamp) -> Option<DedupeKey> {
     let dedupe = endpoint.spec.dedupe.as_ref()?;
-    let value = match &dedupe.by {
-        Place::Header(name) => head.headers.get(name).map(|value| value.as_bytes().to_vec()),
-        Place::Query(name) => form_value(head.uri.query().unwrap_or_default().as_bytes(), name),
-        Place::Form(name) => form_value(body, name),
-        Place::Json(pointer) => json_scalar(body, pointer),
-    };
+    let value = dedupe.by.find(head.headers, head.uri.query().unwrap_or_default(), body);
     // A request without the id is an event of its own: nothing says that it came before.
     let value = value.filter(|value| !value.is_empty())?;
     Some(DedupeKey::new(&value, now.after(endpoint.spec.dedupe_within())))
-}
-
-fn form_value(form: &[u8], name: &str) -> Option<Vec<u8>> {
-    url::form_urlencoded::parse(form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned().into_bytes())
 }
 
 fn acknowledge(received: Received) -> Response<Full<Bytes>> {
@@ -648,14 +638,5 @@ mod tests {
         assert!(check_format(Some(Format::Xml), &latin, &Bytes::from_static(b"<a>\xe9</a>")).is_ok());
         assert!(check_format(None, &HeaderMap::new(), &Bytes::from_static(b"\xff")).is_ok());
         assert!(check_format(Some(Format::Text), &HeaderMap::new(), &Bytes::from_static(b"\xff")).is_err());
-    }
-
-    #[test]
-    fn finds_the_senders_id_where_the_endpoint_says() {
-        assert_eq!(
-            json_scalar(br#"{"a":{"id":12345678901234567890123}}"#, "/a/id").unwrap(),
-            b"12345678901234567890123"
-        );
-        assert_eq!(form_value(b"x=1&id=a%20b&id=c", "id").unwrap(), b"a b");
     }
 }

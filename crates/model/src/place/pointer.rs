@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 /// The scalar at a JSON Pointer (RFC 6901), as text. The body is walked through, not built: it may be large, and
 /// its values many.
-pub(super) fn json_scalar(body: &[u8], pointer: &str) -> Option<Vec<u8>> {
+pub(super) fn scalar(body: &[u8], pointer: &str) -> Option<Vec<u8>> {
     let tokens: Vec<String> =
         pointer.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
     let mut walk = serde_json::Deserializer::from_slice(body);
@@ -93,12 +93,12 @@ mod tests {
 
     #[test]
     fn finds_a_scalar_without_building_the_body() {
-        assert_eq!(json_scalar(br#"{"a":[1]}"#, "/a"), None);
-        assert_eq!(json_scalar(br#"{"a":[1,{"b/c":"x\u00e9"}],"z":0}"#, "/a/1/b~1c").unwrap(), "x\u{e9}".as_bytes());
-        assert_eq!(json_scalar(br#"{"a":1,"a":2}"#, "/a").unwrap(), b"2");
-        assert_eq!(json_scalar(br#"{"a":5}"#, "/a/b"), None);
-        assert_eq!(json_scalar(br#"[true]"#, "/0"), None);
+        assert_eq!(scalar(br#"{"a":[1]}"#, "/a"), None);
+        assert_eq!(scalar(br#"{"a":[1,{"b/c":"x\u00e9"}],"z":0}"#, "/a/1/b~1c").unwrap(), "x\u{e9}".as_bytes());
+        assert_eq!(scalar(br#"{"a":1,"a":2}"#, "/a").unwrap(), b"2");
+        assert_eq!(scalar(br#"{"a":5}"#, "/a/b"), None);
+        assert_eq!(scalar(br#"[true]"#, "/0"), None);
         let deep = format!("{{\"x\":{}{},\"id\":\"7\"}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(json_scalar(deep.as_bytes(), "/id").unwrap(), b"7");
+        assert_eq!(scalar(deep.as_bytes(), "/id").unwrap(), b"7");
     }
 }
