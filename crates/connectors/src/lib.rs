@@ -55,6 +55,20 @@ static SOURCES: &[Source] = &[
         "user.json",
         "workflow-runs.json"
     ),
+    source!(
+        "gitlab",
+        "branches.json",
+        "commit.json",
+        "file.json",
+        "issue-opened.json",
+        "issue.json",
+        "merge-request.json",
+        "merge-requests.json",
+        "note.json",
+        "user.json",
+        "users.json",
+        "written-file.json"
+    ),
     source!("http"),
     source!(
         "jira",
