@@ -131,9 +131,9 @@ pub(crate) struct ServeArgs {
     /// The file with the master key; left out: `LINKSPAN_KEY`, or the data folder's own.
     #[arg(long, env = "LINKSPAN_KEY_FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// Documents to apply when the server starts: a file or a folder.
-    #[arg(long, env = "LINKSPAN_APPLY")]
-    pub(crate) apply: Option<PathBuf>,
+    /// Documents to apply when the server starts: a file or a folder. Repeatable; they are applied together.
+    #[arg(long, env = "LINKSPAN_APPLY", value_delimiter = ',')]
+    pub(crate) apply: Vec<PathBuf>,
     /// How long to wait, not ready but still accepting, before draining.
     #[arg(long, env = "LINKSPAN_DRAIN_DELAY", default_value = "0s")]
     pub(crate) drain_delay: Duration,
@@ -315,9 +315,9 @@ pub(crate) struct ConnectorsArgs {
 pub(crate) enum ConnectorsCommand {
     /// List them: those of the workspace, and those that come with the product.
     List,
-    /// Show one: its settings, the accounts it takes, its actions and what they are given.
+    /// Show one: its settings, the accounts it takes, and what it offers; or all about one thing that it offers.
     Show {
-        /// Its name.
+        /// Its name; with what it offers behind a dot: `github.create_issue`.
         name: String,
         /// Write the whole document instead, to read or to begin another with.
         #[arg(long)]

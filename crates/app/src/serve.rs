@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -96,8 +96,8 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let folder = DataFolder::lock(&args.data)?;
     let (key, key_in_data_folder) = master_key(&folder, args.key_file.as_deref())?;
     let store = open_store(&args, &folder, key, Arc::clone(&clock)).await?;
-    if let Some(path) = &args.apply {
-        apply_at_start(&store, path).await?;
+    if !args.apply.is_empty() {
+        apply_at_start(&store, &args.apply).await?;
     }
     store.ensure_operator_token(&folder).await?;
 
@@ -200,8 +200,8 @@ fn durability() -> Result<Durability> {
     }
 }
 
-async fn apply_at_start(store: &Store, path: &Path) -> Result<()> {
-    let sources = documents::read_all(&[path.to_owned()])?;
+async fn apply_at_start(store: &Store, paths: &[PathBuf]) -> Result<()> {
+    let sources = documents::read_all(paths)?;
     let mut read = Vec::with_capacity(sources.len());
     for source in &sources {
         match Document::read(&source.value) {

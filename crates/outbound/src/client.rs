@@ -254,15 +254,7 @@ impl Outbound {
             timings.total_us = micros(started.elapsed());
             let is_packed = undecoded.is_some();
             let received = shown::response(status, &parts.headers, &body, is_packed, credentials.masker());
-            return Ok(Exchange {
-                sent,
-                status,
-                headers: parts.headers,
-                body,
-                undecoded,
-                timings,
-                received,
-            });
+            return Ok(Exchange { sent, status, headers: parts.headers, body, undecoded, timings, received });
         }
     }
 }

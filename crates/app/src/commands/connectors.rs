@@ -47,7 +47,14 @@ impl Commands {
     }
 
     fn show_connector(&self, name: &str) -> Result<()> {
-        let answer = self.client.get(&format!("/api/v1/catalog/{}", encoded(name)))?;
+        let (name, offered) = name.split_once('.').map_or((name, None), |(name, offered)| (name, Some(offered)));
+        let mut answer = self.client.get(&format!("/api/v1/catalog/{}", encoded(name)))?;
+        if let Some(offered) = offered {
+            let (kind, found) = find(&mut answer["data"], offered)
+                .with_context(|| format!("connector {name} has no action, stream or webhook `{offered}`"))?;
+            self.show(&json!({"data": found}), |found| whole_entry(kind, found));
+            return Ok(());
+        }
         self.show(&answer, |connector| {
             let text = |field: &str| connector[field].as_str().unwrap_or_default().to_owned();
             output::line(&format!("{} {} ({})", text("title"), text("version"), text("origin")));
@@ -80,6 +87,34 @@ impl Commands {
     }
 }
 
+/// What a connector offers under a name, and what that is.
+fn find(connector: &mut Value, name: &str) -> Option<(&'static str, Value)> {
+    [("actions", "action"), ("streams", "stream"), ("webhooks", "webhook")].into_iter().find_map(|(field, kind)| {
+        let offered = connector[field].as_array_mut()?.iter_mut().find(|offered| offered["name"] == name)?;
+        Some((kind, offered.take()))
+    })
+}
+
+/// Writes all that there is to know of something that a connector offers.
+fn whole_entry(kind: &str, offered: &Value) {
+    let word = |field: &str| output::plain(offered[field].as_str().unwrap_or_default());
+    output::line(&format!("{} ({kind}): {}", word("name"), word("title")));
+    for field in ["description", "help", "documentation"].map(word).into_iter().filter(|text| !text.is_empty()) {
+        output::line(&field);
+    }
+    fields("input", &offered["input"]);
+    for (heading, value) in [
+        ("endpoint", &offered["endpoint"]),
+        ("output schema", &offered["output"]["schema"]),
+        ("output sample", &offered["output"]["sample"]),
+    ] {
+        if !value.is_null() {
+            output::line(heading);
+            output::json(value);
+        }
+    }
+}
+
 /// Writes what something that a connector offers is, and what it is given.
 fn entry(kind: &str, offered: &Value) {
     let word = |field: &str| offered[field].as_str().unwrap_or_default();
@@ -95,10 +130,25 @@ fn fields(heading: &str, schema: &Value) {
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let is_required = schema["required"].as_array().is_some_and(|required| required.contains(&json!(name)));
         let sign = if is_required { "*" } else { " " };
-        let kind = field["type"].as_str().unwrap_or("any");
         let about = field["description"].as_str().or_else(|| field["title"].as_str()).unwrap_or_default();
-        output::line(format!("  {sign} {name} ({kind})  {about}").trim_end());
+        output::line(&output::plain(format!("  {sign} {name} ({})  {about}", kind_of(field)).trim_end()));
     }
+}
+
+/// What a field may be: its type, or the values that there are, and what it is when it is left out.
+fn kind_of(field: &Value) -> String {
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let words = |values: &[Value]| values.iter().map(word).collect::<Vec<_>>().join(", ");
+    let mut kind = match (&field["enum"], &field["type"]) {
+        (Value::Array(values), _) => words(values),
+        (_, Value::Array(types)) => words(types),
+        (_, Value::String(one)) => one.clone(),
+        _ => "any".to_owned(),
+    };
+    if let Some(default) = field.get("default") {
+        kind.push_str(&format!("; {} when left out", word(default)));
+    }
+    kind
 }
 
 fn show_document(name: &str, server: impl Fn() -> Result<Commands>, output: Output) -> Result<()> {

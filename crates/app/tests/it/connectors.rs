@@ -298,6 +298,30 @@ fn files_are_checked_and_their_cases_run_without_a_server() {
 }
 
 #[test]
+fn what_a_connector_offers_is_shown_to_whoever_wants_to_use_it() {
+    let upstream = Upstream::ok();
+    let server = server(&upstream);
+    let shown = server.cli(&["connectors", "show", "desk"]).success();
+    for line in [
+        "  * tenant (string)",
+        "account bearer: Personal token",
+        "list_issues (a list): List issues",
+        "    state (open, all; open when left out)",
+        "changes (a stream with a cursor): Changed issues",
+        "issues (a webhook, verified by hmac): Issues",
+        "    Under Settings, Notifications.",
+    ] {
+        assert!(shown.lines().any(|shown| shown.trim_end() == line), "{line}\n{shown}");
+    }
+    let shown = server.cli(&["connectors", "show", "desk.issues"]).success();
+    assert!(shown.starts_with("issues (webhook): Issues\nUnder Settings, Notifications.\nendpoint\n"), "{shown}");
+    let action = server.cli_json(&["connectors", "show", "github.create_issue"]);
+    assert_eq!(action["data"]["name"], "create_issue");
+    let said = server.cli(&["connectors", "show", "desk.nothing"]).failure(1);
+    assert!(said.contains("connector desk has no action, stream or webhook `nothing`"), "{said}");
+}
+
+#[test]
 fn a_stream_is_read_from_where_the_last_reading_ended() {
     let upstream = Upstream::start(|_, seen| match seen.target.as_str() {
         "/api/changes?page=2" => {
