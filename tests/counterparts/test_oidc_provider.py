@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from certificates import Authority, Nginx
 from support import Caller, clean_environment, eventually, free_port, node_modules
 
 SECRET = "client-secret-with-more-than-thirty-two-bytes+/="
@@ -20,12 +21,14 @@ LIFE = 3
 
 
 class Provider:
-    def __init__(self, folder, callback, port=None):
+    def __init__(self, folder, callback, port=None, more=None):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        (folder / "more.json").write_text(json.dumps(more or {}))
         self.log = folder / "oidc-provider.log"
         script = Path(__file__).with_name("oidc_provider.mjs")
         command = ["node", str(script), str(node_modules()), str(self.port), callback, SECRET, str(LIFE)]
+        command.append(str(folder / "more.json"))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), start_new_session=True
@@ -215,3 +218,55 @@ def test_client_credentials(bench, client):
     tested = server.api("POST", "/api/v1/connections/api/test")["data"]
     assert tested["state"] == "failed" and tested["code"] == "account.refused"
     assert "does not accept its secret" in tested["reason"]
+
+
+def clients_document(provider, key, **oauth2):
+    """Documents of a client without a secret."""
+    found = documents(provider, "client", **({"grant": "client_credentials", "scopes": ["read"]} | oauth2))
+    for name in ("client_secret", "client_auth"):
+        if name not in oauth2:
+            del found[1]["spec"]["oauth2"][name]
+    found[0] = {"kind": "secret", "name": "client", "spec": {"value": key}}
+    return found
+
+
+def test_clients_prove_themselves_by_their_certificate(start, tmp_path):
+    servers, clients = Authority(tmp_path, "Servers"), Authority(tmp_path, "Clients")
+    (alice, alices), (bob, bobs) = clients.issue("/CN=alice"), clients.issue("/CN=bob")
+    client = {"client_id": "client", "auth": "tls_client_auth", "subject": "CN=alice"}
+    provider = Provider(tmp_path, "http://127.0.0.1:1/", more={"clients": [client], "mtls": True})
+    location = f"""
+        proxy_set_header X-Client-Verify $ssl_client_verify;
+        proxy_set_header X-Client-Subject $ssl_client_s_dn;
+        proxy_set_header X-Client-Certificate $ssl_client_escaped_cert;
+        proxy_set_header Host $http_host;
+        proxy_pass {provider.url};
+    """
+    nginx = Nginx(tmp_path / "nginx", servers.issue("/CN=localhost", use="server"), clients, verify="optional", location=location)
+    try:
+        server = start(args=["--egress-allow", "127.0.0.1/32"])
+
+        def apply(certificate, key):
+            found = clients_document(
+                provider,
+                key,
+                client_auth="tls",
+                client_certificate={"certificate": certificate, "key": {"secret": "client"}},
+                tls={"authorities": servers.pem},
+                token_url=f"{nginx.url}/token",
+            )
+            found[2]["spec"] |= {"base_url": nginx.url, "tls": {"authorities": servers.pem}}
+            server.apply(*found)
+
+        apply(alice, alices)
+        jobs = call_at_once(server, 3)
+        assert {job["status"] for job in jobs} == {"succeeded"}
+        # The token is bound to the certificate (RFC 8705, section 3), which the API saw too.
+        answer = server.job(jobs[0]["id"])["steps"][0]["output"]["body"]
+        assert answer["client"] == "client" and answer["bound"] is True, answer
+        apply(bob, bobs)
+        tested = server.api("POST", "/api/v1/connections/api/test")["data"]
+        assert tested["code"] == "account.refused" and "invalid_client" in tested["reason"], tested
+    finally:
+        nginx.stop()
+        provider.stop()

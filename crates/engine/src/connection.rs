@@ -16,7 +16,9 @@ use linkspan_model::job::StepError;
 use linkspan_model::request::{RequestPlan, RequestSpec};
 use linkspan_model::template::Scope;
 use linkspan_model::{Name, SecretRef, limits};
-use linkspan_outbound::{AuthError, AwsKey, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions};
+use linkspan_outbound::{
+    AuthError, AwsKey, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions, Transport,
+};
 use linkspan_store::{AccountView, Snapshot};
 use serde_json::{Map, Value};
 use url::Url;
@@ -67,6 +69,8 @@ pub(crate) struct Way {
     pub(crate) credentials: Credentials,
     /// The account, when its token is obtained as requests are sent.
     oauth2: Option<Arc<AccountView>>,
+    /// How connections are made, when it is not the ordinary way.
+    transport: Option<Transport>,
     /// The connector and the connection's settings there.
     connector: Option<(Arc<Connector>, Arc<Value>)>,
 }
@@ -175,6 +179,7 @@ impl Way {
             redirect_scope: if self.spec.names_hosts() { RedirectScope::SameOrigin } else { RedirectScope::Anywhere },
             header_case: self.spec.header_case.unwrap_or_default(),
             at: None,
+            transport: self.transport.clone(),
         }
     }
 }
@@ -183,7 +188,7 @@ impl Way {
 pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>) -> Result<Way, StepError> {
     let Some(name) = name else {
         let (spec, credentials) = (Arc::default(), Credentials::none());
-        return Ok(Way { spec, base: None, credentials, oauth2: None, connector: None });
+        return Ok(Way { spec, base: None, credentials, oauth2: None, transport: None, connector: None });
     };
     let view = snapshot
         .connection(name)
@@ -200,7 +205,8 @@ pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>)
         _ => Credentials::none(),
     };
     let base = base(engine, snapshot, &view.spec)?;
-    Ok(Way { base, spec: Arc::clone(&view.spec), credentials, oauth2, connector: view.connector.clone() })
+    let transport = engine.transports.of(engine, snapshot, view)?;
+    Ok(Way { base, spec: Arc::clone(&view.spec), credentials, oauth2, transport, connector: view.connector.clone() })
 }
 
 /// What request paths are appended to: the connection's base URL, or that of an endpoint of this server.
@@ -218,6 +224,8 @@ fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials
     match account {
         AccountSpec::None {} => Ok(Credentials::none()),
         AccountSpec::OAuth2(_) => Err("its token is obtained when it is used".to_owned()),
+        // Shown in the handshake, not in requests.
+        AccountSpec::ClientCertificate(_) => Ok(Credentials::none()),
         AccountSpec::Basic(basic) => {
             let (user, password) = pair(snapshot, basic)?;
             Credentials::basic(&user, &password).map_err(in_words)

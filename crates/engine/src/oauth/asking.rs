@@ -8,7 +8,7 @@ use linkspan_model::SecretBytes;
 use linkspan_model::account::Credential;
 use linkspan_model::oauth2::{ClientAuth, Grant, NoToken, OAuth2Spec, Token, read_token, refresh_after};
 use linkspan_model::request::RequestSpec;
-use linkspan_outbound::{Credentials, Masker, Part, Reached, SendOptions};
+use linkspan_outbound::{Credentials, Masker, Part, Reached, SendOptions, Transport};
 use linkspan_store::{
     AccountView, Consent, NewToken, Snapshot, StoredToken, TokenLease, TokenOutcome, TokenState, TokenTurn,
 };
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::{Live, Trouble, Unready, refused, unavailable, unstored};
+use crate::transport::of_provider;
 use crate::{Engine, jitter};
 
 /// Longest time of one request for a token.
@@ -184,8 +185,8 @@ impl Asking<'_> {
 
     /// One request to the token endpoint.
     pub(super) async fn call(&self, with: With<'_>) -> Answer {
-        let form = match self.form(with) {
-            Ok(form) => form,
+        let (form, transport) = match self.prepare(with) {
+            Ok(prepared) => prepared,
             Err(reason) => return Answer::Refused(reason),
         };
         let shown = |reason: &str| form.masker.mask_text(reason).into_owned();
@@ -198,7 +199,8 @@ impl Asking<'_> {
             (ACCEPT, HeaderValue::from_static("application/json")),
         ];
         let request = RequestSpec { method: http::Method::POST, url, headers, body: form.body.into() };
-        let options = SendOptions { total: CALL, response_max_bytes: ANSWER_BYTES, ..SendOptions::default() };
+        let options =
+            SendOptions { total: CALL, response_max_bytes: ANSWER_BYTES, transport, ..SendOptions::default() };
         match self.engine.outbound.send(request, &form.credentials, &options).await {
             Ok(exchange) => match read_token(exchange.status.as_u16(), &exchange.body) {
                 Ok(token) => Answer::Token(token),
@@ -217,11 +219,13 @@ impl Asking<'_> {
         }
     }
 
+    fn prepare(&self, with: With<'_>) -> Result<(Form, Option<Transport>), String> {
+        Ok((self.form(with)?, of_provider(self.engine, self.snapshot, self.spec)?))
+    }
+
     fn form(&self, with: With<'_>) -> Result<Form, String> {
         let spec = self.spec;
-        let client_id = self.value(&spec.client_id)?;
-        let client_secret = self.snapshot.secret(&spec.client_secret.secret)?.clone();
-        let mut secrets = vec![client_secret.clone()];
+        let mut secrets = Vec::new();
         let mut pairs = Vec::new();
         match with {
             With::Refresh(refresh) => {
@@ -267,26 +271,45 @@ impl Asking<'_> {
             }
             pairs.push((name.as_str(), secret));
         }
-        let credentials = match spec.client_auth.unwrap_or_default() {
-            ClientAuth::Basic => {
-                // RFC 6749, section 2.3.1: both are form-encoded first.
-                let encoded =
-                    |bytes: &SecretBytes| -> String { form_urlencoded::byte_serialize(bytes.expose()).collect() };
-                let (user, password) = (encoded(&client_id), SecretBytes::new(encoded(&client_secret)));
-                Credentials::basic(&Part::Plain(user), &Part::Secret(password)).map_err(|error| error.to_string())?
-            }
-            ClientAuth::Body => {
-                pairs.push(("client_id", client_id));
-                pairs.push(("client_secret", client_secret));
-                Credentials::none()
-            }
-        };
+        let credentials = self.prove(&mut pairs, &mut secrets)?;
         let encoded = |bytes: &[u8]| -> String { form_urlencoded::byte_serialize(bytes).collect() };
         let body: Vec<String> = pairs
             .iter()
             .map(|(name, value)| format!("{}={}", encoded(name.as_bytes()), encoded(value.expose())))
             .collect();
         Ok(Form { body: body.join("&").into_bytes(), credentials, masker: Masker::new(&secrets) })
+    }
+
+    /// Puts on a request what shows which client asks; gives what goes in its header.
+    fn prove(
+        &self,
+        pairs: &mut Vec<(&str, SecretBytes)>,
+        secrets: &mut Vec<SecretBytes>,
+    ) -> Result<Credentials, String> {
+        let spec = self.spec;
+        let client_id = self.value(&spec.client_id)?;
+        let client_secret = spec.client_secret.as_ref().map(|reference| self.snapshot.secret(&reference.secret));
+        let client_secret = client_secret.transpose()?.cloned();
+        secrets.extend(client_secret.clone());
+        let auth = spec.client_auth();
+        match (auth, client_secret) {
+            (ClientAuth::Basic, Some(client_secret)) => {
+                // RFC 6749, section 2.3.1: both are form-encoded first.
+                let encoded =
+                    |bytes: &SecretBytes| -> String { form_urlencoded::byte_serialize(bytes.expose()).collect() };
+                let (user, password) = (encoded(&client_id), SecretBytes::new(encoded(&client_secret)));
+                Credentials::basic(&Part::Plain(user), &Part::Secret(password)).map_err(|error| error.to_string())
+            }
+            (ClientAuth::Body, Some(client_secret)) => {
+                pairs.extend([("client_id", client_id), ("client_secret", client_secret)]);
+                Ok(Credentials::none())
+            }
+            (ClientAuth::Tls | ClientAuth::None, _) => {
+                pairs.push(("client_id", client_id));
+                Ok(Credentials::none())
+            }
+            (ClientAuth::Basic | ClientAuth::Body, None) => Err("it has no client_secret".to_owned()),
+        }
     }
 
     pub(super) fn value(&self, credential: &Credential) -> Result<SecretBytes, String> {
