@@ -54,6 +54,11 @@ def new_key(kind="p256-pkcs8"):
     return pem
 
 
+def public_half(key):
+    """The public half of a private key, in PEM."""
+    return openssl("pkey", "-pubout", given=key)
+
+
 class Authority:
     def __init__(self, folder, name):
         self.folder = folder / name.replace(" ", "-")

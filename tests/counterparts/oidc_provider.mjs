@@ -1,11 +1,11 @@
 // An OAuth2 provider that we did not write: oidc-provider with PKCE, rotation with reuse detection and short tokens.
-import { createHash, X509Certificate } from "node:crypto";
+import { createHash, createPublicKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 const [modules, port, callback, secret, life, moreFile] = process.argv.slice(2);
-// What a test wants besides: {clients: [{client_id, auth, subject}], mtls}
+// What a test wants besides: {clients: [{client_id, auth, public, algorithm, subject}], mtls}
 const more = JSON.parse(readFileSync(moreFile));
 // This script lies outside the folder of the packages, where Node does not look by itself.
 const { Provider } = await import(pathToFileURL(createRequire(`${modules}/x`).resolve("oidc-provider")));
@@ -19,13 +19,15 @@ const client = (client_id, token_endpoint_auth_method, grant_types) => ({
   response_types: grant_types.includes("authorization_code") ? ["code"] : [],
 });
 
-// Clients without a secret: by a certificate's subject.
-const proved = ({ client_id, auth, subject }) => ({
+// Clients without a secret: by a key whose public half is known, or by a certificate's subject.
+const proved = ({ client_id, auth, public: key, algorithm, subject }) => ({
   client_id,
   token_endpoint_auth_method: auth,
   grant_types: ["client_credentials"],
   redirect_uris: [],
   response_types: [],
+  ...(key && { jwks: { keys: [{ ...createPublicKey(key).export({ format: "jwk" }), kid: "k-1", use: "sig" }] } }),
+  ...(algorithm && { token_endpoint_auth_signing_alg: algorithm }),
   ...(subject && { tls_client_auth_subject_dn: subject, tls_client_certificate_bound_access_tokens: true }),
 });
 const shown = (ctx) => {
@@ -57,8 +59,9 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   issueRefreshToken: async () => true,
   features: { devInteractions: { enabled: true }, clientCredentials: { enabled: true }, introspection: { enabled: true }, ...(more.mtls && { mTLS }) },
   clientAuthMethods: [
-    "client_secret_basic", "client_secret_post", "none", ...(more.mtls ? ["tls_client_auth"] : []),
+    "client_secret_basic", "client_secret_post", "private_key_jwt", "none", ...(more.mtls ? ["tls_client_auth"] : []),
   ],
+  enabledJWA: { clientAuthSigningAlgValues: ["RS256", "PS256", "ES256", "EdDSA", "Ed25519"] },
   ttl: { AccessToken: Number(life), ClientCredentials: Number(life), RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600 },
   scopes: ["openid", "offline_access", "read"],
 });

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from certificates import Authority, Nginx
+from certificates import Authority, Nginx, new_key, public_half
 from support import Caller, clean_environment, eventually, free_port, node_modules
 
 SECRET = "client-secret-with-more-than-thirty-two-bytes+/="
@@ -228,6 +228,30 @@ def clients_document(provider, key, **oauth2):
             del found[1]["spec"]["oauth2"][name]
     found[0] = {"kind": "secret", "name": "client", "spec": {"value": key}}
     return found
+
+
+@pytest.mark.parametrize(("algorithm", "kind"), [("RS256", "rsa-pkcs8"), ("PS256", "rsa-pkcs1"), ("ES256", "p256-sec1"), ("EdDSA", "ed25519-pkcs8")])
+def test_clients_prove_themselves_by_what_they_sign(start, tmp_path, algorithm, kind):
+    key = new_key(kind)
+    client = {"client_id": "client", "auth": "private_key_jwt", "public": public_half(key), "algorithm": algorithm}
+    provider = Provider(tmp_path, "http://127.0.0.1:1/", more={"clients": [client]})
+    try:
+        server = start(args=["--egress-allow", f"127.0.0.1/32:{provider.port}"])
+        assertion = {"algorithm": algorithm, "key": {"secret": "client"}, "key_id": "k-1"}
+        proof = {"client_auth": "private_key_jwt", "client_assertion": assertion}
+        server.apply(*clients_document(provider, key, **proof))
+        assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
+        # Each token is asked for with an assertion of its own: the provider takes none twice.
+        time.sleep(LIFE + 0.2)
+        assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
+        assert provider.counts()["refused"] == []
+
+        server.apply(*clients_document(provider, new_key(kind), scopes=["openid"], **proof))
+        tested = server.api("POST", "/api/v1/connections/api/test")["data"]
+        assert tested["code"] == "account.refused" and "invalid_client" in tested["reason"], tested
+        assert "eyJ" not in server.log.read_text() + json.dumps(tested)
+    finally:
+        provider.stop()
 
 
 def test_clients_prove_themselves_by_their_certificate(start, tmp_path):

@@ -63,6 +63,13 @@ fn salt() -> u16 {
     u16::from_le_bytes(bytes) & 0x0fff
 }
 
+/// 128 random bits as text, for an id that nobody else may have.
+fn random_id() -> Result<String, String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no randomness: {error}"))?;
+    Ok(hex::encode(bytes))
+}
+
 /// A random number from 0 to 1, for jitter.
 fn jitter() -> f64 {
     let mut bytes = [0; 4];

@@ -6,6 +6,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fault::Fault;
+use crate::jwt::{Algorithm, JwtSpec};
 use crate::name::Name;
 use crate::oauth2::OAuth2Spec;
 use crate::secret::{SecretBytes, SecretRef};
@@ -36,6 +37,8 @@ pub enum AccountSpec {
     /// A certificate that is shown in the TLS handshake (mutual TLS).
     #[serde(rename = "client_certificate")]
     ClientCertificate(ClientCertificate),
+    /// A token that is signed here, for a short while each, in `Authorization: Bearer …` (RFC 7519).
+    Jwt(Box<JwtSpec>),
     /// A token that a provider gives and renews (RFC 6749).
     OAuth2(Box<OAuth2Spec>),
 }
@@ -165,7 +168,15 @@ impl AccountSpec {
             };
             (path, &certificate.key.secret, KeyUse::Certificate(certificate))
         });
-        certificate.into_iter().collect()
+        let tokens: Vec<(&str, &JwtSpec)> = match self {
+            Self::Jwt(jwt) => vec![("jwt", jwt)],
+            Self::OAuth2(oauth2) => oauth2.jwts(),
+            _ => Vec::new(),
+        };
+        let signed = tokens
+            .into_iter()
+            .map(|(path, jwt)| (format!("{path}.key"), &jwt.key.secret, KeyUse::Signature(jwt.algorithm)));
+        certificate.into_iter().chain(signed).collect()
     }
 
     /// What is to be said of its certificate at this time, and of others that it trusts.
@@ -187,7 +198,7 @@ impl AccountSpec {
             Self::Query(query) => secrets_of("query", query).collect(),
             Self::Bearer(bearer) => vec![("bearer.token".to_owned(), &bearer.token.secret)],
             Self::AwsSigv4(aws) => aws.secrets(),
-            Self::ClientCertificate(_) => self.key_secrets().collect(),
+            Self::ClientCertificate(_) | Self::Jwt(_) => self.key_secrets().collect(),
             Self::OAuth2(oauth2) => oauth2.secrets().into_iter().chain(self.key_secrets()).collect(),
             Self::Custom(custom) => {
                 let basic = custom.basic.iter().flat_map(|basic| basic.secrets("custom.basic"));
@@ -214,6 +225,7 @@ impl AccountSpec {
             Self::ClientCertificate(certificate) => {
                 certificate.fault().map(|fault| fault.under("client_certificate")).into_iter().collect()
             }
+            Self::Jwt(jwt) => jwt.faults().into_iter().map(|fault| fault.under("jwt")).collect(),
             Self::OAuth2(oauth2) => oauth2.faults(),
         }
     }
@@ -228,6 +240,8 @@ impl AccountSpec {
 pub enum KeyUse<'a> {
     /// Showing this certificate.
     Certificate(&'a ClientCertificate),
+    /// Signing tokens.
+    Signature(Algorithm),
 }
 
 impl KeyUse<'_> {
@@ -238,6 +252,7 @@ impl KeyUse<'_> {
     pub fn check(&self, key: &SecretBytes) -> Result<(), String> {
         match self {
             Self::Certificate(certificate) => certificate.check_key(key),
+            Self::Signature(algorithm) => algorithm.check_key(key),
         }
     }
 }
@@ -301,7 +316,7 @@ pub fn is_access_key_id(text: &str) -> bool {
 
 impl AccountSpec {
     /// The kinds of accounts.
-    pub const KINDS: [&str; 10] = [
+    pub const KINDS: [&str; 11] = [
         "none",
         "basic",
         "headers",
@@ -311,6 +326,7 @@ impl AccountSpec {
         "digest",
         "aws_sigv4",
         "client_certificate",
+        "jwt",
         "oauth2",
     ];
 
@@ -327,6 +343,7 @@ impl AccountSpec {
             Self::Digest(_) => "digest",
             Self::AwsSigv4(_) => "aws_sigv4",
             Self::ClientCertificate(_) => "client_certificate",
+            Self::Jwt(_) => "jwt",
             Self::OAuth2(_) => "oauth2",
         }
     }
@@ -468,6 +485,7 @@ mod tests {
                 json!({"client_certificate": {"certificate": CERTIFICATE, "key": {"secret": "s"}}}),
                 vec!["client_certificate.key"],
             ),
+            (json!({"jwt": {"algorithm": "RS256", "key": {"secret": "s"}, "issuer": "app"}}), vec!["jwt.key"]),
         ] {
             let account = read(spec.clone());
             assert_eq!(account.secrets().iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), paths, "{spec}");
@@ -509,6 +527,7 @@ mod tests {
                 json!({"client_certificate": {"certificate": "x", "key": {"secret": "s"}}}),
                 "client_certificate.certificate",
             ),
+            (json!({"jwt": {"algorithm": "RS256", "key": {"secret": "s"}, "claims": {"exp": 1}}}), "jwt.claims.exp"),
             (json!({"custom": {"headers": {"X Key": "a"}}}), "custom.headers.X Key"),
             (
                 json!({"custom": {"basic": {"user": "a"}, "headers": {"authorization": "b"}}}),

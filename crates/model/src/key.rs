@@ -1,12 +1,15 @@
-//! Private keys: read from PEM, and told apart.
+//! Private keys: read from PEM, told apart, and what is signed with them.
 //!
-//! Guarantees that no error repeats anything of a key.
+//! Guarantees that no error repeats anything of a key. Signatures by RSA-PSS and by elliptic curves draw randomness
+//! inside the library, so they differ each time; what they are of does not.
 
 use std::fmt;
 
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
+    RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::{Error as PemError, PemObject as _};
@@ -39,7 +42,7 @@ pub enum Curve {
 impl Curve {
     const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
 
-    /// What the library wants to be told with a key.
+    /// JOSE fixes the hash for each curve (RFC 7518, section 3.4), and wants both numbers at their full length.
     fn signing(self) -> &'static EcdsaSigningAlgorithm {
         match self {
             Self::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
@@ -69,6 +72,34 @@ impl fmt::Display for KeyKind {
             Self::Ec(Curve::P521) => "EC P-521",
             Self::Ed25519 => "Ed25519",
         })
+    }
+}
+
+/// How a signature is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    RsaPkcs1(Digest),
+    RsaPss(Digest),
+    Ec(Curve),
+    Ed25519,
+}
+
+/// The digest of an RSA signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Digest {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Scheme {
+    /// The kind of key that it takes.
+    pub(crate) fn key_kind(self) -> KeyKind {
+        match self {
+            Self::RsaPkcs1(_) | Self::RsaPss(_) => KeyKind::Rsa,
+            Self::Ec(curve) => KeyKind::Ec(curve),
+            Self::Ed25519 => KeyKind::Ed25519,
+        }
     }
 }
 
@@ -120,6 +151,27 @@ impl PrivateKey {
             Pair::Ed25519(pair) => pair.public_key().as_ref(),
         }
     }
+
+    /// Signs a message, as JSON Web Signatures have it (RFC 7518, section 3).
+    ///
+    /// # Errors
+    /// The scheme wants another kind of key.
+    pub(crate) fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, String> {
+        let random = SystemRandom::new();
+        let failed = |_| "the key cannot sign".to_owned();
+        match (&self.0, scheme) {
+            (Pair::Rsa(pair), Scheme::RsaPkcs1(_) | Scheme::RsaPss(_)) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(encoding(scheme), &random, message, &mut signature).map_err(failed)?;
+                Ok(signature)
+            }
+            (Pair::Ec(curve, pair), Scheme::Ec(wanted)) if *curve == wanted => {
+                pair.sign(&random, message).map(|signature| signature.as_ref().to_vec()).map_err(failed)
+            }
+            (Pair::Ed25519(pair), Scheme::Ed25519) => Ok(pair.sign(message).as_ref().to_vec()),
+            _ => Err(format!("the key is {}, and {} is wanted", self.kind(), scheme.key_kind())),
+        }
+    }
 }
 
 impl fmt::Debug for PrivateKey {
@@ -130,6 +182,17 @@ impl fmt::Debug for PrivateKey {
 
 fn ec(read: impl Fn(Curve) -> Option<EcdsaKeyPair>) -> Option<Pair> {
     Curve::ALL.into_iter().find_map(|curve| read(curve).map(|pair| Pair::Ec(curve, pair)))
+}
+
+fn encoding(scheme: Scheme) -> &'static dyn RsaEncoding {
+    match scheme {
+        Scheme::RsaPss(Digest::Sha256) => &RSA_PSS_SHA256,
+        Scheme::RsaPss(Digest::Sha384) => &RSA_PSS_SHA384,
+        Scheme::RsaPss(Digest::Sha512) => &RSA_PSS_SHA512,
+        Scheme::RsaPkcs1(Digest::Sha384) => &RSA_PKCS1_SHA384,
+        Scheme::RsaPkcs1(Digest::Sha512) => &RSA_PKCS1_SHA512,
+        _ => &RSA_PKCS1_SHA256,
+    }
 }
 
 /// Why a text holds no key. The parser's own words quote lines of it.

@@ -17,6 +17,7 @@ pub mod fault;
 pub mod hops;
 pub mod id;
 pub mod job;
+pub mod jwt;
 pub mod key;
 pub mod limits;
 pub mod name;

@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::account::Credential;
 use crate::fault::Fault;
+use crate::jwt::JwtSpec;
 use crate::name::Name;
 use crate::secret::SecretRef;
 use crate::tls::{ClientCertificate, TlsSpec};
@@ -40,14 +41,24 @@ pub struct OAuth2Spec {
     pub issuer: Option<String>,
     /// Where tokens are given.
     pub token_url: String,
-    /// The client's id at the provider.
-    pub client_id: Credential,
+    /// The client's id at the provider; of grant `jwt_bearer` only where the provider asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<Credential>,
     /// The client's secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<SecretRef>,
-    /// How the client proves itself. Default basic, which RFC 6749 asks every provider to take.
+    /// How the client proves itself. Default basic, which RFC 6749 asks every provider to take; of grant `jwt_bearer`
+    /// without a client's secret none, for there the assertion is the proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
+    /// Client authentication `private_key_jwt`: what is signed. Issuer and subject are the client's id, the audience is
+    /// `token_url`, unless it says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_assertion: Option<JwtSpec>,
+    /// Grant `jwt_bearer`: what is signed. The issuer is the client's id, the audience is `token_url`, unless it says
+    /// otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<JwtSpec>,
     /// A certificate that is shown in TLS handshakes, with the provider and with the API (RFC 8705).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<ClientCertificate>,
@@ -81,6 +92,8 @@ pub enum Grant {
     ClientCredentials,
     /// By a user's password (section 4.3). Legacy: RFC 9700 forbids it to new applications.
     Password,
+    /// By an assertion that is signed here (RFC 7523, section 2.1): service accounts of Google, Salesforce and others.
+    JwtBearer,
 }
 
 /// Whether an authorization code is bound to the client that asked for it (RFC 7636).
@@ -104,6 +117,8 @@ pub enum ClientAuth {
     Basic,
     /// By its secret, in the body of the request.
     Body,
+    /// By an assertion that it has signed (RFC 7523, section 2.2).
+    PrivateKeyJwt,
     /// By its certificate, in the TLS handshake (RFC 8705, section 2).
     Tls,
     /// Not at all.
@@ -115,6 +130,7 @@ impl ClientAuth {
         match self {
             Self::Basic => "basic",
             Self::Body => "body",
+            Self::PrivateKeyJwt => "private_key_jwt",
             Self::Tls => "tls",
             Self::None => "none",
         }
@@ -122,7 +138,7 @@ impl ClientAuth {
 }
 
 /// Parameters of token requests that are ours to set.
-const OURS: [&str; 10] = [
+const OURS: [&str; 13] = [
     "grant_type",
     "client_id",
     "client_secret",
@@ -133,13 +149,16 @@ const OURS: [&str; 10] = [
     "code",
     "redirect_uri",
     "code_verifier",
+    "assertion",
+    "client_assertion",
+    "client_assertion_type",
 ];
 
 impl OAuth2Spec {
     /// The secret documents that it refers to but for keys, each with its path relative to `spec`.
     pub(crate) fn secrets(&self) -> Vec<(String, &Name)> {
         let mut found = Vec::new();
-        for (path, part) in [("client_id", Some(&self.client_id)), ("username", self.username.as_ref())] {
+        for (path, part) in [("client_id", self.client_id.as_ref()), ("username", self.username.as_ref())] {
             if let Some(Credential::Secret(reference)) = part {
                 found.push((format!("oauth2.{path}"), &reference.secret));
             }
@@ -155,10 +174,17 @@ impl OAuth2Spec {
         found
     }
 
+    /// What is signed for it, each with its path relative to `spec`.
+    pub(crate) fn jwts(&self) -> Vec<(&'static str, &JwtSpec)> {
+        let named = [("oauth2.client_assertion", &self.client_assertion), ("oauth2.assertion", &self.assertion)];
+        named.into_iter().filter_map(|(path, jwt)| Some((path, jwt.as_ref()?))).collect()
+    }
+
     /// How the client proves itself.
     #[must_use]
     pub fn client_auth(&self) -> ClientAuth {
-        self.client_auth.unwrap_or(ClientAuth::Basic)
+        let is_proved = self.grant == Grant::JwtBearer && self.client_secret.is_none();
+        self.client_auth.unwrap_or(if is_proved { ClientAuth::None } else { ClientAuth::Basic })
     }
 
     /// Everything that is wrong with it, paths relative to `spec`.
@@ -191,6 +217,9 @@ impl OAuth2Spec {
             }
         }
         faults.extend(self.client_faults());
+        for (path, jwt) in self.jwts() {
+            faults.extend(jwt.faults().into_iter().map(|fault| fault.under(path)));
+        }
         faults.extend(self.tls.iter().flat_map(TlsSpec::faults).map(|fault| fault.under("oauth2.tls")));
         for name in self.token_params.keys().filter(|name| OURS.contains(&name.as_str())) {
             faults.push(Fault::new(format!("oauth2.token_params.{name}"), "this parameter has a field of its own"));
@@ -217,8 +246,27 @@ impl OAuth2Spec {
             Some(_) if !has_secret => faults.push(superfluous("client_secret", "client_auth basic or body")),
             _ => {}
         }
+        match &self.client_assertion {
+            None if auth == ClientAuth::PrivateKeyJwt => faults.push(needed("client_assertion", &by_auth)),
+            Some(_) if auth != ClientAuth::PrivateKeyJwt => {
+                faults.push(superfluous("client_assertion", "client_auth private_key_jwt"));
+            }
+            _ => {}
+        }
+        match &self.assertion {
+            None if self.grant == Grant::JwtBearer => faults.push(needed("assertion", "grant jwt_bearer")),
+            Some(_) if self.grant != Grant::JwtBearer => faults.push(superfluous("assertion", "grant jwt_bearer")),
+            // RFC 7523, section 3: who made it must stand in it.
+            Some(assertion) if assertion.issuer.is_none() && self.client_id.is_none() => {
+                faults.push(Fault::new("oauth2.assertion", "it needs an issuer, or the account a client_id"));
+            }
+            _ => {}
+        }
         if auth == ClientAuth::Tls && self.client_certificate.is_none() {
             faults.push(needed("client_certificate", &by_auth));
+        }
+        if self.client_id.is_none() && !(self.grant == Grant::JwtBearer && auth == ClientAuth::None) {
+            faults.push(needed("client_id", "an OAuth2 account"));
         }
         if auth == ClientAuth::None && self.grant == Grant::ClientCredentials {
             // RFC 6749, section 4.4.
@@ -236,7 +284,7 @@ impl OAuth2Spec {
         let mut whole = serde_json::to_value(self).unwrap_or_default();
         if let Some(fields) = whole.as_object_mut() {
             // How the provider is asked: what it gave stays what it is.
-            for way in ["client_auth", "tls"] {
+            for way in ["client_auth", "client_assertion", "tls"] {
                 fields.shift_remove(way);
             }
             if self.grant == Grant::AuthorizationCode {

@@ -1,9 +1,11 @@
 //! Keys and certificates, as those meet them who write documents: what is refused and how it is said, what is
 //! warned of, and that no key is shown.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::harness::{Options, Server};
+use crate::harness::{Options, Reply, Server, Upstream};
 
 // A client's certificate and its key, another key, and an authority that expired with the year 2020.
 const CERTIFICATE: &str = include_str!("certificates/client.pem");
@@ -83,6 +85,12 @@ fn what_cannot_be_used_is_refused_with_its_field_and_the_reason() {
             "spec.custom.client_certificate.key",
             "not the key of the certificate",
         ),
+        (
+            account(json!({"jwt": {"algorithm": "ES256", "key": {"secret": "key"}, "issuer": "a"}})),
+            "spec.jwt.key",
+            "ES256 is signed with a key of EC P-256, and this one is EC P-384",
+        ),
+        (account(json!({"jwt": {"algorithm": "none", "key": {"secret": "key"}}})), "spec.jwt.algorithm", "none"),
     ] {
         let faults = apply(&server, &[secret("key", OTHER_KEY), document.clone()]).unwrap_err();
         assert_eq!((faults.as_array().unwrap().len(), &faults[0]["path"]), (1, &json!(path)), "{faults:#}");
@@ -126,4 +134,41 @@ fn certificates_that_end_are_warned_of() {
     }
     let check = server.cli(&["check"]).success();
     assert!(check.contains("connection/desk") && check.matches("has expired, at 2021-01-01").count() == 2, "{check}");
+}
+
+#[test]
+fn signed_tokens_say_what_their_document_says() {
+    let upstream = Upstream::start(|_, seen| Reply::Json(200, json!({"echo": seen.header("authorization")})));
+    let server = Server::start(&Options::egress().env("LINKSPAN_LOG", "trace"));
+    let jwt = json!({"jwt": {
+        "algorithm": "ES256", "key": {"secret": "key"}, "key_id": "k1", "issuer": "app-7", "lifetime": "10m",
+    }});
+    let desk = connection(json!({"base_url": upstream.url(), "account": "robot"}));
+    apply(&server, &[secret("key", KEY), account(jwt.clone()), desk]).unwrap();
+    let answers: Vec<Value> = (0..2).map(|_| server.cli_json(&["call", "desk", "/"])).collect();
+    let tokens: Vec<String> = upstream.seen().iter().map(|seen| seen.header("authorization").to_owned()).collect();
+    assert_eq!(tokens[0], tokens[1]);
+    let parts: Vec<&str> = tokens[0].strip_prefix("Bearer ").unwrap().split('.').collect();
+    let decoded = |part: &str| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap() };
+    assert_eq!((parts.len(), decoded(parts[0])), (3, json!({"typ": "JWT", "alg": "ES256", "kid": "k1"})));
+    let claims = decoded(parts[1]);
+    assert_eq!(
+        (&claims["iss"], claims["exp"].as_u64().unwrap()),
+        (&json!("app-7"), claims["iat"].as_u64().unwrap() + 600)
+    );
+    for answer in &answers {
+        let call = answer["call"].to_string();
+        assert!(!call.contains(parts[2]) && call.contains("••••••"), "{call}");
+    }
+    assert_hidden(&server, &answers[0]["call"]);
+    assert_eq!(server.files_with(parts[2]), Vec::<std::path::PathBuf>::new());
+    assert!(!server.log().contains(parts[2]));
+
+    // A changed document gives another token at once.
+    let mut changed = jwt;
+    changed["jwt"]["issuer"] = "app-8".into();
+    apply(&server, &[account(changed)]).unwrap();
+    server.cli_json(&["call", "desk", "/"]);
+    let claims = upstream.seen()[2].header("authorization").split('.').nth(1).map(decoded);
+    assert_eq!(claims.unwrap()["iss"], "app-8");
 }

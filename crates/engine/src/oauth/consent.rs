@@ -39,7 +39,8 @@ pub async fn begin_consent(engine: &Engine, name: &Name, callback_url: &str) -> 
     for (_, secret) in account.spec.secrets() {
         snapshot.secret(secret).map_err(ConsentError::NotReady)?;
     }
-    let client_id = asking.value(&spec.client_id).map_err(ConsentError::NotReady)?;
+    let client_id = spec.client_id.as_ref().ok_or_else(|| ConsentError::NotReady("it has no client id".to_owned()))?;
+    let client_id = asking.value(client_id).map_err(ConsentError::NotReady)?;
     let client_id =
         client_id.expose_str().ok_or_else(|| ConsentError::NotReady("its client id is no text".to_owned()))?;
     let consent = engine.store.begin_consent(account, callback_url.to_owned()).await?;

@@ -111,12 +111,16 @@ fn clients_prove_themselves_in_one_way() {
         assert_eq!(serde_json::from_value::<OAuth2Spec>(again).unwrap(), spec);
         spec
     };
+    let jwt = json!({"algorithm": "RS256", "key": {"secret": "k"}});
     let certificate = json!({"certificate": CERTIFICATE, "key": {"secret": "k"}});
     let secret = json!({"secret": "s"});
     for (more, auth) in [
         (json!({"client_secret": secret}), ClientAuth::Basic),
         (json!({"client_secret": secret, "client_certificate": certificate}), ClientAuth::Basic),
+        (json!({"client_auth": "private_key_jwt", "client_assertion": jwt}), ClientAuth::PrivateKeyJwt),
         (json!({"client_auth": "tls", "client_certificate": certificate}), ClientAuth::Tls),
+        (json!({"grant": "jwt_bearer", "assertion": jwt}), ClientAuth::None),
+        (json!({"grant": "jwt_bearer", "assertion": jwt, "client_secret": secret}), ClientAuth::Basic),
     ] {
         let spec = spec(more.clone());
         assert_eq!((spec.faults(), spec.client_auth()), (vec![], auth), "{more}");
@@ -124,17 +128,28 @@ fn clients_prove_themselves_in_one_way() {
     for (more, path) in [
         (json!({}), "oauth2"),
         (json!({"client_auth": "body"}), "oauth2"),
+        (json!({"client_auth": "private_key_jwt"}), "oauth2"),
         (json!({"client_auth": "tls"}), "oauth2"),
         (json!({"client_auth": "none"}), "oauth2.client_auth"),
         (
             json!({"client_auth": "tls", "client_certificate": certificate, "client_secret": secret}),
             "oauth2.client_secret",
         ),
+        (json!({"client_secret": secret, "client_assertion": jwt}), "oauth2.client_assertion"),
+        (json!({"client_secret": secret, "assertion": jwt}), "oauth2.assertion"),
+        (json!({"grant": "jwt_bearer"}), "oauth2"),
+        (json!({"grant": "jwt_bearer", "client_id": null, "assertion": jwt}), "oauth2.assertion"),
+        (json!({"client_id": null, "client_secret": secret}), "oauth2"),
         (
             json!({"client_secret": secret, "client_certificate": {"certificate": "x", "key": {"secret": "k"}}}),
             "oauth2.client_certificate.certificate",
         ),
+        (
+            json!({"grant": "jwt_bearer", "assertion": {"algorithm": "RS256", "key": {"secret": "k"}, "lifetime": "2d"}}),
+            "oauth2.assertion.lifetime",
+        ),
         (json!({"client_secret": secret, "tls": {"authorities": "x"}}), "oauth2.tls.authorities"),
+        (json!({"client_secret": secret, "token_params": {"assertion": "x"}}), "oauth2.token_params.assertion"),
     ] {
         let faults = spec(more.clone()).faults();
         assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), [path], "{more}");
