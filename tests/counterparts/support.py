@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -336,6 +337,48 @@ class Httpbin:
             self.process.wait(15)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait(15)
+
+
+def program(name):
+    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
+    assert found, f"{name} is missing: run tests/setup"
+    return found
+
+
+class Process:
+    """A program that we did not write, on a loopback port; `{folder}` in its command is a folder of its own."""
+
+    def __init__(self, folder, name, command, port, config=""):
+        folder.mkdir(exist_ok=True)
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+        self.log = folder / "log"
+        (folder / "config").write_text(config)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [program(name), *(part.format(folder=folder) for part in command)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=clean_environment(),
+                start_new_session=True,
+            )
+        eventually(self._is_up, 20)
+
+    def _is_up(self):
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            caller = Caller(f"http://{self.address}", timeout=5)
+            caller.http.connect()
+            caller.close()
+            return True
+        except OSError:
+            return False
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
             self.process.wait(15)
 
 

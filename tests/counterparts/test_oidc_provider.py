@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from certificates import Authority, Nginx, new_key, public_half
 from support import Caller, clean_environment, eventually, free_port, node_modules
 
 SECRET = "client-secret-with-more-than-thirty-two-bytes+/="
@@ -22,13 +23,15 @@ LIFE = 3
 
 
 class Provider:
-    def __init__(self, folder, callback, port=None, lives=(LIFE,)):
+    def __init__(self, folder, callback, port=None, lives=(LIFE,), more=None):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        (folder / "more.json").write_text(json.dumps(more or {}))
         self.log = folder / "oidc-provider.log"
         script = Path(__file__).with_name("oidc_provider.mjs")
         command = ["node", str(script), str(node_modules()), str(self.port), callback, SECRET]
         command.append(",".join(map(str, lives)))
+        command.append(str(folder / "more.json"))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), start_new_session=True
@@ -264,3 +267,79 @@ def test_client_credentials(bench, client):
     tested = server.api("POST", "/api/v1/connections/api/test")["data"]
     assert tested["state"] == "failed" and tested["code"] == "account.refused"
     assert "does not accept its secret" in tested["reason"]
+
+
+def clients_document(provider, key, **oauth2):
+    """Documents of a client without a secret."""
+    found = documents(provider, "client", **({"grant": "client_credentials", "scopes": ["read"]} | oauth2))
+    for name in ("client_secret", "client_auth"):
+        if name not in oauth2:
+            del found[1]["spec"]["oauth2"][name]
+    found[0] = {"kind": "secret", "name": "client", "spec": {"value": key}}
+    return found
+
+
+@pytest.mark.parametrize(("algorithm", "kind"), [("RS256", "rsa-pkcs8"), ("PS256", "rsa-pkcs1"), ("ES256", "p256-sec1"), ("EdDSA", "ed25519-pkcs8")])
+def test_clients_prove_themselves_by_what_they_sign(start, tmp_path, algorithm, kind):
+    key = new_key(kind)
+    client = {"client_id": "client", "auth": "private_key_jwt", "public": public_half(key), "algorithm": algorithm}
+    provider = Provider(tmp_path, "http://127.0.0.1:1/", more={"clients": [client]})
+    try:
+        server = start(args=["--egress-allow", f"127.0.0.1/32:{provider.port}"])
+        assertion = {"algorithm": algorithm, "key": {"secret": "client"}, "key_id": "k-1"}
+        proof = {"client_auth": "private_key_jwt", "client_assertion": assertion}
+        server.apply(*clients_document(provider, key, **proof))
+        assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
+        # Each token is asked for with an assertion of its own: the provider takes none twice.
+        time.sleep(LIFE + 0.2)
+        assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
+        assert provider.counts()["refused"] == []
+
+        server.apply(*clients_document(provider, new_key(kind), scopes=["openid"], **proof))
+        tested = server.api("POST", "/api/v1/connections/api/test")["data"]
+        assert tested["code"] == "account.refused" and "invalid_client" in tested["reason"], tested
+        assert "eyJ" not in server.log.read_text() + json.dumps(tested)
+    finally:
+        provider.stop()
+
+
+def test_clients_prove_themselves_by_their_certificate(start, tmp_path):
+    servers, clients = Authority(tmp_path, "Servers"), Authority(tmp_path, "Clients")
+    (alice, alices), (bob, bobs) = clients.issue("/CN=alice"), clients.issue("/CN=bob")
+    client = {"client_id": "client", "auth": "tls_client_auth", "subject": "CN=alice"}
+    provider = Provider(tmp_path, "http://127.0.0.1:1/", more={"clients": [client], "mtls": True})
+    location = f"""
+        proxy_set_header X-Client-Verify $ssl_client_verify;
+        proxy_set_header X-Client-Subject $ssl_client_s_dn;
+        proxy_set_header X-Client-Certificate $ssl_client_escaped_cert;
+        proxy_set_header Host $http_host;
+        proxy_pass {provider.url};
+    """
+    nginx = Nginx(tmp_path / "nginx", servers.issue("/CN=localhost", use="server"), clients, verify="optional", location=location)
+    try:
+        server = start(args=["--egress-allow", "127.0.0.1/32"])
+
+        def apply(certificate, key):
+            found = clients_document(
+                provider,
+                key,
+                client_auth="tls",
+                client_certificate={"certificate": certificate, "key": {"secret": "client"}},
+                tls={"authorities": servers.pem},
+                token_url=f"{nginx.url}/token",
+            )
+            found[2]["spec"] |= {"base_url": nginx.url, "tls": {"authorities": servers.pem}}
+            server.apply(*found)
+
+        apply(alice, alices)
+        jobs = call_at_once(server, 3)
+        assert {job["status"] for job in jobs} == {"succeeded"}
+        # The token is bound to the certificate (RFC 8705, section 3), which the API saw too.
+        answer = server.job(jobs[0]["id"])["steps"][0]["output"]["body"]
+        assert answer["client"] == "client" and answer["bound"] is True, answer
+        apply(bob, bobs)
+        tested = server.api("POST", "/api/v1/connections/api/test")["data"]
+        assert tested["code"] == "account.refused" and "invalid_client" in tested["reason"], tested
+    finally:
+        nginx.stop()
+        provider.stop()

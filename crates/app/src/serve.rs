@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
 use linkspan_engine::sync::{SyncRunner, schedule};
-use linkspan_engine::{CredentialCache, Engine, TokenCache, dispatch, upkeep, worker};
+use linkspan_engine::{CredentialCache, Engine, TokenCache, TransportCache, dispatch, upkeep, worker};
 use linkspan_model::{Clock, Document, Timestamp};
 use linkspan_outbound::{Outbound, Policy, Traffic};
 use linkspan_server::accept::{AcceptLimits, Listener};
@@ -116,6 +116,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         clock: Arc::clone(&clock),
         own_url: own_url(public_address, exposure.tls).into(),
         credentials: CredentialCache::default(),
+        transports: TransportCache::default(),
         tokens: TokenCache::default(),
     };
     let running = Running::new();

@@ -13,16 +13,19 @@ use linkspan_model::account::{AccountSpec, BasicSpec, Credential};
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::connector::{Action, Connector};
 use linkspan_model::job::StepError;
+use linkspan_model::jwt::{JwtDefaults, JwtSpec};
 use linkspan_model::request::{RequestPlan, RequestSpec};
 use linkspan_model::template::Scope;
-use linkspan_model::{Name, SecretRef, limits};
-use linkspan_outbound::{AuthError, AwsKey, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions};
+use linkspan_model::{Name, SecretRef, Timestamp, limits};
+use linkspan_outbound::{
+    AuthError, AwsKey, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions, Transport,
+};
 use linkspan_store::{AccountView, Snapshot};
 use serde_json::{Map, Value};
 use url::Url;
 
 use crate::oauth::{self, Unready};
-use crate::{Engine, failed};
+use crate::{Engine, failed, random_id};
 
 /// The credentials of accounts, as they were built last. Building them builds an automaton for their masker, which
 /// costs more than many a step.
@@ -35,6 +38,8 @@ pub struct CredentialCache(Arc<Mutex<HashMap<Name, Built>>>);
 struct Built {
     of: Weak<AccountView>,
     credentials: Credentials,
+    /// Until when they are used; nothing: as long as the account stays what it is.
+    until: Option<Timestamp>,
 }
 
 impl CredentialCache {
@@ -43,13 +48,18 @@ impl CredentialCache {
     }
 
     /// The credentials of an account of this snapshot.
-    fn of(&self, snapshot: &Snapshot, account: &Arc<AccountView>) -> Result<Credentials, String> {
-        let is_of = |built: &&Built| std::ptr::eq(built.of.as_ptr(), Arc::as_ptr(account));
+    fn of(&self, snapshot: &Snapshot, account: &Arc<AccountView>, now: Timestamp) -> Result<Credentials, String> {
+        let is_of = |built: &&Built| {
+            std::ptr::eq(built.of.as_ptr(), Arc::as_ptr(account)) && built.until.is_none_or(|until| now < until)
+        };
         if let Some(built) = self.lock().get(&account.name).filter(is_of) {
             return Ok(built.credentials.clone());
         }
-        let credentials = credentials(snapshot, &account.spec)?;
-        let built = Built { of: Arc::downgrade(account), credentials: credentials.clone() };
+        let (credentials, until) = match &account.spec {
+            AccountSpec::Jwt(jwt) => signed(snapshot, jwt, now).map(|(token, until)| (token, Some(until)))?,
+            other => (credentials(snapshot, other)?, None),
+        };
+        let built = Built { of: Arc::downgrade(account), credentials: credentials.clone(), until };
         let mut kept = self.lock();
         // What accounts of the past held need not stay in memory.
         kept.retain(|_, built| built.of.strong_count() > 0);
@@ -65,8 +75,10 @@ pub(crate) struct Way {
     pub(crate) base: Option<Url>,
     /// What requests carry; of an OAuth2 account what the last one has carried.
     pub(crate) credentials: Credentials,
-    /// The account, when its token is obtained as requests are sent.
-    oauth2: Option<Arc<AccountView>>,
+    /// The account, when its token is obtained or signed as requests are sent.
+    account: Option<Arc<AccountView>>,
+    /// How connections are made, when it is not the ordinary way.
+    transport: Option<Transport>,
     /// The connector and the connection's settings there.
     connector: Option<(Arc<Connector>, Arc<Value>)>,
 }
@@ -90,9 +102,17 @@ impl Way {
         options: &SendOptions,
     ) -> Result<Exchange, NoAnswer> {
         let options = &SendOptions { at: Some(engine.clock.now()), ..options.clone() };
-        let account = self.oauth2.clone();
+        let account = self.account.clone();
         let Some((account, spec)) = account.as_deref().and_then(|account| Some((account, account.spec.oauth2()?)))
         else {
+            if let Some(account) = &account {
+                // Whoever holds this way for long outlives the token that it began with.
+                let credentials = engine.credentials.of(snapshot, account, engine.clock.now());
+                self.credentials = credentials.map_err(|reason| {
+                    let description = format!("account `{}`: {reason}", account.name);
+                    NoAnswer::Unready(failed("account.not_ready", description, None).into())
+                })?;
+            }
             let send = |request| engine.outbound.send(request, &self.credentials, options);
             let again = self.credentials.answers_challenges().then(|| request.clone());
             let exchange = send(request).await.map_err(NoAnswer::Failed)?;
@@ -175,6 +195,7 @@ impl Way {
             redirect_scope: if self.spec.names_hosts() { RedirectScope::SameOrigin } else { RedirectScope::Anywhere },
             header_case: self.spec.header_case.unwrap_or_default(),
             at: None,
+            transport: self.transport.clone(),
         }
     }
 }
@@ -183,7 +204,7 @@ impl Way {
 pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>) -> Result<Way, StepError> {
     let Some(name) = name else {
         let (spec, credentials) = (Arc::default(), Credentials::none());
-        return Ok(Way { spec, base: None, credentials, oauth2: None, connector: None });
+        return Ok(Way { spec, base: None, credentials, account: None, transport: None, connector: None });
     };
     let view = snapshot
         .connection(name)
@@ -191,16 +212,26 @@ pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>)
     if let Some(reason) = &view.unusable {
         return Err(failed("connection.not_ready", format!("connection `{name}`: {reason}"), None));
     }
-    let oauth2 = view.account.as_ref().filter(|account| account.spec.oauth2().is_some()).cloned();
-    let credentials = match &view.account {
-        Some(account) if oauth2.is_none() => engine
-            .credentials
-            .of(snapshot, account)
-            .map_err(|reason| failed("account.not_ready", format!("connection `{name}`: {reason}"), None))?,
-        _ => Credentials::none(),
+    let transport = engine.transports.of(engine, snapshot, view)?;
+    let (later, now) = match &view.account {
+        Some(account) if matches!(account.spec, AccountSpec::OAuth2(_) | AccountSpec::Jwt(_)) => (Some(account), None),
+        other => (None, other.as_ref()),
     };
-    let base = base(engine, snapshot, &view.spec)?;
-    Ok(Way { base, spec: Arc::clone(&view.spec), credentials, oauth2, connector: view.connector.clone() })
+    let credentials = match now {
+        Some(account) => engine
+            .credentials
+            .of(snapshot, account, engine.clock.now())
+            .map_err(|reason| failed("account.not_ready", format!("connection `{name}`: {reason}"), None))?,
+        None => Credentials::none(),
+    };
+    Ok(Way {
+        base: base(engine, snapshot, &view.spec)?,
+        spec: Arc::clone(&view.spec),
+        credentials,
+        account: later.cloned(),
+        transport,
+        connector: view.connector.clone(),
+    })
 }
 
 /// What request paths are appended to: the connection's base URL, or that of an endpoint of this server.
@@ -217,7 +248,9 @@ fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials
     let in_words = |error: AuthError| error.to_string();
     match account {
         AccountSpec::None {} => Ok(Credentials::none()),
-        AccountSpec::OAuth2(_) => Err("its token is obtained when it is used".to_owned()),
+        AccountSpec::OAuth2(_) | AccountSpec::Jwt(_) => Err("its token is obtained when it is used".to_owned()),
+        // Shown in the handshake, not in requests.
+        AccountSpec::ClientCertificate(_) => Ok(Credentials::none()),
         AccountSpec::Basic(basic) => {
             let (user, password) = pair(snapshot, basic)?;
             Credentials::basic(&user, &password).map_err(in_words)
@@ -247,6 +280,17 @@ fn credentials(snapshot: &Snapshot, account: &AccountSpec) -> Result<Credentials
             Credentials::custom(basic, headers, parts(snapshot, &custom.query)?).map_err(in_words)
         }
     }
+}
+
+/// A token that is signed here, and when another one takes its place.
+fn signed(snapshot: &Snapshot, jwt: &JwtSpec, now: Timestamp) -> Result<(Credentials, Timestamp), String> {
+    let key = snapshot.secret(&jwt.key.secret)?;
+    let signed = jwt.sign(key, JwtDefaults::default(), now, &random_id()?)?;
+    let credentials = Credentials::bearer(&signed.token).map_err(|error| error.to_string())?;
+    // A private key never leaves this process, so nothing can repeat it; a masker of so long a text takes as long as
+    // many a request.
+    let credentials = if jwt.algorithm.is_shared() { credentials.hiding([key]) } else { credentials };
+    Ok((credentials, signed.renew_at))
 }
 
 fn secret(snapshot: &Snapshot, reference: &SecretRef) -> Result<Part, String> {

@@ -14,6 +14,7 @@ pub mod oauth;
 mod run;
 mod step;
 pub mod sync;
+mod transport;
 pub mod upkeep;
 pub mod worker;
 
@@ -25,6 +26,7 @@ use linkspan_model::job::StepError;
 use linkspan_outbound::{Outbound, Traffic};
 use linkspan_store::Store;
 pub use oauth::TokenCache;
+pub use transport::TransportCache;
 
 /// What the loops work with.
 #[derive(Clone)]
@@ -41,6 +43,8 @@ pub struct Engine {
     pub own_url: Arc<str>,
     /// The credentials of accounts, as they were built last.
     pub credentials: CredentialCache,
+    /// The ways of connections that are not the ordinary one, as they were made last.
+    pub transports: TransportCache,
     /// The tokens of OAuth2 accounts that are in use.
     pub tokens: TokenCache,
 }
@@ -57,6 +61,13 @@ fn salt() -> u16 {
         return 0;
     }
     u16::from_le_bytes(bytes) & 0x0fff
+}
+
+/// 128 random bits as text, for an id that nobody else may have.
+fn random_id() -> Result<String, String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no randomness: {error}"))?;
+    Ok(hex::encode(bytes))
 }
 
 /// A random number from 0 to 1, for jitter.

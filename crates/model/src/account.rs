@@ -6,9 +6,12 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fault::Fault;
+use crate::jwt::{Algorithm, JwtSpec};
 use crate::name::Name;
 use crate::oauth2::OAuth2Spec;
-use crate::secret::SecretRef;
+use crate::secret::{SecretBytes, SecretRef};
+use crate::time::Timestamp;
+use crate::tls::ClientCertificate;
 
 /// The `spec` of an account document: one key that names the auth type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,13 +27,18 @@ pub enum AccountSpec {
     Query(IndexMap<String, Credential>),
     /// A token in `Authorization: Bearer …` (RFC 6750, section 2.1).
     Bearer(BearerSpec),
-    /// Basic, headers and query parameters together.
-    Custom(CustomSpec),
+    /// Basic, headers, query parameters and a client certificate together.
+    Custom(Box<CustomSpec>),
     /// HTTP Digest (RFC 7616): proves the password without sending it.
     Digest(BasicSpec),
     /// Requests signed with an AWS key (Signature Version 4).
     #[serde(rename = "aws_sigv4")]
     AwsSigv4(AwsSigv4Spec),
+    /// A certificate that is shown in the TLS handshake (mutual TLS).
+    #[serde(rename = "client_certificate")]
+    ClientCertificate(ClientCertificate),
+    /// A token that is signed here, for a short while each, in `Authorization: Bearer …` (RFC 7519).
+    Jwt(Box<JwtSpec>),
     /// A token that a provider gives and renews (RFC 6749).
     OAuth2(Box<OAuth2Spec>),
 }
@@ -84,6 +92,9 @@ pub struct CustomSpec {
     /// Query parameters, percent-encoded and appended to the URL.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub query: IndexMap<String, Credential>,
+    /// A certificate that is shown in the TLS handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 /// A part of credentials: plain text, or `{secret: NAME}`.
@@ -136,6 +147,46 @@ impl AccountSpec {
         }
     }
 
+    /// The certificate that it shows in TLS handshakes.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        match self {
+            Self::ClientCertificate(certificate) => Some(certificate),
+            Self::Custom(custom) => custom.client_certificate.as_ref(),
+            Self::OAuth2(oauth2) => oauth2.client_certificate.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The secrets that must hold keys of a certain kind, each with its path relative to `spec`.
+    #[must_use]
+    pub fn keys(&self) -> Vec<(String, &Name, KeyUse<'_>)> {
+        let certificate = self.client_certificate().map(|certificate| {
+            let path = match self {
+                Self::ClientCertificate(_) => "client_certificate.key".to_owned(),
+                other => format!("{}.client_certificate.key", other.kind()),
+            };
+            (path, &certificate.key.secret, KeyUse::Certificate(certificate))
+        });
+        let tokens: Vec<(&str, &JwtSpec)> = match self {
+            Self::Jwt(jwt) => vec![("jwt", jwt)],
+            Self::OAuth2(oauth2) => oauth2.jwts(),
+            _ => Vec::new(),
+        };
+        let signed = tokens
+            .into_iter()
+            .map(|(path, jwt)| (format!("{path}.key"), &jwt.key.secret, KeyUse::Signature(jwt.algorithm)));
+        certificate.into_iter().chain(signed).collect()
+    }
+
+    /// What is to be said of its certificate at this time, and of others that it trusts.
+    #[must_use]
+    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
+        let certificate = self.client_certificate().map(|certificate| certificate.warnings(now));
+        let trusted = self.oauth2().and_then(|oauth2| oauth2.tls.as_ref()).map(|tls| tls.warnings(now));
+        certificate.into_iter().chain(trusted).flatten().collect()
+    }
+
     /// The secret documents that this account refers to, each with its path relative to `spec`.
     #[must_use]
     pub fn secrets(&self) -> Vec<(String, &Name)> {
@@ -147,11 +198,13 @@ impl AccountSpec {
             Self::Query(query) => secrets_of("query", query).collect(),
             Self::Bearer(bearer) => vec![("bearer.token".to_owned(), &bearer.token.secret)],
             Self::AwsSigv4(aws) => aws.secrets(),
-            Self::OAuth2(oauth2) => oauth2.secrets(),
+            Self::ClientCertificate(_) | Self::Jwt(_) => self.key_secrets().collect(),
+            Self::OAuth2(oauth2) => oauth2.secrets().into_iter().chain(self.key_secrets()).collect(),
             Self::Custom(custom) => {
                 let basic = custom.basic.iter().flat_map(|basic| basic.secrets("custom.basic"));
                 let headers = secrets_of("custom.headers", &custom.headers);
-                basic.chain(headers).chain(secrets_of("custom.query", &custom.query)).collect()
+                let query = secrets_of("custom.query", &custom.query);
+                basic.chain(headers).chain(query).chain(self.key_secrets()).collect()
             }
         }
     }
@@ -169,7 +222,37 @@ impl AccountSpec {
             Self::Query(query) => query_faults("query", query),
             Self::Custom(custom) => custom.faults(),
             Self::AwsSigv4(aws) => aws.faults(),
+            Self::ClientCertificate(certificate) => {
+                certificate.fault().map(|fault| fault.under("client_certificate")).into_iter().collect()
+            }
+            Self::Jwt(jwt) => jwt.faults().into_iter().map(|fault| fault.under("jwt")).collect(),
             Self::OAuth2(oauth2) => oauth2.faults(),
+        }
+    }
+
+    fn key_secrets(&self) -> impl Iterator<Item = (String, &Name)> {
+        self.keys().into_iter().map(|(path, name, _)| (path, name))
+    }
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy)]
+pub enum KeyUse<'a> {
+    /// Showing this certificate.
+    Certificate(&'a ClientCertificate),
+    /// Signing tokens.
+    Signature(Algorithm),
+}
+
+impl KeyUse<'_> {
+    /// Whether a key can do that.
+    ///
+    /// # Errors
+    /// Why not, in words that hold nothing of the key.
+    pub fn check(&self, key: &SecretBytes) -> Result<(), String> {
+        match self {
+            Self::Certificate(certificate) => certificate.check_key(key),
+            Self::Signature(algorithm) => algorithm.check_key(key),
         }
     }
 }
@@ -233,8 +316,19 @@ pub fn is_access_key_id(text: &str) -> bool {
 
 impl AccountSpec {
     /// The kinds of accounts.
-    pub const KINDS: [&str; 9] =
-        ["none", "basic", "headers", "query", "bearer", "custom", "digest", "aws_sigv4", "oauth2"];
+    pub const KINDS: [&str; 11] = [
+        "none",
+        "basic",
+        "headers",
+        "query",
+        "bearer",
+        "custom",
+        "digest",
+        "aws_sigv4",
+        "client_certificate",
+        "jwt",
+        "oauth2",
+    ];
 
     /// Its kind.
     #[must_use]
@@ -248,6 +342,8 @@ impl AccountSpec {
             Self::Custom(_) => "custom",
             Self::Digest(_) => "digest",
             Self::AwsSigv4(_) => "aws_sigv4",
+            Self::ClientCertificate(_) => "client_certificate",
+            Self::Jwt(_) => "jwt",
             Self::OAuth2(_) => "oauth2",
         }
     }
@@ -255,12 +351,15 @@ impl AccountSpec {
 
 impl CustomSpec {
     fn faults(&self) -> Vec<Fault> {
-        if self.basic.is_none() && self.headers.is_empty() && self.query.is_empty() {
-            return vec![Fault::new("custom", "give at least one of basic, headers and query")];
+        let certificate = self.client_certificate.as_ref();
+        if self.basic.is_none() && self.headers.is_empty() && self.query.is_empty() && certificate.is_none() {
+            return vec![Fault::new("custom", "give at least one of basic, headers, query and client_certificate")];
         }
         let mut faults: Vec<Fault> = self.basic.iter().filter_map(|basic| basic.fault("custom.basic")).collect();
         faults.extend(headers_faults("custom.headers", &self.headers));
         faults.extend(query_faults("custom.query", &self.query));
+        let fault = certificate.and_then(ClientCertificate::fault);
+        faults.extend(fault.map(|fault| fault.under("custom.client_certificate")));
         if self.basic.is_some() {
             let twice = self.headers.keys().find(|name| name.eq_ignore_ascii_case("authorization"));
             faults.extend(
@@ -336,6 +435,8 @@ mod tests {
 
     use super::*;
 
+    const CERTIFICATE: &str = include_str!("testdata/client.pem");
+
     fn read(spec: Value) -> AccountSpec {
         serde_json::from_value(spec).unwrap()
     }
@@ -371,9 +472,20 @@ mod tests {
                     "basic": {"user": "a", "password": {"secret": "s"}},
                     "headers": {"X-Key": {"secret": "s"}},
                     "query": {"key": {"secret": "s"}},
+                    "client_certificate": {"certificate": CERTIFICATE, "key": {"secret": "s"}},
                 }}),
-                vec!["custom.basic.password", "custom.headers.X-Key", "custom.query.key"],
+                vec![
+                    "custom.basic.password",
+                    "custom.headers.X-Key",
+                    "custom.query.key",
+                    "custom.client_certificate.key",
+                ],
             ),
+            (
+                json!({"client_certificate": {"certificate": CERTIFICATE, "key": {"secret": "s"}}}),
+                vec!["client_certificate.key"],
+            ),
+            (json!({"jwt": {"algorithm": "RS256", "key": {"secret": "s"}, "issuer": "app"}}), vec!["jwt.key"]),
         ] {
             let account = read(spec.clone());
             assert_eq!(account.secrets().iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), paths, "{spec}");
@@ -407,6 +519,15 @@ mod tests {
             (aws("AKID", "Frankfurt am Main", "s3"), "aws_sigv4.region"),
             (aws("AKID", "eu-central-1", ""), "aws_sigv4.service"),
             (json!({"custom": {}}), "custom"),
+            (
+                json!({"custom": {"client_certificate": {"certificate": "", "key": {"secret": "s"}}}}),
+                "custom.client_certificate.certificate",
+            ),
+            (
+                json!({"client_certificate": {"certificate": "x", "key": {"secret": "s"}}}),
+                "client_certificate.certificate",
+            ),
+            (json!({"jwt": {"algorithm": "RS256", "key": {"secret": "s"}, "claims": {"exp": 1}}}), "jwt.claims.exp"),
             (json!({"custom": {"headers": {"X Key": "a"}}}), "custom.headers.X Key"),
             (
                 json!({"custom": {"basic": {"user": "a"}, "headers": {"authorization": "b"}}}),

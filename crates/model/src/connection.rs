@@ -17,6 +17,7 @@ use crate::name::Name;
 use crate::reader::Reader;
 use crate::request::{Expectation, METHODS, RequestSpec, WIRE_HEADERS, checked_url, join};
 use crate::template::Pill;
+use crate::tls::TlsSpec;
 use crate::traffic::{BreakerChoice, RateSpec, RetrySpec, TrafficSettings};
 use crate::units::{ByteSize, Duration};
 
@@ -67,6 +68,9 @@ pub struct ConnectionSpec {
     /// that are particular about it. HTTP/2 knows lower case only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header_case: Option<HeaderCase>,
+    /// TLS, where it is not the ordinary one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
     /// Limits of this connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ConnectionLimits>,
@@ -381,6 +385,7 @@ impl ConnectionSpec {
             timeout_message: self.timeout_message.or_else(|| base.timeout_message.clone()),
             redirects: self.redirects.or(base.redirects),
             header_case: self.header_case.or(base.header_case),
+            tls: self.tls.or_else(|| base.tls.clone()),
             limits: self.limits.or_else(|| base.limits.clone()),
             rate: self.rate.or_else(|| base.rate.clone()),
             breaker: self.breaker.or_else(|| base.breaker.clone()),
@@ -462,6 +467,7 @@ impl ConnectionSpec {
         if concurrency.is_some_and(|most| most == 0 || most > limits::CONCURRENCY_MAX) {
             faults.push(Fault::new("limits.concurrency", "between 1 and 10000 requests are under way"));
         }
+        faults.extend(self.tls.iter().flat_map(TlsSpec::faults).map(|fault| fault.under("tls")));
         faults.extend(self.rate.iter().flat_map(RateSpec::faults));
         faults.extend(self.breaker.iter().flat_map(BreakerChoice::faults));
         faults.extend(self.retry.iter().flat_map(RetrySpec::faults));
@@ -543,6 +549,12 @@ mod tests {
             spec["account"] = "a".into();
             assert_eq!(read(spec).faults(), [], "{hosts}");
         }
+    }
+
+    #[test]
+    fn tls_is_checked() {
+        assert_eq!(read(json!({"base_url": "https://a.test", "tls": {"min_version": "1.3"}})).faults(), []);
+        assert_eq!(read(json!({"tls": {"authorities": "none"}})).faults()[0].path, "tls.authorities");
     }
 
     #[test]

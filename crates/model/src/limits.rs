@@ -58,6 +58,14 @@ pub const RESPONSE_DEFAULT_BYTES: u64 = 10 << 20;
 pub const RESPONSE_MAX_BYTES: u64 = 64 << 20;
 /// Outbound: most pages of one reading of a list.
 pub const PAGES_MAX: u32 = 10_000;
+/// Longest text of certificates in a document: 256 KiB, about what a system's whole bundle takes.
+pub const CERTIFICATES_BYTES: usize = 256 << 10;
+/// How long before the end of a certificate it is warned of: 30 days, a month's notice to renew it.
+pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 86_400);
+/// How long a token that is signed here lives by default: 5 min, within what GitHub (10 min) and others allow.
+pub const JWT_LIFETIME_DEFAULT: Duration = Duration::from_secs(5 * 60);
+/// Shortest and longest life of a token that is signed here: 1 min, 24 h.
+pub const JWT_LIFETIME: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(86_400));
 /// Outbound: most redirects that a connection may allow.
 pub const REDIRECTS_MAX: u8 = 5;
 /// How much of a request or response body a job's history keeps: 64 KiB; more is cut and marked.

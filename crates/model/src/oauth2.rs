@@ -13,8 +13,10 @@ use url::Url;
 
 use crate::account::Credential;
 use crate::fault::Fault;
+use crate::jwt::JwtSpec;
 use crate::name::Name;
 use crate::secret::SecretRef;
+use crate::tls::{ClientCertificate, TlsSpec};
 
 use self::answer::shown;
 
@@ -39,13 +41,27 @@ pub struct OAuth2Spec {
     pub issuer: Option<String>,
     /// Where tokens are given.
     pub token_url: String,
-    /// The client's id at the provider.
-    pub client_id: Credential,
+    /// The client's id at the provider; of grant `jwt_bearer` only where the provider asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<Credential>,
     /// The client's secret.
-    pub client_secret: SecretRef,
-    /// How the client proves itself. Default basic, which RFC 6749 asks every provider to take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<SecretRef>,
+    /// How the client proves itself. Default basic, which RFC 6749 asks every provider to take; of grant `jwt_bearer`
+    /// without a client's secret none, for there the assertion is the proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
+    /// Client authentication `private_key_jwt`: what is signed. Issuer and subject are the client's id, the audience is
+    /// `token_url`, unless it says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_assertion: Option<JwtSpec>,
+    /// Grant `jwt_bearer`: what is signed. The issuer is the client's id, the audience is `token_url`, unless it says
+    /// otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<JwtSpec>,
+    /// A certificate that is shown in TLS handshakes, with the provider and with the API (RFC 8705).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
     /// What the token should permit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
@@ -61,6 +77,9 @@ pub struct OAuth2Spec {
     /// Grant password: the user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<SecretRef>,
+    /// TLS with the provider; with the API it is the connection's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
 }
 
 /// How a token is obtained.
@@ -73,6 +92,8 @@ pub enum Grant {
     ClientCredentials,
     /// By a user's password (section 4.3). Legacy: RFC 9700 forbids it to new applications.
     Password,
+    /// By an assertion that is signed here (RFC 7523, section 2.1): service accounts of Google, Salesforce and others.
+    JwtBearer,
 }
 
 /// Whether an authorization code is bound to the client that asked for it (RFC 7636).
@@ -88,19 +109,36 @@ pub enum Pkce {
     Off,
 }
 
-/// How a client proves itself (RFC 6749, section 2.3.1).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+/// How a client proves itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
-    /// In the header Authorization.
-    #[default]
+    /// By its secret, in the header Authorization (RFC 6749, section 2.3.1).
     Basic,
-    /// In the body of the request.
+    /// By its secret, in the body of the request.
     Body,
+    /// By an assertion that it has signed (RFC 7523, section 2.2).
+    PrivateKeyJwt,
+    /// By its certificate, in the TLS handshake (RFC 8705, section 2).
+    Tls,
+    /// Not at all.
+    None,
+}
+
+impl ClientAuth {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Body => "body",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::Tls => "tls",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Parameters of token requests that are ours to set.
-const OURS: [&str; 10] = [
+const OURS: [&str; 13] = [
     "grant_type",
     "client_id",
     "client_secret",
@@ -111,26 +149,42 @@ const OURS: [&str; 10] = [
     "code",
     "redirect_uri",
     "code_verifier",
+    "assertion",
+    "client_assertion",
+    "client_assertion_type",
 ];
 
 impl OAuth2Spec {
-    /// The secret documents that it refers to, each with its path relative to `spec`.
-    #[must_use]
-    pub fn secrets(&self) -> Vec<(String, &Name)> {
+    /// The secret documents that it refers to but for keys, each with its path relative to `spec`.
+    pub(crate) fn secrets(&self) -> Vec<(String, &Name)> {
         let mut found = Vec::new();
-        for (path, part) in [("client_id", Some(&self.client_id)), ("username", self.username.as_ref())] {
+        for (path, part) in [("client_id", self.client_id.as_ref()), ("username", self.username.as_ref())] {
             if let Some(Credential::Secret(reference)) = part {
                 found.push((format!("oauth2.{path}"), &reference.secret));
             }
         }
-        found.push(("oauth2.client_secret".to_owned(), &self.client_secret.secret));
-        found.extend(self.password.iter().map(|reference| ("oauth2.password".to_owned(), &reference.secret)));
+        for (path, reference) in [("client_secret", &self.client_secret), ("password", &self.password)] {
+            found.extend(reference.iter().map(|reference| (format!("oauth2.{path}"), &reference.secret)));
+        }
         for (name, part) in &self.token_params {
             if let Credential::Secret(reference) = part {
                 found.push((format!("oauth2.token_params.{name}"), &reference.secret));
             }
         }
         found
+    }
+
+    /// What is signed for it, each with its path relative to `spec`.
+    pub(crate) fn jwts(&self) -> Vec<(&'static str, &JwtSpec)> {
+        let named = [("oauth2.client_assertion", &self.client_assertion), ("oauth2.assertion", &self.assertion)];
+        named.into_iter().filter_map(|(path, jwt)| Some((path, jwt.as_ref()?))).collect()
+    }
+
+    /// How the client proves itself.
+    #[must_use]
+    pub fn client_auth(&self) -> ClientAuth {
+        let is_proved = self.grant == Grant::JwtBearer && self.client_secret.is_none();
+        self.client_auth.unwrap_or(if is_proved { ClientAuth::None } else { ClientAuth::Basic })
     }
 
     /// Everything that is wrong with it, paths relative to `spec`.
@@ -162,6 +216,11 @@ impl OAuth2Spec {
                 }
             }
         }
+        faults.extend(self.client_faults());
+        for (path, jwt) in self.jwts() {
+            faults.extend(jwt.faults().into_iter().map(|fault| fault.under(path)));
+        }
+        faults.extend(self.tls.iter().flat_map(TlsSpec::faults).map(|fault| fault.under("oauth2.tls")));
         for name in self.token_params.keys().filter(|name| OURS.contains(&name.as_str())) {
             faults.push(Fault::new(format!("oauth2.token_params.{name}"), "this parameter has a field of its own"));
         }
@@ -173,13 +232,61 @@ impl OAuth2Spec {
         faults
     }
 
+    /// What is wrong with how the client says who it is.
+    fn client_faults(&self) -> Vec<Fault> {
+        let auth = self.client_auth();
+        let needed = |field: &str, by: &str| Fault::new("oauth2", format_args!("{by} needs {field}"));
+        let superfluous =
+            |field: &str, by: &str| Fault::new(format!("oauth2.{field}"), format_args!("only {by} has it"));
+        let mut faults = Vec::new();
+        let by_auth = format!("client_auth {}", auth.word());
+        let has_secret = matches!(auth, ClientAuth::Basic | ClientAuth::Body);
+        match &self.client_secret {
+            None if has_secret => faults.push(needed("client_secret", &by_auth)),
+            Some(_) if !has_secret => faults.push(superfluous("client_secret", "client_auth basic or body")),
+            _ => {}
+        }
+        match &self.client_assertion {
+            None if auth == ClientAuth::PrivateKeyJwt => faults.push(needed("client_assertion", &by_auth)),
+            Some(_) if auth != ClientAuth::PrivateKeyJwt => {
+                faults.push(superfluous("client_assertion", "client_auth private_key_jwt"));
+            }
+            _ => {}
+        }
+        match &self.assertion {
+            None if self.grant == Grant::JwtBearer => faults.push(needed("assertion", "grant jwt_bearer")),
+            Some(_) if self.grant != Grant::JwtBearer => faults.push(superfluous("assertion", "grant jwt_bearer")),
+            // RFC 7523, section 3: who made it must stand in it.
+            Some(assertion) if assertion.issuer.is_none() && self.client_id.is_none() => {
+                faults.push(Fault::new("oauth2.assertion", "it needs an issuer, or the account a client_id"));
+            }
+            _ => {}
+        }
+        if auth == ClientAuth::Tls && self.client_certificate.is_none() {
+            faults.push(needed("client_certificate", &by_auth));
+        }
+        if self.client_id.is_none() && !(self.grant == Grant::JwtBearer && auth == ClientAuth::None) {
+            faults.push(needed("client_id", "an OAuth2 account"));
+        }
+        if auth == ClientAuth::None && self.grant == Grant::ClientCredentials {
+            // RFC 6749, section 4.4.
+            faults.push(Fault::new("oauth2.client_auth", "with grant client_credentials a client proves itself"));
+        }
+        let fault = self.client_certificate.as_ref().and_then(ClientCertificate::fault);
+        faults.extend(fault.map(|fault| fault.under("oauth2.client_certificate")));
+        faults
+    }
+
     /// What a token was obtained with, as a text to compare: a token of something else is not this account's, and
     /// must not be sent where this account's go.
     #[must_use]
     pub fn identity(&self) -> String {
         let mut whole = serde_json::to_value(self).unwrap_or_default();
         if let Some(fields) = whole.as_object_mut() {
-            fields.shift_remove("client_auth");
+            // How the provider is asked: what it gave stays what it is.
+            for way in ["client_auth", "client_assertion", "tls"] {
+                fields.shift_remove(way);
+            }
             if self.grant == Grant::AuthorizationCode {
                 // A user's consent need not be asked for again because the next one would be asked otherwise.
                 fields.retain(|name, _| matches!(name.as_str(), "grant" | "token_url" | "client_id"));

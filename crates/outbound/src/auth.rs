@@ -67,7 +67,7 @@ impl From<&str> for Part {
 #[derive(Clone, Default)]
 pub struct Credentials(Arc<Prepared>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Prepared {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Names of the headers whose value is hidden as a whole, however short the secret is.
@@ -76,7 +76,9 @@ struct Prepared {
     /// What signs each request.
     signer: Option<Signer>,
     /// What answers the server's challenges.
-    digest: Option<DigestLogin>,
+    digest: Option<Arc<DigestLogin>>,
+    /// What the masker hides.
+    secrets: Vec<SecretBytes>,
     masker: Masker,
 }
 
@@ -110,17 +112,17 @@ pub struct AwsKey {
 }
 
 /// A query parameter, percent-encoded.
+#[derive(Clone)]
 struct QueryPair {
     name: String,
     encoded: String,
     is_secret: bool,
 }
 
-/// Credentials while they are put together: one masker for all of their secrets.
+/// Credentials while they are put together: their masker comes last, one for all of their secrets.
 #[derive(Default)]
 struct Draft {
     prepared: Prepared,
-    secrets: Vec<SecretBytes>,
 }
 
 impl Draft {
@@ -137,8 +139,8 @@ impl Draft {
         let value = HeaderValue::from_str(&value).map_err(|_| AuthError::BasicControl)?;
         // An empty secret hides nothing; a pair of two plain parts stands in the document.
         let is_secret = [user, password].iter().any(|part| part.secret().is_some());
-        self.secrets.extend([user, password].into_iter().filter_map(Part::secret).cloned());
-        self.secrets.extend(is_secret.then_some(pair));
+        self.prepared.secrets.extend([user, password].into_iter().filter_map(Part::secret).cloned());
+        self.prepared.secrets.extend(is_secret.then_some(pair));
         self.prepared.headers.push((AUTHORIZATION, sensitive(value)));
         self.prepared.hidden.push(AUTHORIZATION);
         Ok(())
@@ -147,8 +149,8 @@ impl Draft {
     fn header(&mut self, name: HeaderName, part: &Part) -> Result<(), AuthError> {
         let value = HeaderValue::from_bytes(part.expose()).map_err(|_| AuthError::HeaderControl(name.clone()))?;
         if let Some(secret) = part.secret() {
-            self.secrets.push(secret.clone());
-            self.secrets.extend(without_scheme(secret));
+            self.prepared.secrets.push(secret.clone());
+            self.prepared.secrets.extend(without_scheme(secret));
             self.prepared.hidden.push(name.clone());
         }
         self.prepared.headers.push((name, sensitive(value)));
@@ -161,13 +163,13 @@ impl Draft {
         }
         let encoded =
             format!("{}={}", percent_encode(name.as_bytes(), COMPONENT), percent_encode(part.expose(), COMPONENT));
-        self.secrets.extend(part.secret().cloned());
+        self.prepared.secrets.extend(part.secret().cloned());
         self.prepared.query.push(QueryPair { name, encoded, is_secret: part.secret().is_some() });
         Ok(())
     }
 
     fn finish(mut self) -> Credentials {
-        self.prepared.masker = Masker::new(&self.secrets);
+        self.prepared.masker = Masker::new(&self.prepared.secrets);
         Credentials(Arc::new(self.prepared))
     }
 }
@@ -261,13 +263,13 @@ impl Credentials {
             return Err(AuthError::BasicControl);
         }
         let mut draft = Draft::default();
-        draft.secrets.extend([user, password].into_iter().filter_map(Part::secret).cloned());
+        draft.prepared.secrets.extend([user, password].into_iter().filter_map(Part::secret).cloned());
         draft.prepared.hidden.push(AUTHORIZATION);
-        draft.prepared.digest = Some(DigestLogin {
+        draft.prepared.digest = Some(Arc::new(DigestLogin {
             user: name.to_owned(),
             password: SecretBytes::new(password.expose()),
             session: Mutex::default(),
-        });
+        }));
         Ok(draft.finish())
     }
 
@@ -309,8 +311,8 @@ impl Credentials {
         if let Some(token) = session_token {
             draft.header(SESSION_TOKEN, &Part::Secret(token))?;
         }
-        draft.secrets.push(secret_access_key.clone());
-        draft.secrets.extend(access_key_id.secret().cloned());
+        draft.prepared.secrets.push(secret_access_key.clone());
+        draft.prepared.secrets.extend(access_key_id.secret().cloned());
         draft.prepared.hidden.push(AUTHORIZATION);
         draft.prepared.signer = Some(Signer { access_key_id: id, secret_access_key, region, service });
         Ok(draft.finish())
@@ -350,6 +352,14 @@ impl Credentials {
         if let Ok(value) = HeaderValue::from_str(&signer.sign(request, at)) {
             headers.insert(AUTHORIZATION, sensitive(value));
         }
+    }
+
+    /// The same, with a masker that hides these secrets too.
+    #[must_use]
+    pub fn hiding<'a>(&self, more: impl IntoIterator<Item = &'a SecretBytes>) -> Self {
+        let mut draft = Draft { prepared: Prepared::clone(&self.0) };
+        draft.prepared.secrets.extend(more.into_iter().cloned());
+        draft.finish()
     }
 
     /// Masks what these credentials hold, wherever it reappears.

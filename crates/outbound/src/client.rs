@@ -40,7 +40,8 @@ use crate::error::{SendError, SendErrorKind, Timeout};
 use crate::policy::Policy;
 use crate::progress::{PROGRESS, Progress, Stage, micros};
 use crate::shown;
-use crate::tls::Roots;
+use crate::tls::{self, Roots};
+use crate::transport::{Pools, Transport, TransportSettings, Transports};
 
 /// What we call ourselves, unless a request does otherwise.
 pub(crate) const AGENT: &str = concat!("linkspan/", env!("CARGO_PKG_VERSION"));
@@ -84,9 +85,8 @@ pub(crate) fn pool(connector: Connector, case: HeaderCase) -> Pool {
 /// The client for everything that documents name. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Outbound {
-    pool: Pool,
-    /// For connections that want names of headers in title case: the library decides that for a whole pool.
-    title_case: Pool,
+    pools: Pools,
+    transports: Transports,
 }
 
 /// Limits of one exchange.
@@ -111,6 +111,8 @@ pub struct SendOptions {
     pub header_case: HeaderCase,
     /// The time, for credentials that sign requests; without one they do not.
     pub at: Option<Timestamp>,
+    /// The way that connections are made; nothing: the ordinary one.
+    pub transport: Option<Transport>,
 }
 
 /// Where redirects may lead.
@@ -135,6 +137,7 @@ impl Default for SendOptions {
             redirect_scope: RedirectScope::default(),
             header_case: HeaderCase::default(),
             at: None,
+            transport: None,
         }
     }
 }
@@ -178,7 +181,16 @@ impl Outbound {
     #[must_use]
     pub fn with(policy: Policy, resolver: Resolver, roots: Roots) -> Self {
         let connector = Connector::new(Guard::Policy(Arc::new(policy)), resolver, roots);
-        Self { pool: pool(connector.clone(), HeaderCase::Lower), title_case: pool(connector, HeaderCase::Title) }
+        Self { pools: Pools::new(&connector), transports: Transports::new(connector) }
+    }
+
+    /// Another way that connections are made than the ordinary one. Those who ask for the same share it, and with it
+    /// their connections; others do not.
+    ///
+    /// # Errors
+    /// Why it cannot be, in words that hold nothing of a secret.
+    pub fn transport(&self, settings: &TransportSettings<'_>) -> Result<Transport, String> {
+        self.transports.get(settings)
     }
 
     /// Sends a request and reads its whole answer, whatever its status.
@@ -194,10 +206,8 @@ impl Outbound {
         let started = Instant::now();
         let deadline = started + options.total;
         let mut hop = Hop::first(spec, credentials, options.header_case);
-        let pool = match options.header_case {
-            HeaderCase::Lower => &self.pool,
-            HeaderCase::Title => &self.title_case,
-        };
+        let pools = options.transport.as_ref().map_or(&self.pools, Transport::pools);
+        let pool = pools.of(options.header_case);
         loop {
             let uri = hop.check().and_then(|()| {
                 hop.sign(credentials, options.at);
@@ -517,6 +527,9 @@ fn classify(error: &hyper_util::client::legacy::Error, options: &SendOptions, pr
 /// A connection that failed after the request was handed to it.
 fn broken(error: &hyper::Error, status: Option<u16>) -> SendErrorKind {
     let io = io_cause(error);
+    if let (None, Some(reason)) = (status, io.and_then(tls::refused)) {
+        return SendErrorKind::Tls(reason);
+    }
     if error.is_parse() {
         return SendErrorKind::Malformed { status, reason: error.to_string() };
     }

@@ -18,14 +18,14 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::policy::{Policy, Refused};
 use crate::progress::{PROGRESS, Progress, Stage};
-use crate::tls::Roots;
+use crate::tls::{self, Roots, Tls};
 
 /// Looks names up.
 #[derive(Clone, Default)]
@@ -99,10 +99,7 @@ pub(crate) struct Connector(Arc<Shared>);
 struct Shared {
     guard: Guard,
     resolver: Resolver,
-    roots: Roots,
-    /// Built at the first use: reading the system's certificates takes time and memory that a server without
-    /// outbound calls need not spend.
-    tls: OnceCell<Arc<ClientConfig>>,
+    tls: Tls,
     connections: AtomicU64,
 }
 
@@ -112,8 +109,20 @@ pub(crate) struct ConnectionId(u64);
 
 impl Connector {
     pub(crate) fn new(guard: Guard, resolver: Resolver, roots: Roots) -> Self {
-        let connections = AtomicU64::new(0);
-        Self(Arc::new(Shared { guard, resolver, roots, tls: OnceCell::new(), connections }))
+        Self::of(guard, resolver, Tls::ordinary(roots))
+    }
+
+    /// Another one behind the same guard.
+    pub(crate) fn beside(&self, tls: Tls) -> Self {
+        Self::of(self.0.guard.clone(), self.0.resolver.clone(), tls)
+    }
+
+    pub(crate) fn roots(&self) -> Roots {
+        self.0.tls.roots()
+    }
+
+    fn of(guard: Guard, resolver: Resolver, tls: Tls) -> Self {
+        Self(Arc::new(Shared { guard, resolver, tls, connections: AtomicU64::new(0) }))
     }
 
     async fn connect(self, uri: Uri, progress: Arc<Progress>) -> Result<Stream, ConnectError> {
@@ -121,18 +130,22 @@ impl Connector {
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let deadline = Instant::now() + progress.connect_max();
-
         let addresses = self.addresses(host, port, deadline, &progress).await?;
-        let tcp = self.dial(&addresses, deadline, &progress).await?;
-        let id = ConnectionId(self.0.connections.fetch_add(1, Ordering::Relaxed));
+        progress.enter(Stage::Connect);
+        let tcp = dial(&addresses, deadline).await?;
+        progress.leave(Stage::Connect);
         if !is_tls {
-            progress.connected(id);
-            return Ok(Stream { io: Io::Plain(TokioIo::new(tcp)), id });
+            return Ok(self.stream(Io::Plain(TokioIo::new(tcp)), false, &progress));
         }
-
         let tls = self.handshake(host, tcp, &progress).await?;
+        let is_h2 = speaks_h2(&tls);
+        Ok(self.stream(Io::Tls(Box::new(TokioIo::new(tls))), is_h2, &progress))
+    }
+
+    fn stream(&self, io: Io, is_h2: bool, progress: &Progress) -> Stream {
+        let id = ConnectionId(self.0.connections.fetch_add(1, Ordering::Relaxed));
         progress.connected(id);
-        Ok(Stream { io: Io::Tls(Box::new(TokioIo::new(tls))), id })
+        Stream { io, id, is_h2 }
     }
 
     /// The addresses that may be dialled: at least one.
@@ -143,19 +156,20 @@ impl Connector {
         deadline: Instant,
         progress: &Progress,
     ) -> Result<Vec<SocketAddr>, ConnectError> {
-        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let ips = match literal.parse::<IpAddr>() {
-            Ok(ip) => vec![ip],
-            Err(_) => {
-                progress.enter(Stage::Dns);
-                let ips = timeout_at(deadline, self.0.resolver.resolve(host))
-                    .await
-                    .map_err(|_| ConnectError::Timeout(Stage::Dns))?
-                    .map_err(|error| ConnectError::Dns(in_words(&error)))?;
-                progress.leave(Stage::Dns);
-                ips
-            }
-        };
+        if let Some(ip) = literal(host) {
+            return self.judge(vec![ip], port);
+        }
+        progress.enter(Stage::Dns);
+        let ips = timeout_at(deadline, self.0.resolver.resolve(host))
+            .await
+            .map_err(|_| ConnectError::Timeout(Stage::Dns))?
+            .map_err(|error| ConnectError::Dns(in_words(&error)))?;
+        progress.leave(Stage::Dns);
+        self.judge(ips, port)
+    }
+
+    /// Those of the addresses that the guard lets pass: at least one.
+    fn judge(&self, ips: Vec<IpAddr>, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
         let mut refused = None;
         let mut passed = Vec::with_capacity(ips.len());
         for ip in ips {
@@ -172,57 +186,65 @@ impl Connector {
         }
     }
 
-    /// Tries the addresses in order. Each gets its share of the time that is left, so that one that swallows
-    /// packets leaves some to the next.
-    async fn dial(
-        &self,
-        addresses: &[SocketAddr],
-        deadline: Instant,
-        progress: &Progress,
-    ) -> Result<TcpStream, ConnectError> {
-        progress.enter(Stage::Connect);
-        let mut last = ConnectError::Timeout(Stage::Connect);
-        let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-        for address in addresses {
-            let now = Instant::now();
-            let share = now + deadline.saturating_duration_since(now) / left;
-            left = left.saturating_sub(1).max(1);
-            last = match timeout_at(share, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => {
-                    progress.leave(Stage::Connect);
-                    // Requests are written in one piece: waiting for more to send only delays them.
-                    if let Err(error) = tcp.set_nodelay(true) {
-                        tracing::debug!(%error, "cannot switch delayed sending off");
-                    }
-                    return Ok(tcp);
-                }
-                Ok(Err(error)) => ConnectError::Connect(format!("{} ({address})", in_words(&error))),
-                Err(_) => ConnectError::Timeout(Stage::Connect),
-            };
-        }
-        Err(last)
-    }
-
-    async fn handshake(
+    async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
-        tcp: TcpStream,
+        io: S,
         progress: &Progress,
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let config = self.0.tls.get_or_try_init(|| self.0.roots.config()).await.map_err(ConnectError::Tls)?;
-        let name = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|_| ConnectError::Tls("the host's name cannot stand in a certificate".to_owned()))?;
+    ) -> Result<TlsStream<S>, ConnectError> {
+        let config = self.0.tls.target().await.map_err(ConnectError::Tls)?;
+        let name = self.0.tls.name_for(host).map_err(ConnectError::Tls)?;
         progress.enter(Stage::Tls);
         let deadline = Instant::now() + progress.tls_max();
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
-        let stream = timeout_at(deadline, connector.connect(name, tcp))
+        let stream = timeout_at(deadline, secure(config, name, io))
             .await
             .map_err(|_| ConnectError::Timeout(Stage::Tls))?
-            .map_err(|error| ConnectError::Tls(in_words(&error)))?;
+            .map_err(ConnectError::Tls)?;
         progress.leave(Stage::Tls);
         Ok(stream)
     }
+}
+
+/// Tries the addresses in order. Each gets its share of the time that is left, so that one that swallows
+/// packets leaves some to the next.
+async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
+    let mut last = ConnectError::Timeout(Stage::Connect);
+    let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    for address in addresses {
+        let now = Instant::now();
+        let share = now + deadline.saturating_duration_since(now) / left;
+        left = left.saturating_sub(1).max(1);
+        last = match timeout_at(share, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => {
+                // Requests are written in one piece: waiting for more to send only delays them.
+                if let Err(error) = tcp.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot switch delayed sending off");
+                }
+                return Ok(tcp);
+            }
+            Ok(Err(error)) => ConnectError::Connect(format!("{} ({address})", in_words(&error))),
+            Err(_) => ConnectError::Timeout(Stage::Connect),
+        };
+    }
+    Err(last)
+}
+
+async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    config: &Arc<ClientConfig>,
+    name: ServerName<'static>,
+    io: S,
+) -> Result<TlsStream<S>, String> {
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+    connector.connect(name, io).await.map_err(|error| tls::in_words(&error))
+}
+
+fn speaks_h2<S>(tls: &TlsStream<S>) -> bool {
+    tls.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+/// The address that a URL names in place of a host.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
 
 impl tower_service::Service<Uri> for Connector {
@@ -245,6 +267,7 @@ impl tower_service::Service<Uri> for Connector {
 pub(crate) struct Stream {
     io: Io,
     id: ConnectionId,
+    is_h2: bool,
 }
 
 enum Io {
@@ -255,10 +278,7 @@ enum Io {
 impl Connection for Stream {
     fn connected(&self) -> Connected {
         let connected = Connected::new().extra(self.id);
-        match &self.io {
-            Io::Tls(io) if io.inner().get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
-            _ => connected,
-        }
+        if self.is_h2 { connected.negotiated_h2() } else { connected }
     }
 }
 

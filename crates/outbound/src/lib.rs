@@ -2,6 +2,7 @@
 //!
 //! - [`policy`]: which addresses we connect to.
 //! - [`client`]: a request, its limits and redirects, and what came of it.
+//! - [`transport`]: TLS settings and client certificates of connections.
 //! - [`traffic`]: whose turn it is: rates, breakers, what APIs ask for.
 //! - [`auth`] and [`mask`]: what an account adds, and how it stays secret.
 //! - [`operator`]: the command line's way to our own API, the one without a guard.
@@ -18,6 +19,7 @@ mod progress;
 mod shown;
 mod tls;
 pub mod traffic;
+pub mod transport;
 
 pub use auth::{AuthError, AwsKey, Credentials, Part};
 pub use client::{Exchange, Failed, Outbound, RedirectScope, SendOptions};
@@ -29,3 +31,4 @@ pub use policy::{Allowance, AllowanceError, Policy, Refused};
 pub use progress::Stage;
 pub use tls::Roots;
 pub use traffic::{Ask, Gate, Pass, PutOff, Traffic, Why};
+pub use transport::{Transport, TransportSettings};

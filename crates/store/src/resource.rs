@@ -15,7 +15,7 @@ use crate::Store;
 use crate::connector::Connectors;
 use crate::error::{Result, StoreError};
 use crate::seal::MasterKey;
-use crate::snapshot::secret_place;
+use crate::snapshot::{secret_place, stored_value};
 
 /// A stored document.
 #[derive(Debug, Clone, PartialEq)]
@@ -308,6 +308,7 @@ fn plan(db: &Connection, key: &MasterKey, documents: Vec<Document>, set: Option<
         after.insert((document.kind(), document.name.clone()), (Some(n), document.clone()));
     }
     faults.extend(cross_faults(&after));
+    faults.extend(key_faults(db, key, &by_name, &after)?);
     if !faults.is_empty() {
         return Err(StoreError::Invalid(faults));
     }
@@ -371,6 +372,38 @@ fn about(document: &Document, n: Option<usize>, mut fault: Fault) -> Fault {
     fault.document = n;
     fault.subject = Some(format!("{}/{}", document.kind(), document.name));
     fault
+}
+
+/// Keys of accounts that do not fit what the accounts say, as far as the values are known here. Only of accounts that
+/// are written now: one whose secret is changed first, and the account after it, must not be in its own way.
+fn key_faults(
+    db: &Connection,
+    key: &MasterKey,
+    by_name: &HashMap<(Kind, &Name), &Resource>,
+    after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>,
+) -> Result<Vec<Fault>> {
+    let mut faults = Vec::new();
+    for (n, document) in after.values().filter(|(n, _)| n.is_some()) {
+        let Spec::Account(account) = &document.spec else { continue };
+        for (path, secret, wanted) in account.keys() {
+            let given = match after.get(&(Kind::Secret, secret.clone())).map(|(_, document)| &document.spec) {
+                Some(Spec::Secret(spec)) => spec,
+                _ => continue,
+            };
+            let value = match (&given.value, by_name.get(&(Kind::Secret, secret))) {
+                (Some(value), _) => Some(value.to_bytes()),
+                // Read where the server runs, when it is used.
+                (None, _) if given.env.is_some() || given.file.is_some() => None,
+                (None, Some(stored)) => stored_value(db, key, stored.row)?,
+                (None, None) => None,
+            };
+            if let Some(reason) = value.and_then(|value| wanted.check(&value).err()) {
+                let reason = format!("the value of secret `{secret}` does not do: {reason}");
+                faults.push(about(document, *n, Fault::new(format!("spec.{path}"), reason)));
+            }
+        }
+    }
+    Ok(faults)
 }
 
 /// What only shows when documents stand side by side.

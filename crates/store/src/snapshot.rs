@@ -354,7 +354,8 @@ pub(crate) fn secret_place(row: i64) -> String {
     format!("secret_values/{row}")
 }
 
-fn stored_value(db: &Connection, key: &MasterKey, row: i64) -> Result<Option<SecretBytes>> {
+/// The value of a secret that is stored here.
+pub(crate) fn stored_value(db: &Connection, key: &MasterKey, row: i64) -> Result<Option<SecretBytes>> {
     let sealed: Option<Vec<u8>> = db
         .prepare_cached("SELECT sealed FROM secret_values WHERE resource = ?1")?
         .query_row([row], |row| row.get(0))

@@ -13,6 +13,7 @@ mod consent;
 mod formats;
 mod harness;
 mod ingest;
+mod keys;
 mod lifecycle;
 mod main_line;
 mod oauth;

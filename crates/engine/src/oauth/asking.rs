@@ -6,9 +6,10 @@ use std::time::Duration;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use linkspan_model::SecretBytes;
 use linkspan_model::account::Credential;
+use linkspan_model::jwt::{JwtDefaults, JwtSpec};
 use linkspan_model::oauth2::{ClientAuth, Grant, NoToken, OAuth2Spec, Token, read_token, refresh_after};
 use linkspan_model::request::RequestSpec;
-use linkspan_outbound::{Credentials, Masker, Part, Reached, SendOptions};
+use linkspan_outbound::{Credentials, Masker, Part, Reached, SendOptions, Transport};
 use linkspan_store::{
     AccountView, Consent, NewToken, Snapshot, StoredToken, TokenLease, TokenOutcome, TokenState, TokenTurn,
 };
@@ -16,7 +17,8 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::{Live, Trouble, Unready, refused, unavailable, unstored};
-use crate::{Engine, jitter};
+use crate::transport::of_provider;
+use crate::{Engine, jitter, random_id};
 
 /// Longest time of one request for a token.
 const CALL: Duration = Duration::from_secs(15);
@@ -29,6 +31,11 @@ const ANSWER_BYTES: u64 = 64 << 10;
 /// Requests without an answer after which a token for refreshing is not tried again: the first may have replaced it,
 /// the second should have shown.
 const LOST_MAX: u32 = 2;
+
+/// The grant by an assertion (RFC 7523, section 2.1).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// A client's proof by an assertion (RFC 7523, section 2.2).
+const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// One account in want of a token.
 pub(super) struct Asking<'a> {
@@ -184,8 +191,8 @@ impl Asking<'_> {
 
     /// One request to the token endpoint.
     pub(super) async fn call(&self, with: With<'_>) -> Answer {
-        let form = match self.form(with) {
-            Ok(form) => form,
+        let (form, transport) = match self.prepare(with) {
+            Ok(prepared) => prepared,
             Err(reason) => return Answer::Refused(reason),
         };
         let shown = |reason: &str| form.masker.mask_text(reason).into_owned();
@@ -198,7 +205,8 @@ impl Asking<'_> {
             (ACCEPT, HeaderValue::from_static("application/json")),
         ];
         let request = RequestSpec { method: http::Method::POST, url, headers, body: form.body.into() };
-        let options = SendOptions { total: CALL, response_max_bytes: ANSWER_BYTES, ..SendOptions::default() };
+        let options =
+            SendOptions { total: CALL, response_max_bytes: ANSWER_BYTES, transport, ..SendOptions::default() };
         match self.engine.outbound.send(request, &form.credentials, &options).await {
             Ok(exchange) => match read_token(exchange.status.as_u16(), &exchange.body) {
                 Ok(token) => Answer::Token(token),
@@ -217,11 +225,13 @@ impl Asking<'_> {
         }
     }
 
+    fn prepare(&self, with: With<'_>) -> Result<(Form, Option<Transport>), String> {
+        Ok((self.form(with)?, of_provider(self.engine, self.snapshot, self.spec)?))
+    }
+
     fn form(&self, with: With<'_>) -> Result<Form, String> {
         let spec = self.spec;
-        let client_id = self.value(&spec.client_id)?;
-        let client_secret = self.snapshot.secret(&spec.client_secret.secret)?.clone();
-        let mut secrets = vec![client_secret.clone()];
+        let mut secrets = Vec::new();
         let mut pairs = Vec::new();
         match with {
             With::Refresh(refresh) => {
@@ -253,6 +263,12 @@ impl Asking<'_> {
                         pairs.push(("password", password.clone()));
                         secrets.push(password);
                     }
+                    Grant::JwtBearer => {
+                        let assertion = spec.assertion.as_ref().ok_or("grant jwt_bearer needs an assertion")?;
+                        let assertion = self.sign(assertion, &mut secrets, false)?;
+                        pairs.push(("grant_type", SecretBytes::new(JWT_BEARER)));
+                        pairs.push(("assertion", assertion));
+                    }
                 }
                 if !spec.scopes.is_empty() {
                     pairs.push(("scope", SecretBytes::new(spec.scopes.join(" "))));
@@ -267,26 +283,72 @@ impl Asking<'_> {
             }
             pairs.push((name.as_str(), secret));
         }
-        let credentials = match spec.client_auth.unwrap_or_default() {
-            ClientAuth::Basic => {
-                // RFC 6749, section 2.3.1: both are form-encoded first.
-                let encoded =
-                    |bytes: &SecretBytes| -> String { form_urlencoded::byte_serialize(bytes.expose()).collect() };
-                let (user, password) = (encoded(&client_id), SecretBytes::new(encoded(&client_secret)));
-                Credentials::basic(&Part::Plain(user), &Part::Secret(password)).map_err(|error| error.to_string())?
-            }
-            ClientAuth::Body => {
-                pairs.push(("client_id", client_id));
-                pairs.push(("client_secret", client_secret));
-                Credentials::none()
-            }
-        };
+        let credentials = self.prove(&mut pairs, &mut secrets)?;
         let encoded = |bytes: &[u8]| -> String { form_urlencoded::byte_serialize(bytes).collect() };
         let body: Vec<String> = pairs
             .iter()
             .map(|(name, value)| format!("{}={}", encoded(name.as_bytes()), encoded(value.expose())))
             .collect();
         Ok(Form { body: body.join("&").into_bytes(), credentials, masker: Masker::new(&secrets) })
+    }
+
+    /// Puts on a request what shows which client asks; gives what goes in its header.
+    fn prove(
+        &self,
+        pairs: &mut Vec<(&str, SecretBytes)>,
+        secrets: &mut Vec<SecretBytes>,
+    ) -> Result<Credentials, String> {
+        let spec = self.spec;
+        let client_id = spec.client_id.as_ref().map(|id| self.value(id)).transpose()?;
+        let client_secret = spec.client_secret.as_ref().map(|reference| self.snapshot.secret(&reference.secret));
+        let client_secret = client_secret.transpose()?.cloned();
+        secrets.extend(client_secret.clone());
+        let auth = spec.client_auth();
+        match (auth, client_id, client_secret) {
+            (ClientAuth::Basic, Some(client_id), Some(client_secret)) => {
+                // RFC 6749, section 2.3.1: both are form-encoded first.
+                let encoded =
+                    |bytes: &SecretBytes| -> String { form_urlencoded::byte_serialize(bytes.expose()).collect() };
+                let (user, password) = (encoded(&client_id), SecretBytes::new(encoded(&client_secret)));
+                Credentials::basic(&Part::Plain(user), &Part::Secret(password)).map_err(|error| error.to_string())
+            }
+            (ClientAuth::Body, Some(client_id), Some(client_secret)) => {
+                pairs.extend([("client_id", client_id), ("client_secret", client_secret)]);
+                Ok(Credentials::none())
+            }
+            (ClientAuth::PrivateKeyJwt, Some(client_id), _) => {
+                let assertion = spec.client_assertion.as_ref().ok_or("there is no client_assertion")?;
+                let assertion = self.sign(assertion, secrets, true)?;
+                pairs.push(("client_id", client_id));
+                pairs.push(("client_assertion_type", SecretBytes::new(CLIENT_ASSERTION)));
+                pairs.push(("client_assertion", assertion));
+                Ok(Credentials::none())
+            }
+            (ClientAuth::Tls | ClientAuth::None, client_id, _) => {
+                pairs.extend(client_id.map(|client_id| ("client_id", client_id)));
+                Ok(Credentials::none())
+            }
+            _ => Err("it does not say which client asks".to_owned()),
+        }
+    }
+
+    /// An assertion (RFC 7523): of the client about itself, or as a grant.
+    fn sign(&self, jwt: &JwtSpec, secrets: &mut Vec<SecretBytes>, is_clients: bool) -> Result<SecretBytes, String> {
+        let key = self.snapshot.secret(&jwt.key.secret)?;
+        let client_id = self.spec.client_id.as_ref().map(|id| self.value(id)).transpose()?;
+        let client_id = client_id.as_ref().and_then(SecretBytes::expose_str);
+        let defaults = JwtDefaults {
+            issuer: client_id,
+            // RFC 7523, section 3: a client that proves itself is whom it is about.
+            subject: client_id.filter(|_| is_clients),
+            audience: Some(&self.spec.token_url),
+        };
+        let signed = jwt.sign(key, defaults, self.engine.clock.now(), &random_id()?)?;
+        secrets.push(signed.token.clone());
+        if jwt.algorithm.is_shared() {
+            secrets.push(key.clone());
+        }
+        Ok(signed.token)
     }
 
     pub(super) fn value(&self, credential: &Credential) -> Result<SecretBytes, String> {

@@ -35,9 +35,12 @@ pub async fn begin_consent(engine: &Engine, name: &Name, callback_url: &str) -> 
     let account = snapshot.account(name).ok_or(ConsentError::Missing)?;
     let spec = account.spec.oauth2().filter(|spec| spec.needs_consent()).ok_or(ConsentError::OtherGrant)?;
     let asking = Asking { engine, snapshot: &snapshot, account, spec, identity: "" };
-    let client_id = asking.value(&spec.client_id).map_err(ConsentError::NotReady)?;
     // Not known later than now, when the user has come back with a code.
-    snapshot.secret(&spec.client_secret.secret).map_err(ConsentError::NotReady)?;
+    for (_, secret) in account.spec.secrets() {
+        snapshot.secret(secret).map_err(ConsentError::NotReady)?;
+    }
+    let client_id = spec.client_id.as_ref().ok_or_else(|| ConsentError::NotReady("it has no client id".to_owned()))?;
+    let client_id = asking.value(client_id).map_err(ConsentError::NotReady)?;
     let client_id =
         client_id.expose_str().ok_or_else(|| ConsentError::NotReady("its client id is no text".to_owned()))?;
     let consent = engine.store.begin_consent(account, callback_url.to_owned()).await?;

@@ -99,6 +99,67 @@ fn refuses_what_cannot_work() {
     assert_eq!(spec(json!({})).identity(), spec(json!({"client_auth": "body"})).identity());
 }
 
+#[test]
+fn clients_prove_themselves_in_one_way() {
+    const CERTIFICATE: &str = include_str!("../testdata/client.pem");
+    let spec = |more: Value| -> OAuth2Spec {
+        let mut spec =
+            json!({"grant": "client_credentials", "token_url": "https://id.test/token", "client_id": "robot"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let spec: OAuth2Spec = serde_json::from_value(spec.clone()).unwrap();
+        let again = serde_json::to_value(&spec).unwrap();
+        assert_eq!(serde_json::from_value::<OAuth2Spec>(again).unwrap(), spec);
+        spec
+    };
+    let jwt = json!({"algorithm": "RS256", "key": {"secret": "k"}});
+    let certificate = json!({"certificate": CERTIFICATE, "key": {"secret": "k"}});
+    let secret = json!({"secret": "s"});
+    for (more, auth) in [
+        (json!({"client_secret": secret}), ClientAuth::Basic),
+        (json!({"client_secret": secret, "client_certificate": certificate}), ClientAuth::Basic),
+        (json!({"client_auth": "private_key_jwt", "client_assertion": jwt}), ClientAuth::PrivateKeyJwt),
+        (json!({"client_auth": "tls", "client_certificate": certificate}), ClientAuth::Tls),
+        (json!({"grant": "jwt_bearer", "assertion": jwt}), ClientAuth::None),
+        (json!({"grant": "jwt_bearer", "assertion": jwt, "client_secret": secret}), ClientAuth::Basic),
+    ] {
+        let spec = spec(more.clone());
+        assert_eq!((spec.faults(), spec.client_auth()), (vec![], auth), "{more}");
+    }
+    for (more, path) in [
+        (json!({}), "oauth2"),
+        (json!({"client_auth": "body"}), "oauth2"),
+        (json!({"client_auth": "private_key_jwt"}), "oauth2"),
+        (json!({"client_auth": "tls"}), "oauth2"),
+        (json!({"client_auth": "none"}), "oauth2.client_auth"),
+        (
+            json!({"client_auth": "tls", "client_certificate": certificate, "client_secret": secret}),
+            "oauth2.client_secret",
+        ),
+        (json!({"client_secret": secret, "client_assertion": jwt}), "oauth2.client_assertion"),
+        (json!({"client_secret": secret, "assertion": jwt}), "oauth2.assertion"),
+        (json!({"grant": "jwt_bearer"}), "oauth2"),
+        (json!({"grant": "jwt_bearer", "client_id": null, "assertion": jwt}), "oauth2.assertion"),
+        (json!({"client_id": null, "client_secret": secret}), "oauth2"),
+        (
+            json!({"client_secret": secret, "client_certificate": {"certificate": "x", "key": {"secret": "k"}}}),
+            "oauth2.client_certificate.certificate",
+        ),
+        (
+            json!({"grant": "jwt_bearer", "assertion": {"algorithm": "RS256", "key": {"secret": "k"}, "lifetime": "2d"}}),
+            "oauth2.assertion.lifetime",
+        ),
+        (json!({"client_secret": secret, "tls": {"authorities": "x"}}), "oauth2.tls.authorities"),
+        (json!({"client_secret": secret, "token_params": {"assertion": "x"}}), "oauth2.token_params.assertion"),
+    ] {
+        let faults = spec(more.clone()).faults();
+        assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), [path], "{more}");
+    }
+    // How the provider is asked does not change what it gave; whom the token is bound to does.
+    let plain = spec(json!({"client_secret": secret}));
+    assert_eq!(spec(json!({"client_secret": secret, "tls": {"min_version": "1.3"}})).identity(), plain.identity());
+    assert_ne!(spec(json!({"client_secret": secret, "client_certificate": certificate})).identity(), plain.identity());
+}
+
 fn consent(authorize_url: &str) -> OAuth2Spec {
     serde_json::from_value(json!({
         "grant": "authorization_code", "authorize_url": authorize_url, "token_url": "https://id.test/token",

@@ -8,4 +8,5 @@ mod limits;
 mod operator;
 mod redirects;
 mod tls;
+mod transport;
 mod upstream;

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use linkspan_model::oauth2::ConsentAt;
 use linkspan_model::{Kind, Timestamp};
-use linkspan_store::{AccountView, StoreError, TokenState};
+use linkspan_store::{AccountView, Snapshot, StoreError, TokenState};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -95,9 +95,11 @@ struct AccountStatus {
     warnings: Vec<String>,
 }
 
-/// How an account stands, as its document's status; other accounts than those with tokens have none.
+/// How an account stands, as its document's status; of other accounts than those with tokens only what is to be said
+/// of keys and certificates.
 pub(super) async fn status(api: &Api, account: &AccountView) -> Result<Value, Problem> {
-    let Some(spec) = account.spec.oauth2() else { return Ok(json!({})) };
+    let warnings = warnings(&api.store.snapshot(), account, api.clock.now());
+    let Some(spec) = account.spec.oauth2() else { return Ok(json!({"warnings": warnings})) };
     let found = api.store.oauth_status(account.row).await?;
     // A token of another provider or client is not this account's.
     let of_this = found.as_ref().filter(|status| status.generation > 0 && status.identity == spec.identity());
@@ -127,14 +129,19 @@ pub(super) async fn status(api: &Api, account: &AccountView) -> Result<Value, Pr
         consented_at: of_this.and_then(|status| status.consented_at),
         consent_failed_at: failed.as_ref().map(|(at, _)| *at),
         consent_error: failed.map(|(_, error)| error),
-        warnings: warnings(account),
+        warnings,
     };
     serde_json::to_value(status).map_err(|error| internal(&error))
 }
 
 /// What is allowed and should not stay so, in words.
-fn warnings(account: &AccountView) -> Vec<String> {
-    let mut warnings = Vec::new();
+fn warnings(snapshot: &Snapshot, account: &AccountView, now: Timestamp) -> Vec<String> {
+    let mut warnings = account.spec.warnings(now);
+    for (path, secret, wanted) in account.spec.keys() {
+        if let Some(reason) = snapshot.secret(secret).ok().and_then(|value| wanted.check(value).err()) {
+            warnings.push(format!("{path}: the value of secret `{secret}` does not do: {reason}"));
+        }
+    }
     if let Some(spec) = account.spec.oauth2() {
         if spec.is_plain() {
             warnings.push("its client secret and tokens go over plain http; use https://".to_owned());
@@ -156,7 +163,8 @@ pub(super) async fn findings(api: &Api) -> Result<Vec<(String, String)>, Problem
         if let Some(reason) = status["reason"].as_str() {
             findings.push((subject.clone(), format!("{}: {reason}", status["state"].as_str().unwrap_or_default())));
         }
-        findings.extend(warnings(account).into_iter().map(|warning| (subject.clone(), warning)));
+        let warnings = warnings(&snapshot, account, api.clock.now());
+        findings.extend(warnings.into_iter().map(|warning| (subject.clone(), warning)));
     }
     Ok(findings)
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use http::{Method, StatusCode};
+use linkspan_model::account::AccountSpec;
 use linkspan_model::call::{Called, CompiledCall, CompiledRead, Piece};
 use linkspan_model::oauth2::{ConsentAnswer, ConsentAt};
 use linkspan_model::traffic::TrafficStatus;
@@ -137,7 +138,7 @@ async fn read_status(api: &Api, snapshot: &Snapshot, connection: &ConnectionView
         code: failure.as_ref().map(|failure| failure.code.clone()),
         reason: failure.as_ref().map(|failure| failure.reason.clone()),
         answer: failure.and_then(|failure| failure.answer),
-        warnings: warnings(snapshot, connection),
+        warnings: warnings(snapshot, connection, api.clock.now()),
         base_url: connection.spec.base_url.clone(),
         traffic: api
             .traffic
@@ -156,22 +157,26 @@ pub(super) async fn findings(api: &Api) -> Result<Vec<(String, String)>, Problem
         if let Some((at, failure)) = test.and_then(|test| Some((test.tested_at, test.failure?))) {
             findings.push((subject.clone(), format!("its test at {at} failed: {}", failure.reason)));
         }
-        findings.extend(warnings(&snapshot, connection).into_iter().map(|warning| (subject.clone(), warning)));
+        let warnings = warnings(&snapshot, connection, api.clock.now());
+        findings.extend(warnings.into_iter().map(|warning| (subject.clone(), warning)));
     }
     Ok(findings)
 }
 
 /// What is allowed and should not stay so, in words.
-fn warnings(snapshot: &Snapshot, connection: &ConnectionView) -> Vec<String> {
+fn warnings(snapshot: &Snapshot, connection: &ConnectionView, now: Timestamp) -> Vec<String> {
     let mut warnings: Vec<String> =
         connection.unusable.iter().map(|reason| format!("it cannot be used: {reason}")).collect();
-    let carries = connection.account.as_ref().is_some_and(|account| account.spec.has_credentials());
-    if !carries {
-        return warnings;
-    }
+    warnings.extend(connection.spec.tls.iter().flat_map(|tls| tls.warnings(now)));
+    let account = connection.account.as_ref().filter(|account| account.spec.has_credentials());
+    let Some(account) = account else { return warnings };
     let is_plain = |url: &str| url.trim_start().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
     if connection.spec.base_url.as_deref().is_some_and(is_plain) {
-        warnings.push("its account's credentials go over plain http; use https://".to_owned());
+        let is_shown = !matches!(account.spec, AccountSpec::ClientCertificate(_));
+        warnings.push(match is_shown {
+            true => "its account's credentials go over plain http; use https://".to_owned(),
+            false => "its account's certificate is not shown over plain http; use https://".to_owned(),
+        });
     }
     for recipe in snapshot.recipes() {
         for step in &recipe.spec.steps {
