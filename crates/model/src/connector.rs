@@ -378,7 +378,7 @@ fn is_action_name(name: &str) -> bool {
     name.len() <= 100 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(allowed)
 }
 
-fn is_version(text: &str) -> bool {
+pub(crate) fn is_version(text: &str) -> bool {
     let parts: Vec<&str> = text.split('.').collect();
     parts.len() == 3 && parts.iter().all(|part| part.len() <= 6 && part.parse::<u32>().is_ok())
 }
