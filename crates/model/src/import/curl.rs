@@ -5,9 +5,7 @@ use std::collections::VecDeque;
 use serde_json::Value;
 
 use super::draft::Draft;
-use super::example::{
-    Body, Example, Given, PartGiven, Variables, Writer, asks_for_account, take_apart, unmarked, variable,
-};
+use super::example::{Body, Example, Given, PartGiven, Variables, Writer, take_apart, unmarked, variable};
 use super::only::Only;
 use super::shell;
 use super::text;
@@ -132,7 +130,7 @@ impl Connection {
             action.request.timeout = self.timeout;
         }
         for (kind, help) in &self.accounts {
-            asks_for_account(draft, kind, None, help);
+            draft.asks_for_account(kind, None, help);
         }
     }
 }

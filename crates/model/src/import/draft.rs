@@ -65,6 +65,21 @@ impl Draft {
         }
     }
 
+    /// Says that the API wants an account, in place of a credential of the source; `name` is that of its header or
+    /// parameter.
+    pub(super) fn asks_for_account(&mut self, kind: &str, name: Option<&str>, help: &str) {
+        self.takes_account(kind, None, Some(help.to_owned()));
+        let account = match (kind, name) {
+            ("headers" | "query", Some(name)) => format!("{kind}: {{{name}: {{secret: NAME}}}}"),
+            ("bearer", _) => "bearer: {token: {secret: NAME}}".to_owned(),
+            (kind, _) => format!("{kind}: …"),
+        };
+        let text = format!(
+            "a credential is no input: store its value with `linkspan secrets set NAME`, and make an account for it: `{account}`"
+        );
+        self.notes.add(text, "");
+    }
+
     /// A host besides that of the base URL.
     pub(super) fn adds_host(&mut self, host: &str) {
         let hosts = self.spec.connection.hosts.get_or_insert_default();

@@ -277,7 +277,10 @@ impl<'a> Walk<'_, 'a> {
         if !self.pay(16) {
             return out.into();
         }
-        let kinds = kinds(schema);
+        let mut kinds = kinds(schema);
+        if kinds.is_empty() {
+            kinds = self.kinds_of_parts(schema);
+        }
         match kinds.as_slice() {
             [] => {}
             [one] => drop(out.insert("type".to_owned(), (*one).into())),
@@ -299,6 +302,13 @@ impl<'a> Walk<'_, 'a> {
         self.depth += 1;
         nullable(schema, &mut out);
         out.into()
+    }
+
+    /// The types that a schema has from what it is put together of.
+    fn kinds_of_parts(&self, schema: &'a Map<String, Value>) -> Vec<&'a str> {
+        let parts = schema.get("allOf").and_then(Value::as_array).into_iter().flatten().take(4);
+        let of = |part| kinds(self.schemas.resolve(part)?.as_object()?).into();
+        parts.map(of).find_map(|kinds: Option<Vec<&str>>| kinds.filter(|kinds| !kinds.is_empty())).unwrap_or_default()
     }
 
     fn describe(&mut self, schema: &Map<String, Value>, out: &mut Map<String, Value>) {
@@ -620,6 +630,6 @@ pub(super) fn drop_patterns(schema: &mut Value) -> bool {
 /// An example of a value, when it is short and no secret.
 pub(super) fn short_example(value: Option<&Value>, name: &str) -> Option<Value> {
     let value = value.filter(|value| value.is_string() || value.is_number())?;
-    let is_short = text::weight(value) <= 80;
-    (is_short && !credentials::is_secret_name(name) && !credentials::holds_secret(value)).then(|| value.clone())
+    (text::is_within(value, 80) && !credentials::is_secret_name(name) && !credentials::holds_secret(value))
+        .then(|| value.clone())
 }

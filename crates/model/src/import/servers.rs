@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::draft::Draft;
-use super::example::asks_for_account;
 use super::text;
 
 /// A server with its variables.
@@ -53,10 +52,19 @@ pub(super) fn settle(root: &Value, draft: &mut Draft) {
             Some(base) => draft.spec.connection.base_url = Some(base),
             None => only.asks(draft, &about(only)),
         },
-        several => {
-            let known: Vec<String> = several.iter().take(10).map(about).collect();
-            let description = format!("What paths are appended to. The source names {}.", known.join(", "));
-            let default = several[0].resolved();
+        [first, others @ ..] => {
+            let known = |servers: &[Server<'_>]| servers.iter().take(10).map(about).collect::<Vec<_>>().join(", ");
+            // Its settings are better to give than a whole URL, and a connection may say its own.
+            if first.variables.is_some()
+                && pieces(first.url).len() > 1
+                && let Some(base) = first.base(draft)
+            {
+                draft.spec.connection.base_url = Some(base);
+                draft.notes.add(format!("other servers are left out: {}", known(others)), "");
+                return;
+            }
+            let description = format!("What paths are appended to. The source names {}.", known(&all));
+            let default = first.resolved();
             draft.asks_for_base_url(default.as_deref(), &description);
         }
     }
@@ -98,7 +106,7 @@ impl Server<'_> {
         if !url.username().is_empty() || url.password().is_some() {
             url.set_username("").ok()?;
             url.set_password(None).ok()?;
-            asks_for_account(draft, "basic", None, "User and password of HTTP Basic.");
+            draft.asks_for_account("basic", None, "User and password of HTTP Basic.");
         }
         plain_base(url)
     }

@@ -175,15 +175,14 @@ fn servers_are_the_base_url_or_are_asked_for() {
             with(json!([{"url": hard, "variables": {"scheme": {"default": "https"}, "path": {"default": "v/1"}}}]));
         assert!(url(&hard, json!({})).starts_with("GET https://a.test/v"));
     }
-    for missing in [
-        json!([]),
-        json!([{"url": "/v1"}]),
-        json!([{"url": "https://{host}/v1", "variables": {}}, {"url": "https://{x}/"}]),
-    ] {
+    for missing in [json!([]), json!([{"url": "/v1"}]), json!([{"url": "//a.test"}, {"url": "ftp://a.test"}])] {
         let missing = with(missing);
         assert_eq!(missing.document["spec"]["settings"]["required"], json!(["base_url"]));
         assert_eq!(url(&missing, json!({"base_url": "https://c.test/x"})), "GET https://c.test/x/a");
     }
+    let first = with(json!([{"url": "https://{host}/v1", "variables": {}}, {"url": "https://b.test/"}]));
+    assert_eq!(url(&first, json!({"host": "a.test"})), "GET https://a.test/v1/a");
+    assert!(notes(&first).contains("other servers are left out: https://b.test/"));
     let own = import(&openapi(json!({"paths": {
         "/a": {"get": {}}, "/b": {"servers": [{"url": "https://up.test:8443/u"}], "get": {}},
     }})));

@@ -43,19 +43,29 @@ pub(super) fn parse(text: &str) -> Result<Value, Fault> {
 
 /// How many bytes the JSON of a value has.
 pub(super) fn weight(value: &impl serde::Serialize) -> usize {
-    struct Count(usize);
+    weight_up_to(value, usize::MAX)
+}
+
+/// Whether the JSON of a value has at most this many bytes; no more of it is looked at.
+pub(super) fn is_within(value: &Value, most: usize) -> bool {
+    weight_up_to(value, most) <= most
+}
+
+fn weight_up_to(value: &impl serde::Serialize, most: usize) -> usize {
+    /// Bytes so far, and when to end.
+    struct Count(usize, usize);
     impl io::Write for Count {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0 += bytes.len();
-            Ok(bytes.len())
+            if self.0 > self.1 { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes.len()) }
         }
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
-    let mut count = Count(0);
-    // Counting cannot fail, and what does not serialise is not written either.
+    let mut count = Count(0, most);
+    // An error ends the counting, and what does not serialise is not written either.
     serde_json::to_writer(&mut count, value).unwrap_or_default();
     count.0
 }
