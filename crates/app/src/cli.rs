@@ -335,11 +335,47 @@ pub(crate) enum ConnectorsCommand {
         #[arg(required = true)]
         connectors: Vec<String>,
     },
+    /// Make one of an OpenAPI or Swagger document, of curl commands or of a Postman collection, without a server.
+    Import(ImportArgs),
     /// Delete one of the workspace.
     Delete {
         /// Its name.
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The file with the document, the commands or the collection; `-` reads standard input.
+    #[arg(required_unless_present = "curl", conflicts_with = "curl")]
+    pub(crate) source: Option<PathBuf>,
+    /// A curl command, in place of a file.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) curl: Option<String>,
+    /// What the source is; left out: as it looks.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ImportFormat>,
+    /// The name of the connector; left out: made of the source's title or host.
+    #[arg(long)]
+    pub(crate) name: Option<linkspan_model::Name>,
+    /// Only these operations: an id, an action's name, a tag or folder, or `METHOD /path`; `*` stands for anything.
+    /// Repeatable.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) only: Vec<String>,
+    /// Write the document into this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A kind of source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportFormat {
+    /// OpenAPI 3.0 or 3.1, or Swagger 2.0, as JSON or YAML.
+    Openapi,
+    /// One or several curl commands.
+    Curl,
+    /// A Postman collection of format 2.0 or 2.1.
+    Postman,
 }
 
 #[derive(Debug, Args)]

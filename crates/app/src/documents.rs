@@ -135,7 +135,11 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Vec<Source>, Vec<String>> 
             continue;
         }
         // As YAML 1.2 has it: `off`, `no` and `y` are texts, and a name or a country code may be one.
-        let options = serde_saphyr::options! { strict_booleans: true };
+        let options = serde_saphyr::options! {
+            strict_booleans: true,
+            // A connector of a large API has a million values.
+            budget: serde_saphyr::budget! { max_nodes: 4_000_000, max_events: 8_000_000 },
+        };
         match serde_saphyr::from_str_with_options::<Value>(&part, options) {
             Ok(value) => {
                 let place = format!("{name}:{}", first_line(line, &part));

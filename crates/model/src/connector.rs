@@ -510,7 +510,7 @@ fn count_faults(spec: &ConnectorSpec) -> Vec<Fault> {
     counts.into_iter().filter_map(fault).collect()
 }
 
-fn is_version(text: &str) -> bool {
+pub(crate) fn is_version(text: &str) -> bool {
     let parts: Vec<&str> = text.split('.').collect();
     parts.len() == 3 && parts.iter().all(|part| part.len() <= 6 && part.parse::<u32>().is_ok())
 }

@@ -12,6 +12,7 @@ use crate::connector::ConnectorSpec;
 use crate::destination::DestinationSpec;
 use crate::endpoint::EndpointSpec;
 use crate::fault::Fault;
+use crate::import;
 use crate::limits;
 use crate::name::{Name, near_match};
 use crate::recipe::RecipeSpec;
@@ -243,6 +244,10 @@ impl Document {
         };
         let kind: Kind = kind.parse().map_err(|reason: String| vec![Fault::new("kind", reason)])?;
         let name: Name = name.parse().map_err(|reason| vec![about(Fault::new("name", reason))])?;
+        if kind == Kind::Connector && name.as_str() == import::RESERVED {
+            let reason = format!("`{}` is a word of the API; take another name", import::RESERVED);
+            return Err(vec![about(Fault::new("name", reason))]);
+        }
         let read = Spec::read(kind, &spec).map_err(|faults| faults.into_iter().map(about).collect::<Vec<_>>())?;
         Ok(Self { name, description, labels, written: without_secret_value(kind, spec), spec: read })
     }

@@ -16,6 +16,7 @@ pub mod event;
 pub mod fault;
 pub mod hops;
 pub mod id;
+pub mod import;
 pub mod job;
 pub mod jwt;
 pub mod key;

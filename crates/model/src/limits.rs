@@ -88,6 +88,10 @@ pub const MULTIPART_PARTS: usize = 100;
 pub const ACTIONS_MAX: usize = 5_000;
 /// Records of a stream that a reading tells from those that follow: 24 MiB of memory at most.
 pub const STREAM_REMEMBERED: usize = 200_000;
+/// Longest source of an import: 64 MiB. The largest description of an API that we know, Microsoft Graph's, has 47 MB.
+pub const IMPORT_SOURCE_BYTES: usize = 64 << 20;
+/// Longest connector document that an import makes, as JSON: 7 MiB, so that it fits into one apply.
+pub const IMPORTED_BYTES: usize = 7 << 20;
 /// Most documents in one apply.
 pub const APPLY_DOCUMENTS: usize = 2_000;
 /// Longest body of an operator API request: 8 MiB.

@@ -13,8 +13,17 @@ pub const COLUMN_NAME_MAX: usize = 63;
 #[must_use]
 pub fn column_name(source: &str) -> String {
     // A long key cannot cost more than its beginning.
-    let ascii: Vec<char> =
-        source.chars().take(4 * COLUMN_NAME_MAX).flat_map(|c| any_ascii::any_ascii_char(c).chars()).collect();
+    let mut name = snake(source, 4 * COLUMN_NAME_MAX);
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert(0, '_');
+    }
+    name.truncate(COLUMN_NAME_MAX);
+    name
+}
+
+/// The first `most` characters of a text as `snake_case`, by the same rules.
+pub(crate) fn snake(source: &str, most: usize) -> String {
+    let ascii: Vec<char> = source.chars().take(most).flat_map(|c| any_ascii::any_ascii_char(c).chars()).collect();
     let mut name = String::new();
     for (at, c) in ascii.iter().enumerate() {
         let before = at.checked_sub(1).map(|at| ascii[at]);
@@ -28,10 +37,6 @@ pub fn column_name(source: &str) -> String {
             _ => name.push('_'),
         }
     }
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        name.insert(0, '_');
-    }
-    name.truncate(COLUMN_NAME_MAX);
     name
 }
 

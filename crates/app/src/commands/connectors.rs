@@ -1,14 +1,16 @@
 //! Connectors: what there is, and checks of files that need no server.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use linkspan_model::connector::{CaseSpec, Connector, ConnectorSpec, Files};
-use linkspan_model::{Document, Name, Spec};
+use linkspan_model::import::{Format, ImportSpec};
+use linkspan_model::{Document, Name, Spec, limits};
 use serde_json::{Value, json};
 
 use super::Commands;
-use crate::cli::{ConnectorsArgs, ConnectorsCommand, Output};
+use crate::cli::{ConnectorsArgs, ConnectorsCommand, ImportArgs, ImportFormat, Output};
 use crate::client::{Invalid, encoded};
 use crate::places::Places;
 use crate::{documents, output};
@@ -26,6 +28,7 @@ pub(super) fn run(args: ConnectorsArgs, server: impl Fn() -> Result<Commands>, o
         }
         Some(ConnectorsCommand::Validate { files }) => validate(&files, output),
         Some(ConnectorsCommand::Test { connectors }) => test(&connectors, output),
+        Some(ConnectorsCommand::Import(args)) => import(args, output),
     }
 }
 
@@ -292,4 +295,51 @@ fn test(connectors: &[String], output: Output) -> Result<()> {
         0 => Ok(()),
         failed => bail!("{failed} of {} cases failed", results.len()),
     }
+}
+
+/// Makes a connector of what others wrote down of an API. The document goes to standard output, what is to be known of
+/// it to standard error.
+fn import(args: ImportArgs, output: Output) -> Result<()> {
+    let format = args.format.map(|format| match format {
+        ImportFormat::Openapi => Format::OpenApi,
+        ImportFormat::Curl => Format::Curl,
+        ImportFormat::Postman => Format::Postman,
+    });
+    let (source, format) = match (args.curl, args.source) {
+        (Some(command), _) => (command, Some(Format::Curl)),
+        (None, source) => (read_source(&source.unwrap_or_else(|| PathBuf::from("-")))?, format),
+    };
+    let spec = ImportSpec { source, format, name: args.name, only: args.only };
+    let imported = spec.import().map_err(|fault| Invalid(fault.to_string()))?;
+    let actions = imported.document["spec"]["actions"].as_object().map_or(0, serde_json::Map::len);
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(&json!({"data": imported}))?,
+        Output::Table => documents::to_yaml(std::slice::from_ref(&imported.document))?,
+    };
+    if output == Output::Table {
+        for note in &imported.notes {
+            output::note(&output::plain(&note.to_string()));
+        }
+    }
+    match args.out {
+        None => output::line(text.trim_end()),
+        Some(path) => {
+            std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+            output::note(&format!("{}: {actions} actions", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// The text of a source, which may be longer than other documents and is bounded.
+fn read_source(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let most = limits::IMPORT_SOURCE_BYTES as u64 + 1;
+    if path == Path::new("-") {
+        std::io::stdin().take(most).read_to_end(&mut bytes).context("standard input")?;
+    } else {
+        let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+        file.take(most).read_to_end(&mut bytes).with_context(|| path.display().to_string())?;
+    }
+    String::from_utf8(bytes).with_context(|| format!("{}: not UTF-8", path.display()))
 }

@@ -12,6 +12,7 @@ mod connectors;
 mod consent;
 mod formats;
 mod harness;
+mod imports;
 mod ingest;
 mod keys;
 mod lifecycle;

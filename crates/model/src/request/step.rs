@@ -10,7 +10,7 @@ use crate::traffic::RetrySpec;
 use crate::units::Duration;
 
 /// A step that calls an API. Every text may hold pills.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestStep {
     /// The connection; left out, `url` is a whole URL and no credentials are sent.

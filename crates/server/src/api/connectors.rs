@@ -1,14 +1,16 @@
 //! Connectors: what there is to connect to, of users and of the product.
 
-use http::Method;
+use http::{Method, StatusCode};
 use linkspan_model::connector::{
     AccountChoice, ActionSpec, ConnectorSpec, Intake, OutputSpec, StreamSpec, WebhookSpec,
 };
-use linkspan_model::{Kind, Name};
+use linkspan_model::import::{ImportSpec, Imported};
+use linkspan_model::{Fault, Kind, Name};
 use linkspan_store::{ConnectorView, Snapshot};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::Api;
 use super::call::{Answer, Call};
@@ -138,6 +140,14 @@ struct CatalogAnswer {
     data: CatalogDetail,
 }
 
+#[derive(Serialize, JsonSchema)]
+struct ImportAnswer {
+    data: Imported,
+}
+
+/// Imports at a time: each takes a processor, and memory of many times its source.
+static IMPORTS: Semaphore = Semaphore::const_new(2);
+
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new(Method::GET, "/api/v1/catalog", "list_catalog", run!(list))
@@ -148,7 +158,26 @@ pub(super) fn routes() -> Vec<Route> {
             .path_parameter("name", "The name of the connector.")
             .gives::<CatalogAnswer>()
             .of(Kind::Connector),
+        Route::new(Method::POST, "/api/v1/connectors/import", "import_connector", run!(import))
+            .about(
+                "connectors",
+                "Makes a connector of an OpenAPI or Swagger document, curl commands or a Postman collection. Nothing is stored.",
+            )
+            .takes::<ImportSpec>()
+            .gives::<ImportAnswer>(),
     ]
+}
+
+async fn import(_: Api, call: Call) -> Result<Answer, Problem> {
+    let spec: ImportSpec = call.typed()?;
+    let _turn = IMPORTS.acquire().await;
+    // Away from the threads that answer: a large source takes a second.
+    let imported = tokio::task::spawn_blocking(move || spec.import()).await.map_err(|error| super::internal(&error))?;
+    let failed = |fault: Fault| {
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "import.failed", fault.to_string());
+        Problem { faults: vec![fault], ..problem }
+    };
+    data(imported.map_err(failed)?)
 }
 
 async fn list(api: Api, _: Call) -> Result<Answer, Problem> {
@@ -172,7 +201,7 @@ async fn list(api: Api, _: Call) -> Result<Answer, Problem> {
             actions: 0,
             streams: 0,
             webhooks: 0,
-            reason: Some(linkspan_model::Fault::to_string(&fault)),
+            reason: Some(Fault::to_string(&fault)),
         },
     };
     let mut entries: Vec<CatalogEntry> = snapshot.connectors().map(entry).collect();

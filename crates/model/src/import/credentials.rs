@@ -1,0 +1,213 @@
+//! What in a source is a secret, by its name or its look.
+
+use serde_json::Value;
+
+/// Ends of names that credentials have, letters and digits only.
+const SECRET_ENDS: &[&str] = &[
+    "apikey",
+    "apitoken",
+    "accesskey",
+    "accesstoken",
+    "authtoken",
+    "authkey",
+    "authorization",
+    "bearer",
+    "bearertoken",
+    "clientsecret",
+    "cookie",
+    "credential",
+    "credentials",
+    "jwt",
+    "passphrase",
+    "passwd",
+    "password",
+    "privatekey",
+    "privatetoken",
+    "pwd",
+    "refreshtoken",
+    "secret",
+    "secretkey",
+    "securitytoken",
+    "sessionid",
+    "sessiontoken",
+    "subscriptionkey",
+    "usertoken",
+];
+
+/// Beginnings of credentials that are known by their look.
+const SECRET_BEGINNINGS: &[&str] = &[
+    "AIza",
+    "AKIA",
+    "ASIA",
+    "Basic ",
+    "Bearer ",
+    "SG.",
+    "eyJ",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "pk_live_",
+    "rk_live_",
+    "sk-",
+    "sk_live_",
+    "sk_test_",
+    "whsec_",
+    "xoxa-",
+    "xoxb-",
+    "xoxp-",
+];
+
+fn letters(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Whether a field, a variable or a parameter of this name holds a secret.
+pub(super) fn is_secret_name(name: &str) -> bool {
+    let name = letters(name);
+    // Tokens of pages and the like are called more than that.
+    name == "token" || SECRET_ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a parameter of this name is a credential, when it is known that it was given a value by hand.
+pub(super) fn is_secret_parameter(name: &str) -> bool {
+    let is_known = matches!(letters(name).as_str(), "key" | "auth" | "sig" | "signature" | "accesskeyid");
+    is_known || is_secret_name(name)
+}
+
+/// Whether a header of this name is a credential.
+pub(super) fn is_secret_header(name: &str) -> bool {
+    let letters = letters(name);
+    let is_key = letters.ends_with("key") && !letters.contains("idempotency");
+    is_key
+        || letters.ends_with("auth")
+        || (letters.ends_with("token") && !is_page_token(&letters))
+        || is_secret_name(name)
+}
+
+fn is_page_token(letters: &str) -> bool {
+    ["pagetoken", "nexttoken", "continuationtoken", "synctoken", "skiptoken"].iter().any(|end| letters.ends_with(end))
+}
+
+/// Whether a parameter that an API describes is there for a credential; `place` is `query` or `header`.
+pub(super) fn is_credential_parameter(place: &str, name: &str, description: &str) -> bool {
+    let ends = |ends: &[&str]| ends.iter().any(|end| letters(name).ends_with(end));
+    if ends(&["apikey", "apitoken", "accesstoken", "authtoken", "sessiontoken", "subscriptionkey", "authorization"]) {
+        return true;
+    }
+    if place == "header" {
+        return is_secret_header(name);
+    }
+    // Names that pages and objects have too.
+    let is_open = matches!(letters(name).as_str(), "token" | "key" | "auth");
+    let description = description.to_lowercase();
+    is_open
+        && ["authentic", "api key", "api token", "access token", "credential"]
+            .iter()
+            .any(|words| description.contains(words))
+}
+
+/// Whether a value looks like a credential.
+pub(super) fn looks_secret(value: &str) -> bool {
+    value.len() >= 16 && SECRET_BEGINNINGS.iter().any(|beginning| value.starts_with(beginning))
+}
+
+/// Whether a segment of a path looks like a credential: known by its look, or long and without a meaning. Ids in
+/// hexadecimal digits are none.
+pub(super) fn is_secret_segment(segment: &str) -> bool {
+    let has = |wanted: fn(char) -> bool| segment.contains(wanted);
+    let is_id = segment.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    let is_one_word = segment.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':'));
+    let is_mixed = has(|c| c.is_ascii_digit()) && has(|c| c.is_ascii_uppercase()) && has(|c| c.is_ascii_lowercase());
+    looks_secret(segment) || (segment.len() >= 20 && is_one_word && is_mixed && !is_id)
+}
+
+/// Whether a text that is no data, such as XML, speaks of secrets.
+pub(super) fn speaks_of_secrets(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    let names = ["password", "passwd", "secret", "api_key", "apikey", "access_token", "accesstoken"];
+    let words = || text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '=' | ','));
+    names.iter().any(|name| lower.contains(name)) || words().any(looks_secret)
+}
+
+/// Whether an example value holds a secret anywhere.
+pub(super) fn holds_secret(value: &Value) -> bool {
+    match value {
+        Value::String(text) => looks_secret(text),
+        Value::Array(items) => items.iter().any(holds_secret),
+        Value::Object(map) => map
+            .iter()
+            .any(|(key, item)| (is_secret_name(key) && (item.is_string() || item.is_number())) || holds_secret(item)),
+        _ => false,
+    }
+}
+
+/// The same value with three dots in the place of every secret.
+pub(super) fn scrubbed(value: &Value) -> Value {
+    match value {
+        Value::String(text) if looks_secret(text) => "…".into(),
+        Value::Array(items) => items.iter().map(scrubbed).collect(),
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .map(|(key, item)| {
+                    let is_secret = is_secret_name(key) && item.is_string();
+                    (key.clone(), if is_secret { "…".into() } else { scrubbed(item) })
+                })
+                .collect(),
+        ),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        for name in ["X-Api-Key", "Authorization", "PRIVATE-TOKEN", "X-Vault-Token", "Cookie", "x-functions-key"] {
+            assert!(is_secret_header(name), "{name}");
+        }
+        for name in ["Accept", "Idempotency-Key", "X-Page-Token", "X-Request-Id"] {
+            assert!(!is_secret_header(name), "{name}");
+        }
+        assert!(is_secret_parameter("key") && !is_credential_parameter("query", "key", "The key of the project."));
+        assert!(is_credential_parameter("query", "token", "Authentication token."));
+        assert!(is_credential_parameter("query", "api_key", ""));
+        assert!(is_credential_parameter("header", "X-Vault-Token", ""));
+        assert!(
+            !is_credential_parameter("query", "pageToken", "")
+                && !is_credential_parameter("query", "client_secret", "")
+        );
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_look() {
+        for segment in ["bot123456:AAbbCCddEEffGGhh", "T0abCDefGHijKLmnOPqrST9x", "ghp_abcdefabcdefabcdef"] {
+            assert!(is_secret_segment(segment), "{segment}");
+        }
+        for segment in [
+            "users",
+            "3f60af14-60f3-4474-a3db-4b7998ce87db",
+            "507f1f77bcf86cd799439011",
+            "list-of-all-the-things",
+            "v1",
+        ] {
+            assert!(!is_secret_segment(segment), "{segment}");
+        }
+        assert!(speaks_of_secrets("<Password>x</Password>") && speaks_of_secrets("a=sk_live_0123456789abc"));
+        assert!(!speaks_of_secrets("<order><id>7</id></order>"));
+    }
+
+    #[test]
+    fn samples_are_scrubbed() {
+        let sample =
+            json!({"id": 7, "access_token": "abc", "nested": [{"password": "x", "n": "ghp_0123456789abcdef"}]});
+        assert!(holds_secret(&sample));
+        let scrubbed = scrubbed(&sample);
+        assert_eq!(scrubbed, json!({"id": 7, "access_token": "…", "nested": [{"password": "…", "n": "…"}]}));
+    }
+}

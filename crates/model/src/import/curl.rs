@@ -1,0 +1,657 @@
+//! curl commands: what others paste, and what browsers copy.
+
+use std::collections::VecDeque;
+
+use serde_json::Value;
+
+use super::draft::Draft;
+use super::example::{Body, Example, Given, PartGiven, Variables, Writer, take_apart, unmarked, variable};
+use super::only::Only;
+use super::shell;
+use super::text;
+use crate::fault::Fault;
+use crate::limits;
+use crate::units::Duration;
+
+/// Whether a text is made of curl commands.
+pub(super) fn looks_like(text: &str) -> bool {
+    text.lines()
+        .map(str::trim_start)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .take(1)
+        .any(is_curl_line)
+}
+
+fn is_curl_line(line: &str) -> bool {
+    let line = line.strip_prefix("$ ").unwrap_or(line);
+    ["curl ", "curl.exe ", "curl\t"].iter().any(|word| line.starts_with(word))
+}
+
+/// Reads curl commands: an action each.
+pub(super) fn read(source: &str, only: &Only) -> Result<Draft, Fault> {
+    let commands = shell::commands(&unmarked(source))?;
+    let mut draft = Draft::new(None);
+    let mut requests = Vec::new();
+    for command in commands {
+        let mut words: VecDeque<String> = command.words.into();
+        while words.front().is_some_and(|word| word == "$" || word == "sudo" || word == "time" || is_assignment(word)) {
+            words.pop_front();
+        }
+        let Some(program) = words.pop_front() else { continue };
+        if command.is_piped {
+            continue;
+        }
+        if !matches!(program.rsplit(['/', '\\']).next(), Some("curl" | "curl.exe")) {
+            draft.notes.add("left out, because it is no curl command", &program);
+            continue;
+        }
+        let mut rest = words;
+        loop {
+            let mut options = Options::default();
+            let goes_on = options.read(&mut rest, command.stdin.as_deref(), &mut draft);
+            requests.extend(options.requests());
+            if !goes_on {
+                break;
+            }
+        }
+    }
+    if requests.len() > limits::ACTIONS_MAX {
+        return Err(Fault::new("source", format_args!("at most {} commands become a connector", limits::ACTIONS_MAX)));
+    }
+    write(draft, requests, only)
+}
+
+fn is_assignment(word: &str) -> bool {
+    word.split_once('=').is_some_and(|(name, _)| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+    })
+}
+
+/// Makes a connector of requests; the first decides the base URL.
+fn write(mut draft: Draft, requests: Vec<(Example, Connection)>, only: &Only) -> Result<Draft, Fault> {
+    let first = requests.iter().find_map(|(request, _)| take_apart(&request.url));
+    let Some(first) = first else {
+        return Err(Fault::new("source", "there is no curl command with a URL"));
+    };
+    draft.name = host_name(&first.base);
+    let mut variables = Variables::default();
+    let base = super::example::settle_base(&mut draft, &mut variables, &first.base, &|_| None);
+    draft.spec.connection.base_url = Some(base);
+    let mut writer = Writer { draft: &mut draft, variables: &mut variables, base: &first.base, only };
+    for (request, connection) in &requests {
+        let url = take_apart(&request.url);
+        let place = url.as_ref().map(|url| format!("{} {}{}", request.method, url.base, url.path)).unwrap_or_default();
+        let place = super::example::shown(&place);
+        if url.is_some_and(|url| url.lacks_scheme) {
+            let text = "the URL says no scheme, which is http for curl; write https into the connector's base_url where the API has it";
+            writer.draft.notes.add(text, &place);
+        }
+        if let Some(name) = writer.write(request, &place) {
+            connection.settle(writer.draft, &name);
+        }
+    }
+    Ok(draft)
+}
+
+/// The name of a connector for a host: `api.github.com` is `github`.
+fn host_name(base: &str) -> String {
+    let host = base.split_once("://").map_or(base, |(_, host)| host);
+    let host = host.split(':').next().unwrap_or_default();
+    let is_address = host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[');
+    let labels: Vec<&str> = host.split('.').collect();
+    let inner = match labels.as_slice() {
+        _ if is_address => "api".to_owned(),
+        [one] => (*one).to_owned(),
+        [labels @ .., _] => {
+            let kept: Vec<&str> =
+                labels.iter().copied().filter(|label| !matches!(*label, "api" | "www" | "rest")).collect();
+            if kept.is_empty() { labels.join("-") } else { kept.join("-") }
+        }
+        [] => String::new(),
+    };
+    text::document_name(&unmarked(&inner)).unwrap_or_else(|| "api".to_owned())
+}
+
+/// What a command says of the connection rather than of its request.
+#[derive(Debug, Clone, Default)]
+struct Connection {
+    redirects: Option<u8>,
+    timeout: Option<Duration>,
+    accounts: Vec<(&'static str, &'static str)>,
+}
+
+impl Connection {
+    fn settle(&self, draft: &mut Draft, action: &str) {
+        if let Some(redirects) = self.redirects {
+            let known = draft.spec.connection.redirects.unwrap_or(0);
+            draft.spec.connection.redirects = Some(known.max(redirects));
+        }
+        if let Some(action) = draft.spec.actions.get_mut(action) {
+            action.request.timeout = self.timeout;
+        }
+        for (kind, help) in &self.accounts {
+            draft.asks_for_account(kind, None, help);
+        }
+    }
+}
+
+/// The options of one command.
+#[derive(Debug, Default)]
+struct Options {
+    urls: Vec<String>,
+    method: Option<String>,
+    headers: Vec<(String, String)>,
+    data: Vec<Data>,
+    parts: Vec<PartGiven>,
+    query: Vec<Given>,
+    is_get: bool,
+    is_head: bool,
+    is_json: bool,
+    uploads: bool,
+    connection: Connection,
+}
+
+/// Most URLs of one command: each is a request with all of its headers.
+const URLS_MAX: usize = 100;
+
+/// What a body is made of.
+#[derive(Debug)]
+enum Data {
+    Text(String),
+    /// A field of a form that curl encodes.
+    Encoded(Given),
+    File,
+}
+
+impl Options {
+    /// Reads words up to the end, or to `--next`, which begins another request.
+    fn read(&mut self, words: &mut VecDeque<String>, stdin: Option<&str>, draft: &mut Draft) -> bool {
+        while let Some(word) = words.pop_front() {
+            if let Some(long) = word.strip_prefix("--").filter(|long| !long.is_empty()) {
+                if long == "next" {
+                    return true;
+                }
+                let (name, given) = match long.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (long, None),
+                };
+                let value = given.or_else(|| takes_value(name).then(|| words.pop_front()).flatten());
+                self.option(name, value.unwrap_or_default(), stdin, draft);
+            } else if let Some(short) = word.strip_prefix('-').filter(|short| !short.is_empty()) {
+                self.short(short, words, stdin, draft);
+            } else if !word.is_empty() && word != "--" {
+                self.urls.push(word);
+            }
+        }
+        false
+    }
+
+    /// Several options in one word: `-sXPOST`.
+    fn short(&mut self, letters: &str, words: &mut VecDeque<String>, stdin: Option<&str>, draft: &mut Draft) {
+        for (at, letter) in letters.char_indices() {
+            let Some(name) = long_name(letter) else {
+                draft.notes.add("an option that is not known is left out", &format!("-{letter}"));
+                continue;
+            };
+            if takes_value(name) {
+                let rest = &letters[at + letter.len_utf8()..];
+                let value = if rest.is_empty() { words.pop_front() } else { Some(rest.to_owned()) };
+                return self.option(name, value.unwrap_or_default(), stdin, draft);
+            }
+            self.option(name, String::new(), stdin, draft);
+        }
+    }
+
+    fn option(&mut self, name: &str, value: String, stdin: Option<&str>, draft: &mut Draft) {
+        match name {
+            "url" => self.urls.push(value),
+            "request" => self.method = Some(value.to_ascii_uppercase()),
+            "head" => self.is_head = true,
+            "get" => self.is_get = true,
+            "header" => self.header(&value, draft),
+            "user-agent" => self.headers.push(("User-Agent".to_owned(), value)),
+            "referer" => self.headers.push(("Referer".to_owned(), value)),
+            "range" => self.headers.push(("Range".to_owned(), format!("bytes={value}"))),
+            "cookie" if value.contains('=') || value.is_empty() => self.headers.push(("Cookie".to_owned(), value)),
+            "data" | "data-ascii" | "data-binary" => self.data.push(data(&value, name, stdin)),
+            "data-raw" => self.data.push(Data::Text(value)),
+            "data-urlencode" => self.data.push(encoded(&value, stdin)),
+            "json" => {
+                self.is_json = true;
+                self.data.push(data(&value, name, stdin));
+            }
+            "form" | "form-string" => self.parts.push(part(&value, name == "form")),
+            "url-query" => self.query.push(given(&value)),
+            "upload-file" => self.uploads = true,
+            "user" => {
+                if !self.connection.accounts.iter().any(|(kind, _)| matches!(*kind, "digest" | "aws_sigv4")) {
+                    self.connection.accounts.push(("basic", "User and password of HTTP Basic."));
+                }
+            }
+            "digest" => self.connection.accounts = vec![("digest", "User and password of HTTP Digest.")],
+            "aws-sigv4" => self.connection.accounts = vec![("aws_sigv4", "An AWS key, with region and service.")],
+            "oauth2-bearer" => self.connection.accounts = vec![("bearer", "A bearer token.")],
+            "location" | "location-trusted" => {
+                self.connection.redirects.get_or_insert(limits::REDIRECTS_MAX);
+            }
+            "max-redirs" => {
+                let most = value.parse::<i64>().unwrap_or(0).clamp(0, i64::from(limits::REDIRECTS_MAX));
+                self.connection.redirects = u8::try_from(most).ok();
+            }
+            "max-time" => self.max_time(&value, draft),
+            "insecure" => draft
+                .notes
+                .add("certificates are always verified; a private authority belongs into the system's store", "-k"),
+            "proxy" | "proxy-user" | "preproxy" | "socks5" | "socks5-hostname" => {
+                draft.notes.add("the proxy is left out", &format!("--{name}"));
+            }
+            "cert" | "key" | "cacert" | "capath" | "cert-type" | "key-type" | "pass" => {
+                draft.notes.add("certificates and keys of TLS are left out", &format!("--{name}"));
+            }
+            "cookie" => draft.notes.add("cookies of a file are left out", "-b"),
+            "resolve" | "connect-to" | "unix-socket" | "interface" | "config" | "ntlm" | "negotiate" | "netrc"
+            | "request-target" | "variable" | "anyauth" | "haproxy-protocol" | "proto" => {
+                draft.notes.add("an option that a request cannot say is left out", &format!("--{name}"));
+            }
+            name if is_about_output(name) => {}
+            name => draft.notes.add("an option that is not known is left out", &format!("--{name}")),
+        }
+    }
+
+    fn header(&mut self, text: &str, draft: &mut Draft) {
+        match text.split_once(':') {
+            _ if self.headers.len() >= limits::HEADERS_MAX => {
+                draft.notes.add(format!("at most {} headers are taken", limits::HEADERS_MAX), "");
+            }
+            Some((name, value)) if !value.trim().is_empty() => {
+                self.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            // `Name;` sends it without a value, `Name:` takes it away.
+            _ => draft.notes.add("a header without a value is left out", "-H"),
+        }
+    }
+
+    fn max_time(&mut self, value: &str, draft: &mut Draft) {
+        let seconds = value.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
+        let most = limits::TOTAL_TIMEOUT_MAX;
+        match seconds {
+            Some(seconds) if seconds <= most.as_secs_f64() => {
+                let millis = std::time::Duration::from_secs_f64(seconds).as_millis().max(1);
+                self.connection.timeout = u64::try_from(millis).ok().map(Duration::from_millis);
+            }
+            _ => draft.notes.add(format!("the longest time is left out; it is at most {} s", most.as_secs()), "-m"),
+        }
+    }
+
+    /// A request for each URL.
+    fn requests(self) -> Vec<(Example, Connection)> {
+        let to_query = self.is_get || self.is_head;
+        let mut headers = self.headers;
+        if self.is_json {
+            for (name, value) in [("Content-Type", "application/json"), ("Accept", "application/json")] {
+                if !headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                    headers.push((name.to_owned(), value.to_owned()));
+                }
+            }
+        }
+        let has_body = !to_query && (!self.data.is_empty() || !self.parts.is_empty());
+        let method = self.method.unwrap_or_else(|| {
+            let method = match () {
+                () if self.is_head => "HEAD",
+                () if self.is_get => "GET",
+                () if self.uploads => "PUT",
+                () if has_body => "POST",
+                () => "GET",
+            };
+            method.to_owned()
+        });
+        let mut query = self.query;
+        let body = match () {
+            () if to_query => {
+                query.extend(self.data.into_iter().flat_map(Data::into_fields));
+                Body::None
+            }
+            () if self.uploads => Body::File,
+            () if !self.parts.is_empty() => Body::Multipart(self.parts),
+            () => body(self.data, &headers),
+        };
+        let mut body = Some(body);
+        let last = self.urls.len().saturating_sub(1);
+        let mut requests = Vec::new();
+        for (n, url) in self.urls.into_iter().enumerate().take(URLS_MAX) {
+            let body = if n == last { body.take() } else { None };
+            let (method, headers, query) = (method.clone(), headers.clone(), query.clone());
+            let example = Example { method, url, query, headers, body: body.unwrap_or_default(), ..Example::default() };
+            requests.push((example, self.connection.clone()));
+        }
+        requests
+    }
+}
+
+impl Data {
+    /// What of it goes into a query.
+    fn into_fields(self) -> Vec<Given> {
+        match self {
+            Self::Text(text) => fields(&text),
+            Self::Encoded(given) => vec![given],
+            Self::File => vec![given(&variable("file"))],
+        }
+    }
+}
+
+/// `name=value&name=value`, percent-encoded.
+fn fields(text: &str) -> Vec<Given> {
+    let pairs = url::form_urlencoded::parse(text.as_bytes());
+    pairs.map(|(name, value)| Given { name: name.into(), value: Some(value.into()), description: None }).collect()
+}
+
+/// `name=value`, as it is.
+fn given(text: &str) -> Given {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    Given { name: name.to_owned(), value: Some(value.to_owned()), description: None }
+}
+
+/// The value of `--data` and its kin: `@file` reads a file, `@-` what the command is fed.
+fn data(value: &str, option: &str, stdin: Option<&str>) -> Data {
+    match (value.strip_prefix('@'), stdin) {
+        (None, _) => Data::Text(value.to_owned()),
+        (Some("-"), Some(fed)) if option == "data" => Data::Text(fed.replace('\n', "")),
+        (Some("-"), Some(fed)) => Data::Text(fed.to_owned()),
+        (Some(_), _) => Data::File,
+    }
+}
+
+/// The value of `--data-urlencode`: `content`, `=content`, `name=content`, `@file`, `name@file`.
+fn encoded(value: &str, stdin: Option<&str>) -> Data {
+    match (value.find('='), value.find('@')) {
+        (None, None) => Data::Text(value.to_owned()),
+        (Some(0), _) => Data::Text(value[1..].to_owned()),
+        (Some(at), file) if file.is_none_or(|file| at < file) => Data::Encoded(given(value)),
+        (_, Some(0)) => data(value, "data-urlencode", stdin),
+        (_, Some(at)) => {
+            Data::Encoded(Given { name: value[..at].to_owned(), value: Some(variable("file")), description: None })
+        }
+        (Some(_), None) => Data::Encoded(given(value)),
+    }
+}
+
+/// The body that several data options make: curl joins them by `&`.
+fn body(data: Vec<Data>, headers: &[(String, String)]) -> Body {
+    let is_json_said = content_type(headers).is_some_and(|text| text.contains("json"));
+    match data.as_slice() {
+        [] => return Body::None,
+        [Data::File] => return Body::File,
+        [Data::Text(text)] if is_json_said || text.trim_start().starts_with(['{', '[']) => {
+            if let Some(value) = json(text) {
+                return Body::Json(value);
+            }
+        }
+        _ => {}
+    }
+    // JSON in several pieces, as `--json` allows it.
+    if is_json_said && data.iter().all(|data| matches!(data, Data::Text(_))) {
+        let whole: String = data.iter().map(Data::as_text).collect();
+        return json(&whole).map_or(Body::Text(whole), Body::Json);
+    }
+    let is_form_said = content_type(headers).is_none_or(|text| text.contains("x-www-form-urlencoded"));
+    let looks_like_form = data.iter().all(|data| match data {
+        Data::Text(text) => text.split('&').all(|field| field.contains('=')) && !text.contains('\n'),
+        Data::Encoded(_) => true,
+        Data::File => false,
+    });
+    if is_form_said && looks_like_form {
+        return Body::Form(data.into_iter().flat_map(Data::into_fields).collect());
+    }
+    let pieces: Vec<String> = data.iter().map(Data::as_text).collect();
+    Body::Text(pieces.join("&"))
+}
+
+impl Data {
+    fn as_text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Encoded(given) => format!("{}={}", given.name, given.value.as_deref().unwrap_or_default()),
+            Self::File => variable("file"),
+        }
+    }
+}
+
+fn content_type(headers: &[(String, String)]) -> Option<String> {
+    let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    header.map(|(_, value)| value.to_ascii_lowercase())
+}
+
+/// A JSON object or list.
+fn json(text: &str) -> Option<Value> {
+    super::example::json_with_variables(text).filter(|value| value.is_object() || value.is_array())
+}
+
+/// The value of `--form`: `name=content`, `name=@file;type=…;filename=…`, `name=<file`.
+fn part(value: &str, reads_files: bool) -> PartGiven {
+    let (name, content) = value.split_once('=').unwrap_or((value, ""));
+    let mut part = PartGiven::default();
+    part.field.name = name.to_owned();
+    if !reads_files {
+        part.field.value = Some(content.to_owned());
+        return part;
+    }
+    let mut settings = content.split(';');
+    let content = settings.next().unwrap_or_default();
+    for setting in settings {
+        match setting.trim().split_once('=') {
+            Some(("type", value)) => part.content_type = Some(value.trim_matches('"').to_owned()),
+            Some(("filename", value)) => part.file = Some(value.trim_matches('"').to_owned()),
+            _ => {}
+        }
+    }
+    match (content.strip_prefix('@'), content.strip_prefix('<')) {
+        (Some(file), _) => {
+            part.file.get_or_insert_with(|| file.to_owned());
+        }
+        (_, Some(_)) => part.field.value = Some(variable(name)),
+        _ => part.field.value = Some(content.to_owned()),
+    }
+    part
+}
+
+/// Options that take a value.
+fn takes_value(name: &str) -> bool {
+    matches!(
+        name,
+        "url"
+            | "request"
+            | "header"
+            | "user-agent"
+            | "referer"
+            | "range"
+            | "cookie"
+            | "data"
+            | "data-ascii"
+            | "data-binary"
+            | "data-raw"
+            | "data-urlencode"
+            | "json"
+            | "form"
+            | "form-string"
+            | "url-query"
+            | "upload-file"
+            | "user"
+            | "aws-sigv4"
+            | "oauth2-bearer"
+            | "max-redirs"
+            | "max-time"
+            | "proxy"
+            | "proxy-user"
+            | "preproxy"
+            | "socks5"
+            | "socks5-hostname"
+            | "cert"
+            | "key"
+            | "cacert"
+            | "capath"
+            | "cert-type"
+            | "key-type"
+            | "pass"
+            | "resolve"
+            | "connect-to"
+            | "unix-socket"
+            | "interface"
+            | "config"
+            | "request-target"
+            | "variable"
+            | "proto"
+            | "output"
+            | "write-out"
+            | "cookie-jar"
+            | "dump-header"
+            | "connect-timeout"
+            | "retry"
+            | "retry-delay"
+            | "retry-max-time"
+            | "limit-rate"
+            | "max-filesize"
+            | "noproxy"
+            | "trace"
+            | "trace-ascii"
+            | "stderr"
+            | "ciphers"
+            | "tls13-ciphers"
+            | "tls-max"
+            | "speed-limit"
+            | "speed-time"
+            | "time-cond"
+            | "dns-servers"
+            | "keepalive-time"
+            | "local-port"
+            | "output-dir"
+            | "engine"
+            | "proto-redir"
+            | "expect100-timeout"
+            | "continue-at"
+            | "netrc-file"
+            | "service-name"
+            | "doh-url"
+            | "happy-eyeballs-timeout-ms"
+            | "alt-svc"
+            | "hsts"
+            | "rate"
+            | "crlfile"
+            | "pinnedpubkey"
+            | "curves"
+    )
+}
+
+/// The long name of a short option.
+fn long_name(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'X' => "request",
+        'H' => "header",
+        'd' => "data",
+        'F' => "form",
+        'u' => "user",
+        'G' => "get",
+        'I' => "head",
+        'b' => "cookie",
+        'A' => "user-agent",
+        'e' => "referer",
+        'k' => "insecure",
+        'L' => "location",
+        'm' => "max-time",
+        'x' => "proxy",
+        'T' => "upload-file",
+        'r' => "range",
+        'E' => "cert",
+        'K' => "config",
+        'n' => "netrc",
+        'c' => "cookie-jar",
+        'C' => "continue-at",
+        'D' => "dump-header",
+        'o' => "output",
+        'w' => "write-out",
+        'y' => "speed-time",
+        'Y' => "speed-limit",
+        'z' => "time-cond",
+        's' => "silent",
+        'S' => "show-error",
+        'v' => "verbose",
+        'i' => "include",
+        'f' => "fail",
+        'g' => "globoff",
+        'N' => "no-buffer",
+        'O' => "remote-name",
+        'J' => "remote-header-name",
+        'R' => "remote-time",
+        'q' => "disable",
+        'Z' => "parallel",
+        '#' => "progress-bar",
+        '0' => "http1.0",
+        '1' => "tlsv1",
+        '2' => "sslv2",
+        '3' => "sslv3",
+        '4' => "ipv4",
+        '6' => "ipv6",
+        'j' => "junk-session-cookies",
+        'a' => "append",
+        'l' => "list-only",
+        'p' => "proxytunnel",
+        'B' => "use-ascii",
+        _ => return None,
+    })
+}
+
+/// Options about what is done with the answer, or about what Linkspan decides by itself.
+fn is_about_output(name: &str) -> bool {
+    let name = name.strip_prefix("no-").unwrap_or(name);
+    takes_value(name)
+        || name.starts_with("http")
+        || name.starts_with("tls")
+        || name.starts_with("ssl")
+        || name.starts_with("retry")
+        || name.starts_with("progress")
+        || matches!(
+            name,
+            "silent"
+                | "show-error"
+                | "verbose"
+                | "include"
+                | "show-headers"
+                | "fail"
+                | "fail-with-body"
+                | "fail-early"
+                | "globoff"
+                | "buffer"
+                | "remote-name"
+                | "remote-name-all"
+                | "remote-header-name"
+                | "remote-time"
+                | "disable"
+                | "parallel"
+                | "ipv4"
+                | "ipv6"
+                | "compressed"
+                | "compressed-ssh"
+                | "junk-session-cookies"
+                | "append"
+                | "list-only"
+                | "use-ascii"
+                | "path-as-is"
+                | "keepalive"
+                | "tcp-nodelay"
+                | "tcp-fastopen"
+                | "styled-output"
+                | "create-dirs"
+                | "trace-time"
+                | "raw"
+                | "alpn"
+                | "npn"
+                | "sessionid"
+                | "post301"
+                | "post302"
+                | "post303"
+                | "clobber"
+                | "basic"
+                | "tr-encoding"
+                | "suppress-connect-headers"
+                | "xattr"
+        )
+}

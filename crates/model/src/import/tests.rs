@@ -1,0 +1,625 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+/// Imports a source that must be read, and checks that what comes out is a document.
+fn import(source: &str) -> Imported {
+    import_only(source, &[])
+}
+
+fn import_only(source: &str, only: &[&str]) -> Imported {
+    let only = only.iter().map(|pattern| (*pattern).to_owned()).collect();
+    let spec = ImportSpec { source: source.to_owned(), only, ..ImportSpec::default() };
+    let imported = spec.import().unwrap_or_else(|fault| panic!("{fault}\n{source}"));
+    crate::Document::read(&imported.document).unwrap_or_else(|faults| panic!("{faults:#?}\n{:#}", imported.document));
+    imported
+}
+
+fn fault(source: &str) -> String {
+    ImportSpec { source: source.to_owned(), ..ImportSpec::default() }.import().unwrap_err().to_string()
+}
+
+fn notes(imported: &Imported) -> String {
+    imported.notes.iter().map(|note| format!("{note}\n")).collect()
+}
+
+fn action<'a>(imported: &'a Imported, name: &str) -> &'a Value {
+    let found = &imported.document["spec"]["actions"][name];
+    assert!(found.is_object(), "no action {name}: {:#}", imported.document);
+    found
+}
+
+/// What an action sends when it is given this.
+fn sent(imported: &Imported, name: &str, settings: Value, input: Value) -> (String, String, String) {
+    let spec: ConnectorSpec = serde_json::from_value(imported.document["spec"].clone()).unwrap();
+    let connector = Connector::compile(spec).unwrap();
+    let own = crate::connection::ConnectionSpec { settings: settings.as_object().cloned(), ..Default::default() };
+    let (connection, settings) = connector.connect(&own).unwrap();
+    let action = connector.action(name).unwrap();
+    let scope = action.scope(&connector, &settings, input.as_object().cloned().unwrap()).unwrap();
+    let mut request = action.plan.request.render(&scope, connection.base().as_ref()).unwrap();
+    assert!(connection.admits(connection.base().as_ref(), &request.url), "{}", request.url);
+    connection.add_headers(&mut request);
+    let headers =
+        request.headers.iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap())).collect();
+    (format!("{} {}", request.method, request.url), headers, String::from_utf8_lossy(&request.body).into_owned())
+}
+
+fn openapi(more: Value) -> String {
+    let mut document = json!({
+        "openapi": "3.0.3", "info": {"title": "Desk", "version": "1.2.0"},
+        "servers": [{"url": "https://api.desk.example/v1"}], "paths": {},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        document[key] = value.clone();
+    }
+    document.to_string()
+}
+
+fn one(operation: Value) -> Imported {
+    import(&openapi(json!({"paths": {"/things/{id}": {"post": operation}}})))
+}
+
+#[test]
+fn an_operation_becomes_an_action() {
+    let imported = import(&openapi(json!({
+        "paths": {"/pets/{petId}/visits": {
+            "parameters": [{"name": "petId", "in": "path", "required": true, "schema": {"type": "integer"}}],
+            "post": {
+                "operationId": "createVisit", "summary": "Create a visit", "description": "<p>Books &amp; confirms.</p>",
+                "parameters": [
+                    {"name": "tag", "in": "query", "schema": {"type": "array", "items": {"type": "string"}}},
+                    {"name": "ids", "in": "query", "explode": false, "schema": {"type": "array", "items": {"type": "integer"}}},
+                    {"name": "filter", "in": "query", "style": "deepObject", "schema": {"type": "object"}},
+                    {"name": "limit", "in": "query", "schema": {"type": "integer", "default": 20}},
+                    {"name": "mode", "in": "query", "required": true, "schema": {"enum": ["full"]}},
+                    {"name": "X-Tenant", "in": "header", "required": true, "schema": {"type": "string"}},
+                ],
+                "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Visit"}}}},
+                "responses": {"201": {"description": "", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Visit"}}}}},
+            },
+        }},
+        "components": {"schemas": {
+            "Base": {"type": "object", "required": ["at"], "properties": {"at": {"type": "string", "format": "date-time"}}},
+            "Visit": {"allOf": [{"$ref": "#/components/schemas/Base"}, {"type": "object", "properties": {
+                "id": {"type": "string", "readOnly": true}, "note": {"type": "string", "nullable": true},
+                "kind": {"type": "string", "enum": ["visit"]},
+            }}]},
+        }},
+    })));
+    assert_eq!(notes(&imported), "");
+    let action = action(&imported, "create_visit");
+    assert_eq!(action["title"], "Create a visit");
+    assert_eq!(action["description"], "Books & confirms.");
+    assert_eq!(action["input"]["required"], json!(["petId", "x_tenant", "at"]));
+    assert_eq!(action["input"]["properties"]["note"], json!({"type": ["string", "null"]}));
+    assert_eq!(action["input"]["properties"]["limit"], json!({"type": "integer", "description": "Left out: 20"}));
+    assert!(action["input"]["properties"].get("id").is_none(), "only the API writes it");
+    assert_eq!(action["output"]["schema"]["properties"]["id"], json!({"type": "string"}));
+
+    let given = json!({"petId": 7, "tag": ["a", "b c"], "ids": [1, 2], "filter": {"a": {"b": 1}}, "x_tenant": "t",
+                       "at": "2024-01-01T00:00:00Z", "note": null});
+    let (request, headers, body) = sent(&imported, "create_visit", json!({}), given);
+    assert_eq!(
+        request,
+        "POST https://api.desk.example/v1/pets/7/visits?tag=a&tag=b%20c&ids=1%2C2&filter%5Ba%5D%5Bb%5D=1&mode=full"
+    );
+    assert!(headers.contains("x-tenant: t\n") && headers.contains("accept: application/json\n"), "{headers}");
+    assert_eq!(body, r#"{"at":"2024-01-01T00:00:00Z","note":null}"#);
+}
+
+#[test]
+fn bodies_are_sent_as_their_media_types_say() {
+    let with = |media: Value| one(json!({"operationId": "a", "requestBody": {"required": true, "content": media}}));
+    let object = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "string"}}}});
+    let form = with(json!({"application/x-www-form-urlencoded": {"schema": object}}));
+    let (_, headers, body) = sent(&form, "a", json!({}), json!({"id": 1, "a": "x y", "b": ["1", "2"]}));
+    assert_eq!(body, "a=x+y&b=1&b=2");
+    assert!(headers.contains("content-type: application/x-www-form-urlencoded"));
+
+    let deep = with(json!({"application/x-www-form-urlencoded": {
+        "schema": {"type": "object", "properties": {
+            "expand": {"type": "array", "items": {"type": "string"}},
+            "items": {"type": "array", "items": {"type": "object", "properties": {"price": {"type": "string"}}}},
+        }},
+        "encoding": {"expand": {"style": "deepObject", "explode": true}, "items": {"style": "deepObject", "explode": true}},
+    }}));
+    let (.., body) = sent(&deep, "a", json!({}), json!({"id": 1, "expand": ["a", "b"], "items": [{"price": "p"}]}));
+    assert_eq!(body, "expand%5B%5D=a&expand%5B%5D=b&items%5B0%5D%5Bprice%5D=p");
+
+    let upload =
+        with(json!({"multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": {
+            "file": {"type": "string", "format": "binary"}, "meta": {"type": "object"}, "note": {"type": "string"},
+        }}}}));
+    let (.., body) =
+        sent(&upload, "a", json!({}), json!({"id": 1, "file": "abc", "file_name": "a.txt", "meta": {"k": 1}}));
+    assert!(
+        body.contains("name=\"file\"; filename=\"a.txt\"") && body.contains("{\"k\":1}") && !body.contains("note"),
+        "{body}"
+    );
+
+    let merge = with(json!({"application/merge-patch+json": {"schema": {"type": "array", "items": {}}}}));
+    let (_, headers, body) = sent(&merge, "a", json!({}), json!({"id": 1, "body": [1]}));
+    assert_eq!(body, "[1]");
+    assert!(headers.contains("content-type: application/merge-patch+json"));
+
+    let xml = with(json!({"application/xml": {"schema": object}}));
+    assert_eq!(sent(&xml, "a", json!({}), json!({"id": 1, "body": "<a/>"})).2, "<a/>");
+    let text = with(json!({"text/csv": {"schema": {"type": "string"}}}));
+    let (_, headers, body) = sent(&text, "a", json!({}), json!({"id": 1, "body": "a,b"}));
+    assert!(body == "a,b" && headers.contains("content-type: text/csv"), "{headers}");
+    let bytes = with(json!({"image/png": {}}));
+    assert_eq!(sent(&bytes, "a", json!({}), json!({"id": 1, "body": {"base64": "YQ=="}})).2, "a");
+}
+
+#[test]
+fn servers_are_the_base_url_or_are_asked_for() {
+    let with = |servers: Value| import(&openapi(json!({"servers": servers, "paths": {"/a": {"get": {}}}})));
+    let url = |imported: &Imported, settings: Value| sent(imported, "get_a", settings, json!({})).0;
+    assert_eq!(url(&with(json!([{"url": "https://a.test/v1/"}])), json!({})), "GET https://a.test/v1/a");
+    let region = with(json!([{"url": "https://{region}.a.test/{version}", "variables": {
+        "region": {"default": "eu", "enum": ["eu", "us"]}, "version": {"default": "v2"},
+    }}]));
+    assert_eq!(url(&region, json!({})), "GET https://eu.a.test/v2/a");
+    assert_eq!(url(&region, json!({"region": "us"})), "GET https://us.a.test/v2/a");
+    let several = with(
+        json!([{"url": "https://a.test"}, {"url": "http://a.test"}, {"url": "https://b.test", "description": "Sandbox"}]),
+    );
+    assert_eq!(url(&several, json!({})), "GET https://a.test/a");
+    assert_eq!(url(&several, json!({"base_url": "https://b.test"})), "GET https://b.test/a");
+    assert!(several.document["spec"]["settings"].to_string().contains("https://b.test (Sandbox)"));
+    // What a variable would decide is the scheme, or more than a segment.
+    for hard in ["{scheme}://a.test/v1", "https://a.test/{path}"] {
+        let hard =
+            with(json!([{"url": hard, "variables": {"scheme": {"default": "https"}, "path": {"default": "v/1"}}}]));
+        assert!(url(&hard, json!({})).starts_with("GET https://a.test/v"));
+    }
+    for missing in [json!([]), json!([{"url": "/v1"}]), json!([{"url": "//a.test"}, {"url": "ftp://a.test"}])] {
+        let missing = with(missing);
+        assert_eq!(missing.document["spec"]["settings"]["required"], json!(["base_url"]));
+        assert_eq!(url(&missing, json!({"base_url": "https://c.test/x"})), "GET https://c.test/x/a");
+    }
+    let first = with(json!([{"url": "https://{host}/v1", "variables": {}}, {"url": "https://b.test/"}]));
+    assert_eq!(url(&first, json!({"host": "a.test"})), "GET https://a.test/v1/a");
+    assert!(notes(&first).contains("other servers are left out: https://b.test/"));
+    let own = import(&openapi(json!({"paths": {
+        "/a": {"get": {}}, "/b": {"servers": [{"url": "https://up.test:8443/u"}], "get": {}},
+    }})));
+    assert_eq!(sent(&own, "get_b", json!({}), json!({})).0, "GET https://up.test:8443/u/b");
+    assert_eq!(own.document["spec"]["connection"]["hosts"], json!(["up.test:8443"]));
+}
+
+#[test]
+fn security_schemes_are_accounts_and_no_inputs() {
+    let imported = import(&openapi(json!({
+        "components": {"securitySchemes": {
+            "key": {"type": "apiKey", "in": "header", "name": "X-Key"}, "q": {"type": "apiKey", "in": "query", "name": "sid"},
+            "basic": {"type": "http", "scheme": "basic"}, "digest": {"type": "http", "scheme": "digest"},
+            "bearer": {"type": "http", "scheme": "bearer"}, "tls": {"type": "mutualTLS"},
+            "flow": {"type": "oauth2", "flows": {"clientCredentials": {"tokenUrl": "https://id.test/token", "scopes": {"read": ""}}}},
+            "implicit": {"type": "oauth2", "flows": {"implicit": {"authorizationUrl": "https://id.test"}}},
+        }},
+        "paths": {"/a": {"get": {"parameters": [
+            {"name": "x-key", "in": "header", "required": true, "schema": {}}, {"name": "sid", "in": "query", "required": true},
+            {"name": "api_key", "in": "query", "schema": {"default": "very-secret-value"}}, {"name": "pageToken", "in": "query"},
+            {"name": "Authorization", "in": "header"}, {"name": "Accept", "in": "header"},
+        ]}}},
+    })));
+    let kinds: Vec<&str> = imported.document["spec"]["accounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|account| account["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["headers", "query", "basic", "digest", "bearer", "oauth2", "bearer", "query", "headers"]);
+    let text = imported.document.to_string();
+    assert!(text.contains("token_url: https://id.test/token Scopes: read."));
+    assert!(!text.contains("very-secret-value"));
+    assert_eq!(action(&imported, "get_a")["input"]["properties"], json!({"pageToken": {}}));
+    assert!(notes(&imported).contains("tls: the API wants a client certificate"));
+}
+
+#[test]
+fn schemas_stay_bounded_and_right() {
+    let with = |schemas: Value, body: Value| {
+        let body = json!({"required": true, "content": {"application/json": {"schema": body}}});
+        let document = json!({"components": {"schemas": schemas}, "paths": {"/a": {"post": {"requestBody": body}}}});
+        import(&openapi(document))
+    };
+    let recursive = with(
+        json!({"Node": {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Node"}, "n": {"type": "integer"}}}}),
+        json!({"$ref": "#/components/schemas/Node"}),
+    );
+    assert_eq!(
+        sent(&recursive, "post_a", json!({}), json!({"next": {"next": {"next": {"n": 1}}}})).2,
+        r#"{"next":{"next":{"next":{"n":1}}}}"#
+    );
+    assert!(notes(&recursive).contains("recursive"));
+
+    let old = with(
+        json!({}),
+        json!({"properties": {
+            "a": {"type": "number", "minimum": 0, "exclusiveMinimum": true}, "b": {"type": "string", "enum": [1, 2]},
+            "c": {"type": "file"}, "d": {"oneOf": [{"type": "string"}, {"type": "integer"}]}, "e": {"nullable": true, "allOf": [{"type": "object", "properties": {"x": {}}}]},
+            "f": {"type": "string", "pattern": "^(?!a)"}, "g": {"$ref": "other.yaml#/X"}, "h": {"required": true, "type": "string"},
+        }}),
+    );
+    let input = &action(&old, "post_a")["input"]["properties"];
+    assert_eq!(input["a"], json!({"type": "number", "exclusiveMinimum": 0}));
+    assert_eq!(input["b"], json!({"enum": [1, 2]}));
+    assert_eq!(input["d"], json!({"type": ["string", "integer"]}));
+    assert_eq!(input["f"], json!({"type": "string"}));
+    assert_eq!(input["g"], json!({}));
+    let (.., body) = sent(&old, "post_a", json!({}), json!({"e": null, "b": 2, "a": 0.5}));
+    assert_eq!(body, r#"{"a":0.5,"b":2,"e":null}"#);
+    assert!(notes(&old).contains("another file") && notes(&old).contains("looks around"), "{}", notes(&old));
+
+    // A thousand types that all name each other, in every operation.
+    let all: serde_json::Map<String, Value> = (0..300)
+        .map(|n| {
+            let fields: serde_json::Map<String, Value> = (0..10)
+                .map(|k| {
+                    (format!("f{k}"), json!({"$ref": format!("#/components/schemas/T{}", (n * 7 + k * 13) % 300)}))
+                })
+                .collect();
+            (format!("T{n}"), json!({"type": "object", "properties": fields}))
+        })
+        .collect();
+    let tangled = with(Value::Object(all), json!({"$ref": "#/components/schemas/T0"}));
+    assert!(text::weight(&tangled.document) < 64 << 10);
+}
+
+#[test]
+fn one_bad_operation_does_not_lose_the_others() {
+    let imported = import(&openapi(json!({"paths": {
+        "/good": {"get": {}},
+        "/bad/../path": {"get": {}},
+        "/trace": {"trace": {}},
+        "/odd": {"get": {"parameters": "no list", "responses": 7, "tags": {}}, "post": "no operation"},
+        "/dangling": {"$ref": "#/nowhere"},
+        "/undeclared/{id}": {"get": {"operationId": 7}},
+    }})));
+    let names: Vec<&String> = imported.document["spec"]["actions"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["get_good", "get_odd", "get_undeclared_by_id"]);
+    let notes = notes(&imported);
+    for part in ["get_bad_path: left out", "TRACE /trace: left out", "names `id`, which no parameter describes"] {
+        assert!(notes.contains(part), "{part}\n{notes}");
+    }
+}
+
+#[test]
+fn only_what_is_wanted_is_taken() {
+    let source = openapi(json!({"paths": {
+        "/a": {"get": {"operationId": "list", "tags": ["x"]}, "post": {"operationId": "make"}},
+        "/b": {"get": {"operationId": "list", "tags": ["y"]}},
+    }}));
+    let names = |only: &[&str]| {
+        let imported = import_only(&source, only);
+        imported.document["spec"]["actions"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), ["list", "make", "list_2"]);
+    // Names do not depend on what else is taken.
+    assert_eq!(names(&["y"]), ["list_2"]);
+    assert_eq!(names(&["POST /a", "x"]), ["list", "make"]);
+    let spec = ImportSpec { source, only: vec!["mke".to_owned()], ..ImportSpec::default() };
+    assert_eq!(spec.import().unwrap_err().to_string(), "only[0]: `mke` names no operation (did you mean `make`?)");
+}
+
+#[test]
+fn too_many_operations_are_told_apart_by_tags() {
+    let paths: serde_json::Map<String, Value> = (0..5_001)
+        .map(|n| (format!("/p{n}"), json!({"get": {"tags": [if n % 3 == 0 { "a" } else { "b" }]}})))
+        .collect();
+    let fault = fault(&openapi(json!({"paths": paths})));
+    assert!(fault.contains("5001 operations") && fault.contains("such as b (3334), a (1667)"), "{fault}");
+}
+
+#[test]
+fn swagger_2_reads_as_openapi_3_does() {
+    let imported = import(
+        r##"
+swagger: 2.0
+info: {title: Desk, version: 1.0.0}
+host: api.desk.example
+basePath: /v1
+schemes: [http, https]
+consumes: [application/json]
+produces: [application/xml, application/json]
+securityDefinitions:
+  flow: {type: oauth2, flow: accessCode, authorizationUrl: "https://id.test/a", tokenUrl: "https://id.test/t", scopes: {r: read}}
+parameters:
+  limit: {name: limit, in: query, type: integer, maximum: 100}
+  visit: {name: visit, in: body, required: true, schema: {$ref: "#/definitions/Visit"}}
+definitions:
+  Visit: {type: object, required: [at], properties: {at: {type: string}, tags: {type: array, items: {type: string}}}}
+paths:
+  /pets/{id}/visits:
+    parameters: [{name: id, in: path, required: true, type: string}]
+    get:
+      operationId: listVisits
+      parameters:
+        - $ref: "#/parameters/limit"
+        - {name: state, in: query, type: array, items: {type: string}, collectionFormat: multi}
+        - {name: sort, in: query, type: array, items: {type: string}, collectionFormat: pipes}
+        - {name: ids, in: query, type: array, items: {type: string}}
+      responses: {200: {description: "", schema: {type: array, items: {$ref: "#/definitions/Visit"}}}}
+    post: {operationId: addVisit, parameters: [{$ref: "#/parameters/visit"}], responses: {}}
+    put:
+      operationId: upload
+      consumes: [multipart/form-data]
+      parameters:
+        - {name: scan, in: formData, type: file, required: true}
+        - {name: note, in: formData, type: string}
+      responses: {}
+"##,
+    );
+    let list = json!({"id": "a/b", "limit": 5, "state": ["x", "y"], "sort": ["a", "b"], "ids": ["1", "2"]});
+    let (request, headers, _) = sent(&imported, "list_visits", json!({}), list);
+    assert_eq!(
+        request,
+        "GET https://api.desk.example/v1/pets/a%2Fb/visits?limit=5&state=x&state=y&sort=a%7Cb&ids=1%2C2"
+    );
+    assert!(headers.contains("accept: application/json"), "{headers}");
+    assert_eq!(
+        action(&imported, "list_visits")["output"]["schema"]["items"]["properties"]["at"],
+        json!({"type": "string"})
+    );
+    let (.., body) = sent(&imported, "add_visit", json!({}), json!({"id": "1", "at": "now", "tags": ["t"]}));
+    assert_eq!(body, r#"{"at":"now","tags":["t"]}"#);
+    let (.., body) = sent(&imported, "upload", json!({}), json!({"id": "1", "scan": "bytes"}));
+    assert!(body.contains("name=\"scan\"; filename=\"file\"") && !body.contains("note"), "{body}");
+    assert!(imported.document["spec"]["accounts"].to_string().contains("authorize_url: https://id.test/a"));
+}
+
+#[test]
+fn curl_commands_are_actions_with_their_values_as_defaults() {
+    let imported = import(
+        "curl -X POST 'https://api.github.example/v3/orders/7?expand=lines&key=AIza-not-to-be-seen' \\\n \
+         -H 'Authorization: Bearer not-to-be-seen' -H 'Accept: application/json' -H 'X-Tenant: acme' -H 'Host: x' \\\n \
+         -d '{\"title\": \"Bolt {{ 1 }}\", \"count\": 3, \"password\": \"not-to-be-seen\", \"when\": null}' -m 2.5 -L -k --retry 3 --frob\n\
+         curl -u robot:not-to-be-seen -G https://api.github.example/search -d q=bolt -d tag=a -d tag=b --data-urlencode 'x=a&b' | jq .\n\
+         curl -sF 'file=@shots/a.png;type=image/png' -F note=hi https://up.example/$FOLDER/files\n\
+         curl --json '[1]' https://api.github.example/list -b 'sid=not-to-be-seen' -I -X GET\n\
+         curl https://not-to-be-seen:x@api.github.example/bot17:Not-to-be-seenAAbbCC/send -H 'Content-Type: text/xml' -d '<Password>not-to-be-seen</Password>'",
+    );
+    let text = format!("{}{}", imported.document, notes(&imported));
+    let lower = text.to_lowercase().replace('_', "-");
+    assert!(!lower.contains("not-to-be-seen") && !lower.contains("robot"), "{text}");
+    assert_eq!(imported.document["name"], "github");
+    assert_eq!(
+        sent(&imported, "post_by_token_send", json!({}), json!({"token": "t", "body": "b"})).0,
+        "POST https://api.github.example/t/send"
+    );
+    let spec = &imported.document["spec"];
+    assert_eq!((&spec["connection"]["redirects"], &spec["connection"]["hosts"]), (&json!(5), &json!(["up.example"])));
+    let kinds: Vec<&str> =
+        spec["accounts"].as_array().unwrap().iter().map(|account| account["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["query", "bearer", "basic", "headers"]);
+
+    let post = action(&imported, "post_orders_7");
+    assert_eq!((&post["request"]["timeout"], &post["input"]["required"]), (&json!("2500ms"), &json!(["password"])));
+    let (request, headers, body) = sent(&imported, "post_orders_7", json!({}), json!({"password": "p", "count": 4}));
+    assert_eq!(request, "POST https://api.github.example/v3/orders/7?expand=lines");
+    assert!(headers.contains("x-tenant: acme"), "{headers}");
+    assert_eq!(body, r#"{"title":"Bolt {{ 1 }}","count":4,"password":"p","when":null}"#);
+    assert_eq!(
+        sent(&imported, "get_search", json!({}), json!({"tag": ["z"]})).0,
+        "GET https://api.github.example/search?q=bolt&tag=z&x=a%26b"
+    );
+    let (request, _, body) =
+        sent(&imported, "post_by_folder_files", json!({}), json!({"file": "PNG", "folder": "in box"}));
+    assert_eq!(request, "POST https://up.example/in%20box/files");
+    assert!(body.contains("filename=\"a.png\"") && body.contains("Content-Type: image/png"), "{body}");
+    let notes = notes(&imported);
+    for part in
+        ["-k: certificates are always verified", "--frob: an option that is not known", "the connection itself says"]
+    {
+        assert!(notes.contains(part), "{part}\n{notes}");
+    }
+}
+
+#[test]
+fn a_collection_of_postman_becomes_a_connector() {
+    let imported = import(
+        &json!({
+            "info": {"name": "Desk", "schema": "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"},
+            "auth": {"type": "apikey", "apikey": [{"key": "key", "value": "X-Key"}, {"key": "value", "value": "not-to-be-seen"}]},
+            "variable": [
+                {"key": "baseUrl", "value": "https://{{host}}/v1"}, {"key": "host", "value": "desk.example"},
+                {"key": "lang", "value": "en"}, {"key": "token", "value": "not-to-be-seen", "type": "secret"},
+            ],
+            "item": [
+                {"name": "Pets", "item": [{
+                    "name": "Get", "request": {
+                        "method": "GET", "description": {"content": "Reads a pet."},
+                        "header": [{"key": "Accept-Language", "value": "{{lang}}"}, {"key": "X-Token", "value": "{{token}}"}],
+                        "url": {"raw": "{{baseUrl}}/pets/:id?full=true&page=2", "variable": [{"key": "id", "value": "17"}],
+                                "query": [{"key": "full", "value": "true"}, {"key": "page", "value": "2", "disabled": true, "description": "Which page."}]},
+                    },
+                    "response": [{"code": 404, "body": "{}"}, {"code": 200, "body": "{\"id\": 17, \"access_token\": \"not-to-be-seen\"}"}],
+                }]},
+                {"name": "People", "item": [{"name": "Get", "request": "{{baseUrl}}/people/{{person}}"}]},
+                {"name": "Add", "event": [{"listen": "test", "script": {"exec": ["pm.test()"]}}], "request": {
+                    "method": "POST", "url": "{{baseUrl}}/pets", "header": "Content-Type: application/json\nX-A: b",
+                    "body": {"mode": "raw", "raw": "{\"name\": \"Rex\", \"owner\": {{owner}}, \"note\": \"for {{person}}\"}"},
+                }},
+                {"name": "https://x.test?key=not-to-be-seen", "request": "https://u:not-to-be-seen@x.test/a?key=not-to-be-seen"},
+                {"name": "Ask", "request": {"method": "POST", "url": "{{baseUrl}}/graphql", "header": [], "body": {
+                    "mode": "graphql", "graphql": {"query": "query { pets { id } }", "variables": "{\"n\": 1}"}}}},
+                {"name": "Send", "request": {"method": "POST", "url": {"protocol": "https", "host": ["up", "example"], "path": ["f"]}, "body": {
+                    "mode": "formdata", "formdata": [{"key": "f", "type": "file", "src": "/x/a.bin"}, {"key": "t", "value": "v"}]}}},
+            ],
+        })
+        .to_string(),
+    );
+    let text = format!("{}{}", imported.document, notes(&imported));
+    assert!(!text.contains("not-to-be-seen"), "{text}");
+    let names: Vec<&String> = imported.document["spec"]["actions"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["pets_get", "people_get", "add", "get_a", "ask", "send"]);
+    let (request, headers, _) = sent(&imported, "pets_get", json!({"lang": "de"}), json!({"id": 3}));
+    assert_eq!(request, "GET https://desk.example/v1/pets/3?full=true");
+    assert!(headers.contains("accept-language: de"), "{headers}");
+    assert_eq!(action(&imported, "pets_get")["output"]["sample"], json!({"id": 17, "access_token": "…"}));
+    assert_eq!(
+        sent(&imported, "people_get", json!({}), json!({"person": "a"})).0,
+        "GET https://desk.example/v1/people/a"
+    );
+    let (_, headers, body) = sent(&imported, "add", json!({}), json!({"owner": {"id": 1}, "person": "me"}));
+    assert!(headers.contains("x-a: b"), "{headers}");
+    assert_eq!(body, r#"{"name":"Rex","owner":{"id":1},"note":"for me"}"#);
+    assert_eq!(action(&imported, "ask")["request"]["effect"], "read");
+    assert_eq!(
+        sent(&imported, "ask", json!({}), json!({})).2,
+        r#"{"query":"query { pets { id } }","variables":{"n":1}}"#
+    );
+    assert_eq!(sent(&imported, "send", json!({}), json!({"f": "x"})).0, "POST https://up.example/f");
+    assert!(notes(&imported).contains("Add: scripts are left out"));
+    // The older format has authorizations as objects.
+    let older = json!({"info": {"name": "a"}, "item": [{"request": {"url": "https://a.test", "auth": {"type": "basic", "basic": {"password": "not-to-be-seen"}}}}]});
+    assert!(!import(&older.to_string()).document.to_string().contains("not-to-be-seen"));
+}
+
+#[test]
+fn what_is_no_source_is_said_to_be() {
+    for (source, said) in [
+        ("[", "neither JSON nor YAML"),
+        ("a: 1", "no OpenAPI or Swagger document"),
+        ("{\"openapi\": \"4.0\"}", "version 4.0 is not read"),
+        ("swagger: '1.2'", "version 1.2 is not read"),
+        ("openapi: 3.0.0\npaths: {}", "it has no operations"),
+        ("{\"requests\": [], \"order\": []}", "export it as v2.1"),
+        ("curl 'https://a", "has no end"),
+        ("curl -k", "no curl command with a URL"),
+        ("{\"info\": {}, \"item\": []}", "no request of the collection has a URL"),
+    ] {
+        let found = fault(source);
+        assert!(found.starts_with("source: ") && found.contains(said), "{source}: {found}");
+    }
+}
+
+#[test]
+fn hostile_sources_end_soon() {
+    let nested = openapi(
+        json!({"paths": {"/a": {"post": {"requestBody": {"content": {"application/json": {"schema": "DEEP"}}}}}}}),
+    );
+    for (open, close) in [("{\"items\":", "}"), ("{\"properties\":{\"a\":", "}}"), ("{\"allOf\":[", "]}")] {
+        let depth = if open.starts_with("{\"items") { 100 } else { 50 };
+        let schema = format!("{}{{}}{}", open.repeat(depth), close.repeat(depth));
+        import(&nested.replace("\"DEEP\"", &schema));
+    }
+    // Every schema is made of a hundred others, nine deep; every operation names the first.
+    let schemas: serde_json::Map<String, Value> = (0..9)
+        .map(|n| {
+            (format!("S{n}"), json!({"allOf": vec![json!({"$ref": format!("#/components/schemas/S{}", n + 1)}); 100]}))
+        })
+        .chain([("S9".to_owned(), json!({"properties": {"a": {}}}))])
+        .collect();
+    let paths: serde_json::Map<String, Value> = (0..200)
+        .map(|n| (format!("/p{n}"), json!({"post": {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/S0"}}}}}})))
+        .collect();
+    import(&openapi(json!({"components": {"schemas": schemas}, "paths": paths})));
+    // Braces that never close.
+    let braces = "{{".repeat(200_000);
+    let collection = json!({"info": {"name": "a"}, "item": [{"name": "b", "request": "https://a.test/"}, {"name": braces, "request": {"url": "https://a.test/", "body": {"mode": "raw", "raw": braces}}}]});
+    import(&collection.to_string());
+    drop(
+        ImportSpec { source: format!("curl https://a.test/ {}", "$(".repeat(100_000)), ..ImportSpec::default() }
+            .import(),
+    );
+    drop(
+        ImportSpec { source: format!("curl {}", "https://a.test/ -H a:b ".repeat(20_000)), ..ImportSpec::default() }
+            .import(),
+    );
+}
+
+/// A document with a bit of everything, to be spoilt.
+fn seeds() -> Vec<Value> {
+    vec![
+        serde_json::from_str(&openapi(json!({
+            "servers": [{"url": "https://{a}.test/{b}", "variables": {"a": {"default": "x"}, "b": {"enum": ["c"], "default": "c"}}}],
+            "components": {
+                "schemas": {"A": {"allOf": [{"$ref": "#/components/schemas/B"}], "properties": {"a": {"$ref": "#/components/schemas/A"}}},
+                            "B": {"oneOf": [{"type": "string"}, {"$ref": "#/components/schemas/A"}], "nullable": true}},
+                "securitySchemes": {"k": {"type": "apiKey", "in": "query", "name": "k"}, "o": {"type": "oauth2", "flows": {"password": {"tokenUrl": "u"}}}},
+                "parameters": {"P": {"name": "p[]", "in": "query", "style": "pipeDelimited", "schema": {"type": "array"}}},
+            },
+            "paths": {"/a/{b}/{c}": {"parameters": [{"$ref": "#/components/parameters/P"}], "post": {
+                "operationId": "x", "parameters": [{"name": "h", "in": "header", "schema": {"type": "object"}}, {"name": "c", "in": "cookie", "required": true}],
+                "requestBody": {"content": {"multipart/form-data": {"schema": {"properties": {"f": {"format": "binary"}}}},
+                                            "application/json": {"schema": {"$ref": "#/components/schemas/A"}}}},
+                "responses": {"200": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/A"}}}}},
+            }}},
+        })))
+        .unwrap(),
+        json!({"swagger": "2.0", "info": {"title": "t"}, "host": "a.test", "basePath": "/b", "parameters": {"p": {"in": "formData", "name": "p", "type": "file"}},
+               "paths": {"/a": {"put": {"parameters": [{"$ref": "#/parameters/p"}, {"in": "body", "name": "b", "schema": {"type": "array"}}],
+                                        "responses": {"200": {"schema": {"type": "string"}}}}}}}),
+        json!({"info": {"name": "n"}, "variable": [{"key": "u", "value": "https://{{h}}"}], "item": [{"name": "f", "item": [{"name": "r", "request": {
+               "method": "POST", "url": {"raw": "{{u}}/a/:b?c={{d}}", "query": [{"key": "c", "value": "<e>"}]}, "header": [{"key": "k", "value": "{{v}}"}],
+               "body": {"mode": "raw", "raw": "{\"a\": {{b}}}"}}, "response": [{"code": 200, "body": "[1]"}]}]}]}),
+    ]
+}
+
+/// How a document is spoilt: at the value with this number, in this way.
+fn spoil(value: &mut Value, at: &mut usize, with: &Value) {
+    if *at == 0 {
+        *value = with.clone();
+        *at = usize::MAX;
+        return;
+    }
+    *at -= 1;
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| spoil(item, at, with)),
+        Value::Object(map) => map.values_mut().for_each(|item| spoil(item, at, with)),
+        _ => {}
+    }
+}
+
+fn junk() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!(true)),
+        Just(json!(-1.5)),
+        Just(json!("{{")),
+        Just(json!("{a}{b}://{c")),
+        Just(json!("../..#?")),
+        Just(json!({"$ref": "#"})),
+        Just(json!({"$ref": "#/components/schemas/A"})),
+        Just(json!([[[{"a": {}}]]])),
+        any::<String>().prop_map(Value::from),
+        "[ -~]{0,20}".prop_map(Value::from),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn spoilt_documents_give_a_connector_that_compiles_or_a_fault(
+        seed in 0_usize..3, spoils in prop::collection::vec((0_usize..140, junk()), 1..5),
+    ) {
+        let mut document = seeds().swap_remove(seed);
+        for (at, with) in spoils {
+            spoil(&mut document, &mut at.clone(), &with);
+        }
+        let spec = ImportSpec { source: document.to_string(), ..ImportSpec::default() };
+        if let Ok(imported) = spec.import() {
+            prop_assert!(crate::Document::read(&imported.document).is_ok(), "{:#}", imported.document);
+        }
+    }
+
+    #[test]
+    fn words_of_any_shell_give_a_connector_or_a_fault(
+        words in prop::collection::vec(prop_oneof![
+            Just("curl".to_owned()), Just("-d".to_owned()), Just("-F".to_owned()), Just("-H".to_owned()), Just("-G".to_owned()),
+            Just("https://a.test/{x}?y=$z".to_owned()), Just("'a: b'".to_owned()), Just("\"$(x)\"".to_owned()), Just("<<E\n{}\nE\n".to_owned()),
+            Just("$'\\u".to_owned()), Just("\n".to_owned()), "[ -~]{0,12}", any::<String>(),
+        ], 0..12),
+    ) {
+        let spec = ImportSpec { source: format!("curl {}", words.join(" ")), format: Some(Format::Curl), ..ImportSpec::default() };
+        if let Ok(imported) = spec.import() {
+            prop_assert!(crate::Document::read(&imported.document).is_ok(), "{:#}", imported.document);
+        }
+    }
+}
