@@ -1,83 +1,15 @@
 """The examples, run as their READMEs say: their own documents and payloads, against stand-ins that answer with what
 Eventbrite, Jira and Slack publish as samples. Only addresses are changed."""
 
-import http.server
 import json
 import re
 import shutil
 import subprocess
-import threading
 from urllib.parse import urlsplit
 
 import pytest
 
-from support import REPOSITORY, Caller, binary, clean_environment, eventually, free_port
-
-SAMPLES = REPOSITORY / "crates" / "connectors" / "connectors" / "samples"
-
-
-def sample(name):
-    return (SAMPLES / name).read_bytes()
-
-
-class StandIn:
-    """Answers to a method and a target, or its path, with a status and a body, and keeps what it got. Everything else is
-    404."""
-
-    def __init__(self, answers):
-        self.answers = answers
-        self.requests = []
-        stand_in = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                headers = [(name.lower(), value) for name, value in self.headers.items()]
-                assert len(headers) == len(dict(headers)), f"a header came twice: {headers}"
-                stand_in.requests.append((self.command, self.path, dict(headers), body))
-                unknown = (404, b'{"error_description": "nothing is here"}')
-                of_path = stand_in.answers.get((self.command, urlsplit(self.path).path), unknown)
-                status, answer = stand_in.answers.get((self.command, self.path), of_path)
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json;charset=UTF-8")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            do_POST = do_GET
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_port
-        self.host = f"127.0.0.1:{self.port}"
-        self.url = f"http://{self.host}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def take(self):
-        """What it got since this was asked the last time."""
-        taken, self.requests = self.requests, []
-        return taken
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@pytest.fixture
-def stand_in():
-    running = []
-
-    def stand_in(answers):
-        running.append(StandIn(answers))
-        return running[-1]
-
-    yield stand_in
-    for one in running:
-        one.stop()
+from support import REPOSITORY, Caller, binary, clean_environment, eventually, free_port, sample
 
 
 class Example:
