@@ -1,22 +1,26 @@
 """The examples of docs/connectors.md, run as they stand there: every file, every command, and what it prints."""
 
+import json
 import re
 import shlex
 
 import pytest
 
-from support import REPOSITORY, SAMPLES, sample
+from support import REPOSITORY, eventually, sample
 
 PAGE = (REPOSITORY / "docs" / "connectors.md").read_text()
 # A block behind a comment: a file, a piece of one, or commands with what they print.
 BLOCK = re.compile(r"<!-- (?:file: (?P<file>\S+)|run) -->\n+```(?P<kind>\w+)\n(?P<text>.*?)^```", re.S | re.M)
 
+OPENED = json.loads(sample("github/issue-opened.json"))
+LABEL = ("POST", f"/repos/{OPENED['repository']['full_name']}/issues/{OPENED['issue']['number']}/labels")
 GITHUB = {
     ("GET", "/user"): (200, sample("github/user.json")),
     ("GET", "/repos/octocat/Hello-World"): (200, sample("github/repository.json")),
     ("GET", "/repos/octocat/Hello-World/issues"): (200, sample("github/issues.json")),
     ("POST", "/repos/octocat/Hello-World/issues"): (201, sample("github/issue.json")),
     ("GET", "/gists"): (200, b"[]"),
+    LABEL: (200, sample("github/labels.json")),
 }
 DESK = {
     ("GET", "/api/me"): (200, b'{"name": "robot"}'),
@@ -40,8 +44,9 @@ def reader(start, stand_in, tmp_path):
     )
     folder = tmp_path / "reader"
     folder.mkdir()
-    (folder / "issue-opened.json").write_bytes((SAMPLES / "github" / "issue-opened.json").read_bytes())
-    return Reader(server, folder, {"https://api.github.com": github.url, "https://desk.example.com": desk.url})
+    reader = Reader(server, folder, {"https://api.github.com": github.url, "https://desk.example.com": desk.url})
+    reader.github = github
+    return reader
 
 
 class Reader:
@@ -94,6 +99,14 @@ def test_the_page_does_what_it_says(reader):
             printed = reader.type(command)
             assert as_shown(shown, printed), f"{command}\nthe page shows:\n{shown}\nthis was printed:\n{printed}"
     assert pieces == 10
+
+    # The recipe of the page, on what GitHub sends: only what was opened starts it.
+    sent = reader.server.api("POST", "/api/v1/endpoints/github-events/send", {"body": json.dumps(OPENED)})
+    eventually(lambda: reader.server.jobs("triage"))
+    (job,) = reader.server.wait_for_jobs("triage")
+    assert (job["event"], job["status"]) == (sent["data"]["id"], "succeeded")
+    (labelled,) = [body for method, target, _, body in reader.github.take() if (method, target) == LABEL]
+    assert json.loads(labelled) == {"labels": ["triage"]}
 
 
 def test_every_connector_that_comes_with_the_product_stands_in_the_table(reader):
