@@ -2,7 +2,7 @@
 
 import pytest
 
-from support import Httpbin, Server
+from support import Httpbin, Server, StandIn
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -29,6 +29,20 @@ def start(request, tmp_path):
         server.stop()
     for server in servers:
         server.assert_secrets_kept()
+
+
+@pytest.fixture
+def stand_in():
+    """Makes APIs of answers, which end with the test."""
+    running = []
+
+    def stand_in(answers):
+        running.append(StandIn(answers))
+        return running[-1]
+
+    yield stand_in
+    for one in running:
+        one.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Servers as processes, and clients of them."""
 
 import http.client
+import http.server
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST_HOUR = REPOSITORY / "examples" / "first-hour"
+SAMPLES = REPOSITORY / "crates" / "connectors" / "connectors" / "samples"
 NODE_MODULES = REPOSITORY / "target" / "test-tools" / "node" / "node_modules"
 
 
@@ -40,6 +42,11 @@ def clean_environment(**more):
         if not name.startswith("LINKSPAN_") and not name.lower().endswith("_proxy")
     }
     return kept | more
+
+
+def sample(name):
+    """What an API answers or sends, as the connectors that come with the product have it."""
+    return (SAMPLES / name).read_bytes()
 
 
 def free_port():
@@ -292,6 +299,53 @@ class Server:
             cursor = answer["next"]
             if cursor is None:
                 return
+
+
+class StandIn:
+    """An API on loopback: answers to a method and a target, or its path, with a status and a body, and keeps what it got.
+    Everything else is 404."""
+
+    def __init__(self, answers):
+        self.answers = answers
+        self.requests = []
+        stand_in = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                headers = [(name.lower(), value) for name, value in self.headers.items()]
+                assert len(headers) == len(dict(headers)), f"a header came twice: {headers}"
+                stand_in.requests.append((self.command, self.path, dict(headers), body))
+                unknown = (404, b'{"error_description": "nothing is here"}')
+                of_path = stand_in.answers.get((self.command, urlsplit(self.path).path), unknown)
+                status, answer = stand_in.answers.get((self.command, self.path), of_path)
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json;charset=UTF-8")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.host}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def take(self):
+        """What it got since this was asked the last time."""
+        taken, self.requests = self.requests, []
+        return taken
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class Httpbin:
