@@ -641,8 +641,8 @@ pub(crate) struct CallArgs {
     /// Longest time for one exchange: 10s.
     #[arg(long)]
     pub(crate) timeout: Option<String>,
-    /// A variable that pills name, or what an action or a stream is given, as `name=value`; the value is JSON where it reads as
-    /// JSON, else text. Repeatable.
+    /// A variable that pills name, or what an action or a stream is given, as `name=value`; the value is JSON where it
+    /// reads as JSON and the connector does not ask for a text, else text. Repeatable.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub(crate) variables: Vec<String>,
     /// How a list goes on, in YAML: `{items: body.orders, link: next}`. Its items are written as they come, one a line.

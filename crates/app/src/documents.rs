@@ -164,6 +164,8 @@ fn fault(name: &str, first: usize, error: &serde_saphyr::Error) -> String {
         text += &format!(":{line}:{}", at.column());
     }
     let reason = error.without_snippet().to_string();
+    // The library's advice to those who program with it.
+    let reason = reason.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
     format!("{text}: {reason}")
 }
 

@@ -135,6 +135,14 @@ fn judge(way: &Way, plan: &Plan<'_>, exchange: &Exchange) -> Option<TestFailure>
         }
         _ => format!("{answered}; {expected} was expected"),
     };
+    let said = match (plan, body_of(None, exchange)) {
+        (Plan::Said(test), Ok(body)) => test.said(status.as_u16(), headers_of(exchange), body),
+        _ => None,
+    };
+    let reason = match said {
+        Some(said) => format!("{reason}: {}", way.credentials.masker().mask_text(&said)),
+        None => reason,
+    };
     Some(TestFailure { code: "response.status".to_owned(), reason, answer: beginning(exchange) })
 }
 

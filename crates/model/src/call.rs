@@ -220,9 +220,7 @@ fn of_plan(
     connector: &Connector,
     settings: &Value,
 ) -> Result<CompiledCall, Vec<Fault>> {
-    let scope = action
-        .scope(connector, settings, input.cloned().unwrap_or_default())
-        .map_err(|error| vec![Fault::new(error.field.as_deref().unwrap_or("input"), error.description)])?;
+    let scope = action.checked_scope(connector, settings, input.cloned().unwrap_or_default())?;
     Ok(CompiledCall { plan: Arc::clone(&action.plan), scope, list: action.paginate.clone() })
 }
 

@@ -341,7 +341,10 @@ impl Connector {
     /// # Errors
     /// That there is none, and which was probably meant.
     pub fn action(&self, name: &str) -> Result<&Arc<Action>, Fault> {
-        self.actions.get(name).ok_or_else(|| absent("action", name, self.actions.keys()))
+        self.actions.get(name).ok_or_else(|| match self.streams.contains_key(name) {
+            true => Fault::new("", format_args!("`{name}` is a stream; it is read, not called")),
+            false => absent("action", name, self.actions.keys()),
+        })
     }
 
     /// The stream with this name.
@@ -371,14 +374,15 @@ impl Connector {
         if faults.is_empty() { Ok((whole, Value::Object(settings))) } else { Err(faults) }
     }
 
-    /// What is wrong with an account of this kind at this API.
+    /// What is wrong with an account of this kind, or with none, at this API.
     #[must_use]
-    pub fn account_fault(&self, account: &AccountSpec) -> Option<Fault> {
+    pub fn account_fault(&self, account: Option<&AccountSpec>) -> Option<Fault> {
         let kinds: Vec<&str> = self.spec.accounts.iter().map(|choice| choice.kind.as_str()).collect();
-        if kinds.is_empty() || kinds.contains(&account.kind()) {
+        let kind = account.map_or("none", AccountSpec::kind);
+        if kinds.is_empty() || kinds.contains(&kind) {
             return None;
         }
-        let reason = format!("the connector takes an account of kind {}, not {}", kinds.join(" or "), account.kind());
+        let reason = format!("the connector takes an account of kind {}, not {kind}", kinds.join(" or "));
         Some(Fault::new("account", reason))
     }
 }
@@ -470,15 +474,22 @@ impl Action {
         settings: &Value,
         input: Map<String, Value>,
     ) -> Result<Scope, StepError> {
-        let input = self.input.complete(input).map_err(|faults| {
-            let first = faults.first().filter(|fault| !fault.path.is_empty());
-            StepError {
-                code: "input.invalid".to_owned(),
-                field: Some(first.map_or_else(|| "input".to_owned(), |fault| format!("input.{}", fault.path))),
-                description: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-                outcome_unknown: None,
-            }
-        })?;
+        self.checked_scope(connector, settings, input).map_err(|faults| StepError {
+            code: "input.invalid".to_owned(),
+            field: faults.first().map(|fault| fault.path.clone()),
+            description: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            outcome_unknown: None,
+        })
+    }
+
+    /// The same, with everything that is wrong by its path: `input.number`.
+    pub(crate) fn checked_scope(
+        &self,
+        connector: &Connector,
+        settings: &Value,
+        input: Map<String, Value>,
+    ) -> Result<Scope, Vec<Fault>> {
+        let input = self.input.complete(input).map_err(|faults| under("input", faults))?;
         let empty = Map::new();
         let settings = settings.as_object().unwrap_or(&empty);
         let scope = settings_scope(Scope::new(), &connector.settings, settings);

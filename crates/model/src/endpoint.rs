@@ -113,7 +113,8 @@ impl EndpointSpec {
             }
             _ => {}
         }
-        if !self.secrets.is_empty() && (self.webhook.is_none() || self.verify.is_some()) {
+        let is_over_webhook = self.connector.is_some() || self.webhook.is_some();
+        if !self.secrets.is_empty() && (!is_over_webhook || self.verify.is_some()) {
             let reason = "these are for a webhook's own verification; what `verify` checks with, it says itself";
             faults.push(Fault::new("secrets", reason));
         }

@@ -97,7 +97,7 @@ impl Connectors {
         let Some(name) = &spec.connector else { return Ok((spec.clone(), None)) };
         let connector = self.usable(name)?;
         let (whole, settings) = connector.connect(spec)?;
-        match account.and_then(|account| connector.account_fault(account)) {
+        match connector.account_fault(account) {
             Some(fault) => Err(vec![fault]),
             None => Ok((whole, Some((connector, Arc::new(settings))))),
         }

@@ -155,14 +155,8 @@ impl Store {
         self.reconfigure(move |db| {
             let found = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
             check_precondition(Some(&found), must, kind, &name)?;
-            for other in all(db, None)? {
-                let document = read_back(&other)?;
-                if document.spec.references().iter().any(|(_, of, to)| *of == kind && **to == name) {
-                    return Err(StoreError::Conflict(format!(
-                        "{kind}/{name} is used by {}/{}; change or delete that first",
-                        other.kind, other.name
-                    )));
-                }
+            if let Some(needed) = needed_by(db, kind, &name)? {
+                return Err(StoreError::Conflict(format!("{kind}/{name} {needed}; change or delete that first")));
             }
             perform(db, &key, Write::Delete { row: found.row, kind }, None, 0, now)?;
             bump_revision(db)
@@ -208,6 +202,26 @@ impl Store {
         })
         .await
     }
+}
+
+/// What would be wrong without a document, in words that follow its name.
+fn needed_by(db: &Connection, kind: Kind, name: &Name) -> Result<Option<String>> {
+    let mut after = BTreeMap::new();
+    let mut user = None;
+    for other in all(db, None)?.into_iter().filter(|other| (other.kind, &other.name) != (kind, name)) {
+        let document = read_back(&other)?;
+        if document.spec.references().iter().any(|(_, of, to)| *of == kind && *to == name) {
+            user.get_or_insert_with(|| format!("{}/{}", other.kind, other.name));
+        }
+        after.insert((other.kind, other.name), (None, document));
+    }
+    // Behind a connector may stand one of the same name that comes with the product, and that may do.
+    let is_bundled = kind == Kind::Connector && linkspan_connectors::find(name).is_some();
+    Ok(match user {
+        Some(user) if !is_bundled => Some(format!("is used by {user}")),
+        Some(_) => cross_faults(&after).first().map(|fault| format!("is used as it is: without it, {fault}")),
+        None => None,
+    })
 }
 
 fn missing(kind: Kind, name: &Name) -> StoreError {

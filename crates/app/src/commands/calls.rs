@@ -17,9 +17,9 @@ impl Commands {
             Some((connection, offered)) => (encoded(connection), Some(offered.to_owned())),
             None => (encoded(&args.connection), None),
         };
-        let kind = match &offered {
+        let (kind, schema) = match &offered {
             Some(offered) => self.kind_of(&connection, offered)?,
-            None => Offered::Action,
+            None => (Offered::Action, Value::Null),
         };
         let is_list = match kind {
             Offered::Stream => true,
@@ -27,7 +27,7 @@ impl Commands {
             Offered::Action => args.paginate.is_some() || args.since.is_some(),
         };
         let field = if matches!(kind, Offered::Stream) { "stream" } else { "action" };
-        let call = call_of(args, offered.map(|offered| (field, offered)))?;
+        let call = call_of(args, offered.map(|offered| (field, offered)), &schema)?;
         if is_list || call.get("paginate").is_some() || call.get("stream").is_some() {
             return self.read_list(&connection, call);
         }
@@ -49,16 +49,20 @@ impl Commands {
         Ok(())
     }
 
-    /// What stands behind the dot. What is not known here, the call itself will say.
-    fn kind_of(&self, connection: &str, name: &str) -> Result<Offered> {
+    /// What stands behind the dot, and the schema of what it is given. What is not known here, the call itself will
+    /// say.
+    fn kind_of(&self, connection: &str, name: &str) -> Result<(Offered, Value)> {
         let connection = self.client.get(&format!("/api/v1/connections/{connection}"))?;
-        let Some(connector) = connection["data"]["spec"]["connector"].as_str() else { return Ok(Offered::Action) };
+        let Some(connector) = connection["data"]["spec"]["connector"].as_str() else {
+            return Ok((Offered::Action, Value::Null));
+        };
         let connector = self.client.get(&format!("/api/v1/catalog/{}", encoded(connector)))?;
         let find = |field: &str| connector["data"][field].as_array()?.iter().find(|known| known["name"] == name);
-        Ok(match find("actions") {
-            Some(action) if action["list"] == true => Offered::List,
-            None if find("streams").is_some() => Offered::Stream,
-            _ => Offered::Action,
+        let input = |offered: Option<&Value>| offered.map_or(Value::Null, |offered| offered["input"].clone());
+        Ok(match (find("actions"), find("streams")) {
+            (Some(action), _) if action["list"] == true => (Offered::List, input(Some(action))),
+            (None, Some(stream)) => (Offered::Stream, input(Some(stream))),
+            (action, _) => (Offered::Action, input(action)),
         })
     }
 
@@ -74,7 +78,8 @@ impl Commands {
             bail!("{}; the items so far stand", output::plain(error["description"].as_str().unwrap_or_default()));
         }
         let Some(end) = last.get("end") else { bail!("the list was cut off; the items so far stand") };
-        output::note(&format!("{} items on {} pages", end["items"], end["pages"]));
+        let count = |field: &str, noun| output::count(end[field].as_u64().unwrap_or_default(), noun);
+        output::note(&format!("{} on {}", count("items", "item"), count("pages", "page")));
         if let Some(cursor) = end.get("cursor") {
             output::note(&format!("the next reading begins with --since {}", quoted(cursor)));
         }
@@ -103,8 +108,9 @@ fn quoted(cursor: &Value) -> String {
     if is_plain { text } else { format!("'{}'", output::plain(&text).replace('\'', r"'\''")) }
 }
 
-/// The call that the options ask for; of an action or a stream with the field that names it.
-fn call_of(args: CallArgs, offered: Option<(&str, String)>) -> Result<Value> {
+/// The call that the options ask for; of an action or a stream with the field that names it, and the schema of what it
+/// is given.
+fn call_of(args: CallArgs, offered: Option<(&str, String)>, schema: &Value) -> Result<Value> {
     let mut call = match &args.file {
         None => json!({}),
         Some(path) => {
@@ -136,7 +142,10 @@ fn call_of(args: CallArgs, offered: Option<(&str, String)>) -> Result<Value> {
     let is_offered = call.get("action").is_some() || call.get("stream").is_some();
     let given = if is_offered { "input" } else { "variables" };
     for (name, value) in pairs("--set", &args.variables)? {
-        call[given][name] = serde_json::from_str(&value).unwrap_or(Value::String(value));
+        // What is to be a text is one, also where it reads as a number.
+        let is_text = schema["properties"][&name]["type"] == "string";
+        let read = if is_text { None } else { serde_json::from_str(&value).ok() };
+        call[given][name] = read.unwrap_or(Value::String(value));
     }
     if is_offered {
         if let Some(option) = of_request(&args) {

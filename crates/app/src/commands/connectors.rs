@@ -65,7 +65,8 @@ impl Commands {
             fields("settings", &connector["settings"]);
             for account in connector["accounts"].as_array().into_iter().flatten() {
                 let word = |field: &str| account[field].as_str().unwrap_or_default();
-                output::line(&format!("account {}: {} {}", word("kind"), word("title"), word("help")));
+                let about = [word("title"), word("help")].into_iter().filter(|text| !text.is_empty());
+                output::line(&format!("account {}: {}", word("kind"), about.collect::<Vec<_>>().join(". ")));
             }
             let of = |field: &str| connector[field].as_array().cloned().unwrap_or_default();
             for action in of("actions") {
@@ -156,9 +157,12 @@ fn kind_of(field: &Value) -> String {
 
 fn show_document(name: &str, server: impl Fn() -> Result<Commands>, output: Output) -> Result<()> {
     let bundled = name.parse().ok().and_then(|name: Name| linkspan_connectors::find(&name));
-    let document = match bundled {
-        Some(bundled) => bundled.document.to_value(),
-        None => server()?.client.get(&format!("/api/v1/connectors/{}", encoded(name)))?["data"].take(),
+    let users = server().and_then(|server| server.client.get(&format!("/api/v1/connectors/{}", encoded(name))));
+    let document = match (users, bundled) {
+        (Ok(mut users), _) => users["data"].take(),
+        // Also where no server runs.
+        (Err(_), Some(bundled)) => bundled.document.to_value(),
+        (Err(error), None) => return Err(error),
     };
     match output {
         Output::Json => output::json(&json!({"data": document})),
@@ -196,14 +200,9 @@ fn validate(files: &[PathBuf], output: Output) -> Result<()> {
         Output::Json => output::json(&json!({"data": shown})),
         Output::Table => {
             for read in &shown {
-                output::line(&format!(
-                    "{}: {} actions, {} streams, {} webhooks, {} cases",
-                    read["name"].as_str().unwrap_or_default(),
-                    read["actions"],
-                    read["streams"],
-                    read["webhooks"],
-                    read["cases"]
-                ));
+                let counts = ["action", "stream", "webhook", "case"];
+                let counts = counts.map(|noun| output::count(read[format!("{noun}s")].as_u64().unwrap_or(0), noun));
+                output::line(&format!("{}: {}", read["name"].as_str().unwrap_or_default(), counts.join(", ")));
             }
         }
     }

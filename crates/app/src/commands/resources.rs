@@ -44,7 +44,8 @@ impl Commands {
                 &[("state", "/status/state"), ("expires at", "/status/expires_at"), ("reason", "/status/reason")]
             }
             "connections" => &[
-                ("base url", "/spec/base_url"),
+                ("connector", "/spec/connector"),
+                ("base url", "/status/base_url"),
                 ("account", "/spec/account"),
                 ("state", "/status/state"),
                 ("tested at", "/status/tested_at"),

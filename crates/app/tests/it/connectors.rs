@@ -221,8 +221,16 @@ fn an_action_is_added_to_a_connector_that_comes_with_the_product() {
     assert_eq!((&http["origin"], &http["actions"]), (&json!("user"), &json!(6)));
     let shown = server.cli(&["connectors", "show", "http"]).success();
     assert!(shown.contains("ping: Ping") && shown.contains("* path (string)"), "{shown}");
-    // The connection needs it, but what comes with the product could stand in for it only without the action.
-    server.cli(&["connectors", "delete", "http"]).failure(1);
+    // What comes with the product can stand in for it, but only where nobody needs the action.
+    let recipe = "kind: recipe\nname: r\nspec:\n  trigger: {webhook: {endpoint: e}}\n  steps: [{id: ping, call: {connection: any, action: ping}}]\n";
+    server.apply(&format!("{}---\n{recipe}", open_endpoint("e")));
+    let said = server.cli(&["connectors", "delete", "http"]).failure(1);
+    assert!(said.contains("connector/http is used as it is: without it, recipe/r: spec.steps[0].call.action"), "{said}");
+    server.cli(&["recipes", "delete", "r"]).success();
+    server.cli(&["connectors", "delete", "http"]).success();
+    server.cli(&["call", "any.ping"]).failure(5);
+    let document = server.cli(&["connectors", "show", "http", "--document"]).success();
+    assert!(!document.contains("ping"), "{document}");
 }
 
 #[test]
@@ -275,7 +283,7 @@ fn files_are_checked_and_their_cases_run_without_a_server() {
     let file = write("desk.yaml", DESK);
     assert_eq!(
         run(&["connectors", "validate", &file], &[]).success(),
-        "desk: 2 actions, 1 streams, 1 webhooks, 4 cases\n"
+        "desk: 2 actions, 1 stream, 1 webhook, 4 cases\n"
     );
     assert_eq!(
         run(&["connectors", "test", &file, "http"], &[]).success().lines().next().unwrap(),

@@ -109,12 +109,14 @@ fn a_connection_is_what_it_says_on_top_of_its_connector() {
         "{}",
         wrong(json!({"tenant": "evil.test/#"}))
     );
-    assert!(connector.account_fault(&serde_json::from_value(json!({"basic": {"user": "a"}})).unwrap()).is_some());
-    assert!(
-        connector
-            .account_fault(&serde_json::from_value(json!({"bearer": {"token": {"secret": "a"}}})).unwrap())
-            .is_none()
-    );
+    let account_fault = |account: Value| {
+        let account: AccountSpec = serde_json::from_value(account).unwrap();
+        connector.account_fault(Some(&account)).map(|fault| fault.to_string())
+    };
+    let fault = account_fault(json!({"basic": {"user": "a"}})).unwrap();
+    assert_eq!(fault, "account: the connector takes an account of kind bearer, not basic");
+    assert!(connector.account_fault(None).is_some(), "it takes none but with an account");
+    assert_eq!(account_fault(json!({"bearer": {"token": {"secret": "a"}}})), None);
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl RequestPlan {
     ) -> Result<Arc<Value>, AnswerFault> {
         // Only a request with a condition is answered 304, and then that is what it asked for.
         if !matches!(status, 200..300 | 304) {
-            let said = body.ok().and_then(|body| self.answers.said(&scope_of(status, headers, &body)));
+            let said = body.ok().and_then(|body| self.answers.said(status, headers, &body));
             return Err(AnswerFault::Status { code: status, said });
         }
         let body = body?;
@@ -141,15 +141,15 @@ impl Expectation {
             Ok(false) => {}
             Err(error) => return Err(format!("what is expected of the answer cannot be evaluated: {error}")),
         }
-        Err(match self.said(&scope) {
+        Err(match self.said(status, headers, body) {
             None => format!("the API answered {status}, but not as expected"),
             Some(said) => format!("the API answered {status}: {said}"),
         })
     }
 
     /// What the API says of an answer that is none of success: a text, or several of them.
-    fn said(&self, scope: &Scope) -> Option<String> {
-        let texts = match self.message.as_ref()?.evaluate(scope).ok()? {
+    pub(crate) fn said(&self, status: u16, headers: &Arc<Value>, body: &Arc<Value>) -> Option<String> {
+        let texts = match self.message.as_ref()?.evaluate(&scope_of(status, headers, body)).ok()? {
             Value::Array(items) => items,
             Value::Null => return None,
             one => vec![one],
