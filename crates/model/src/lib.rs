@@ -24,6 +24,7 @@ pub mod name;
 pub mod naming;
 pub mod oauth2;
 pub mod paginate;
+pub mod proxy;
 mod reader;
 pub mod recipe;
 pub mod request;

@@ -494,6 +494,7 @@ fn classify(error: &hyper_util::client::legacy::Error, options: &SendOptions, pr
             ConnectError::Dns(reason) => SendErrorKind::Dns(reason),
             ConnectError::Connect(reason) => SendErrorKind::Connect(reason),
             ConnectError::Tls(reason) => SendErrorKind::Tls(reason),
+            ConnectError::Proxy(error) => SendErrorKind::Proxy(error),
             ConnectError::Timeout(stage) => {
                 let after = if stage == Stage::Tls { options.tls } else { options.connect };
                 let timings = progress.timings(None);

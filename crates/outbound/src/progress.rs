@@ -21,6 +21,8 @@ pub enum Stage {
     Dns,
     /// Connecting, or waiting for a connection that is being made.
     Connect,
+    /// Connecting to the proxy, and waiting for its tunnel.
+    Proxy,
     /// The TLS handshake.
     Tls,
     /// Sending the request's body.
@@ -75,7 +77,7 @@ impl Progress {
         let took = Some(since.elapsed());
         match stage {
             Stage::Dns => state.dns = took,
-            Stage::Connect => state.connect = took,
+            Stage::Connect | Stage::Proxy => state.connect = took,
             Stage::Tls => state.tls = took,
             Stage::Send | Stage::FirstByte | Stage::Body => {}
         }

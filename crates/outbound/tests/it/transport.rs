@@ -91,7 +91,7 @@ fn identity((certificate, key): (&str, &str)) -> (ClientCertificate, SecretBytes
 fn way(client: &Outbound, spec: &TlsSpec, shown: Option<(&str, &str)>) -> Result<Transport, String> {
     let shown = shown.map(identity);
     let client_certificate = shown.as_ref().map(|(certificate, key)| (certificate, key));
-    client.transport(&TransportSettings { tls: Some(spec), client_certificate })
+    client.transport(&TransportSettings { tls: Some(spec), client_certificate, proxy: None })
 }
 
 async fn send(client: &Outbound, way: Option<&Transport>, url: &str) -> Result<Exchange, SendError> {
