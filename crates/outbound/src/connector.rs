@@ -15,8 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 use crate::policy::{Policy, Refused};
 use crate::progress::{PROGRESS, Progress, Stage};
 use crate::proxy::{Proxy, ProxyError, ProxyWhy, Target, Tunnel};
+use crate::stream::Stream;
 use crate::tls::{self, Roots, Tls};
 
 /// Looks names up.
@@ -144,14 +143,11 @@ impl Connector {
         let deadline = Instant::now() + progress.connect_max();
         if let Some(proxy) = &self.0.proxy {
             let tunnel = self.tunnel(proxy, place, deadline, &progress).await?;
-            let (io, is_h2) = if is_tls {
-                let tls = self.handshake(host, tunnel, &progress).await?;
-                let is_h2 = speaks_h2(&tls);
-                (Io::Tunnel(Box::new(TokioIo::new(tls))), is_h2)
-            } else {
-                (Io::Tunnel(Box::new(TokioIo::new(tunnel))), false)
-            };
-            return Ok(self.stream(io, is_h2, &progress));
+            if !is_tls {
+                return Ok(Stream::tunnel(tunnel, self.connected(&progress)));
+            }
+            let tls = self.handshake(host, tunnel, &progress).await?;
+            return Ok(Stream::tls_in_tunnel(tls, self.connected(&progress), progress));
         }
 
         let addresses = self.addresses(place, deadline, &progress).await?;
@@ -159,17 +155,16 @@ impl Connector {
         let tcp = dial(&addresses, deadline).await?;
         progress.leave(Stage::Connect);
         if !is_tls {
-            return Ok(self.stream(Io::Plain(TokioIo::new(tcp)), false, &progress));
+            return Ok(Stream::plain(tcp, self.connected(&progress)));
         }
         let tls = self.handshake(host, tcp, &progress).await?;
-        let is_h2 = speaks_h2(&tls);
-        Ok(self.stream(Io::Tls(Box::new(TokioIo::new(tls))), is_h2, &progress))
+        Ok(Stream::tls(tls, self.connected(&progress), progress))
     }
 
-    fn stream(&self, io: Io, is_h2: bool, progress: &Progress) -> Stream {
+    fn connected(&self, progress: &Progress) -> ConnectionId {
         let id = ConnectionId(self.0.connections.fetch_add(1, Ordering::Relaxed));
         progress.connected(id);
-        Stream { io, id, is_h2 }
+        id
     }
 
     /// The addresses that may be dialled: at least one.
@@ -339,10 +334,6 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
     connector.connect(name, io).await.map_err(|error| tls::in_words(&error))
 }
 
-fn speaks_h2<S>(tls: &TlsStream<S>) -> bool {
-    tls.get_ref().1.alpn_protocol() == Some(b"h2")
-}
-
 /// The address that a URL names in place of a host.
 fn literal(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
@@ -361,91 +352,6 @@ impl tower_service::Service<Uri> for Connector {
         // Taken here, where the request's own task asks: the pool may finish the connection in another.
         let progress = PROGRESS.try_with(Arc::clone).unwrap_or_default();
         Box::pin(self.clone().connect(uri, progress))
-    }
-}
-
-/// A connection, with or without TLS.
-pub(crate) struct Stream {
-    io: Io,
-    id: ConnectionId,
-    is_h2: bool,
-}
-
-enum Io {
-    Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
-    /// Through a proxy, with or without TLS inside.
-    Tunnel(Box<dyn ReadWrite>),
-}
-
-trait ReadWrite: hyper::rt::Read + hyper::rt::Write + Send + Unpin {}
-
-impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin> ReadWrite for T {}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(self.id);
-        if self.is_h2 { connected.negotiated_h2() } else { connected }
-    }
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
-            Io::Tls(io) => Pin::new(io).poll_read(cx, buffer),
-            Io::Tunnel(io) => Pin::new(io).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write(cx, bytes),
-            Io::Tls(io) => Pin::new(io).poll_write(cx, bytes),
-            Io::Tunnel(io) => Pin::new(io).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_flush(cx),
-            Io::Tls(io) => Pin::new(io).poll_flush(cx),
-            Io::Tunnel(io) => Pin::new(io).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Tunnel(io) => Pin::new(io).poll_shutdown(cx),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Plain(io) => io.is_write_vectored(),
-            Io::Tls(io) => io.is_write_vectored(),
-            Io::Tunnel(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write_vectored(cx, pieces),
-            Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, pieces),
-            Io::Tunnel(io) => Pin::new(io).poll_write_vectored(cx, pieces),
-        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod policy;
 mod progress;
 pub mod proxy;
 mod shown;
+mod stream;
 mod tls;
 pub mod traffic;
 pub mod transport;
