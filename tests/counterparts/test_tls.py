@@ -141,7 +141,8 @@ def test_handshakes_that_a_server_ends(world, version):
         ("mallory", "the server does not know the authority of our client certificate"),
         ("late", "our client certificate has expired, says the server"),
     ]:
-        for _ in range(5):
+        # Whether the server's word or its end comes first is chance.
+        for _ in range(20):
             result = result_of_test(world.server, name)
             assert (result["state"], result["code"]) == ("failed", "outbound.tls"), result
             assert words in result["reason"] and result["reason"].endswith("nothing was sent"), result

@@ -17,14 +17,13 @@ use linkspan_model::jwt::{JwtDefaults, JwtSpec};
 use linkspan_model::request::{RequestPlan, RequestSpec};
 use linkspan_model::template::Scope;
 use linkspan_model::{Name, SecretRef, Timestamp, limits};
-use linkspan_outbound::{
-    AuthError, AwsKey, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions, Transport,
-};
+use linkspan_outbound::{AuthError, AwsKey, Credentials, Exchange, Failed, Part, RedirectScope, SendOptions};
 use linkspan_store::{AccountView, Snapshot};
 use serde_json::{Map, Value};
 use url::Url;
 
 use crate::oauth::{self, Unready};
+use crate::transport::OwnTransport;
 use crate::{Engine, failed, random_id};
 
 /// The credentials of accounts, as they were built last. Building them builds an automaton for their masker, which
@@ -78,7 +77,7 @@ pub(crate) struct Way {
     /// The account, when its token is obtained or signed as requests are sent.
     account: Option<Arc<AccountView>>,
     /// How connections are made, when it is not the ordinary way.
-    transport: Option<Transport>,
+    transport: Option<OwnTransport>,
     /// The connector and the connection's settings there.
     connector: Option<(Arc<Connector>, Arc<Value>)>,
 }
@@ -107,11 +106,7 @@ impl Way {
         else {
             if let Some(account) = &account {
                 // Whoever holds this way for long outlives the token that it began with.
-                let credentials = engine.credentials.of(snapshot, account, engine.clock.now());
-                self.credentials = credentials.map_err(|reason| {
-                    let description = format!("account `{}`: {reason}", account.name);
-                    NoAnswer::Unready(failed("account.not_ready", description, None).into())
-                })?;
+                self.credentials = self.account_credentials(engine, snapshot, account).map_err(NoAnswer::Unready)?;
             }
             let send = |request| engine.outbound.send(request, &self.credentials, options);
             let again = self.credentials.answers_challenges().then(|| request.clone());
@@ -128,7 +123,7 @@ impl Way {
             };
         };
         let live = oauth::token(engine, snapshot, account, spec).await.map_err(NoAnswer::Unready)?;
-        self.credentials = live.credentials.clone();
+        self.credentials = OwnTransport::hide(self.transport.as_ref(), live.credentials.clone());
         let exchange =
             engine.outbound.send(request.clone(), &self.credentials, options).await.map_err(NoAnswer::Failed)?;
         if exchange.status != StatusCode::UNAUTHORIZED {
@@ -136,12 +131,25 @@ impl Way {
             return Ok(exchange);
         }
         let Some(renewed) = oauth::after_401(engine, snapshot, account, spec, &live).await else { return Ok(exchange) };
-        self.credentials = renewed.credentials.clone();
+        self.credentials = OwnTransport::hide(self.transport.as_ref(), renewed.credentials.clone());
         let exchange = engine.outbound.send(request, &self.credentials, options).await.map_err(NoAnswer::Failed)?;
         if exchange.status != StatusCode::UNAUTHORIZED {
             renewed.accepted();
         }
         Ok(exchange)
+    }
+
+    fn account_credentials(
+        &self,
+        engine: &Engine,
+        snapshot: &Snapshot,
+        account: &Arc<AccountView>,
+    ) -> Result<Credentials, Unready> {
+        let credentials = engine
+            .credentials
+            .of(snapshot, account, engine.clock.now())
+            .map_err(|reason| failed("account.not_ready", format!("account `{}`: {reason}", account.name), None))?;
+        Ok(OwnTransport::hide(self.transport.as_ref(), credentials))
     }
 
     /// An action of the connection's connector, and what its pills see.
@@ -195,7 +203,7 @@ impl Way {
             redirect_scope: if self.spec.names_hosts() { RedirectScope::SameOrigin } else { RedirectScope::Anywhere },
             header_case: self.spec.header_case.unwrap_or_default(),
             at: None,
-            transport: self.transport.clone(),
+            transport: self.transport.as_ref().map(|own| own.transport.clone()),
         }
     }
 }
@@ -227,7 +235,7 @@ pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>)
     Ok(Way {
         base: base(engine, snapshot, &view.spec)?,
         spec: Arc::clone(&view.spec),
-        credentials,
+        credentials: OwnTransport::hide(transport.as_ref(), credentials),
         account: later.cloned(),
         transport,
         connector: view.connector.clone(),

@@ -1,16 +1,19 @@
 //! Ways that connections are made where a document wants another than the ordinary one: by TLS settings, an account's
-//! certificate.
+//! certificate, a proxy.
 //!
-//! Guarantees that the ordinary connection pays nothing for them.
+//! Guarantees that the ordinary connection pays nothing for them, and that what a way holds of secrets is known to who
+//! hides them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use linkspan_model::account::Credential;
 use linkspan_model::job::StepError;
 use linkspan_model::oauth2::OAuth2Spec;
+use linkspan_model::proxy::ProxySpec;
 use linkspan_model::tls::{ClientCertificate, TlsSpec};
 use linkspan_model::{Name, SecretBytes};
-use linkspan_outbound::{Transport, TransportSettings};
+use linkspan_outbound::{Credentials, Part, ProxyLogin, Transport, TransportSettings};
 use linkspan_store::{ConnectionView, Snapshot};
 
 use crate::{Engine, failed};
@@ -23,7 +26,24 @@ pub struct TransportCache(Arc<Mutex<HashMap<Name, Made>>>);
 #[derive(Debug)]
 struct Made {
     of: Weak<ConnectionView>,
-    way: Transport,
+    way: OwnTransport,
+}
+
+/// A way of its own, and the secrets that are used on it.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnTransport {
+    pub(crate) transport: Transport,
+    hidden: Vec<SecretBytes>,
+}
+
+impl OwnTransport {
+    /// The credentials, with a masker that hides this way's secrets too.
+    pub(crate) fn hide(way: Option<&Self>, credentials: Credentials) -> Credentials {
+        match way {
+            Some(way) if !way.hidden.is_empty() => credentials.hiding(&way.hidden),
+            _ => credentials,
+        }
+    }
 }
 
 impl TransportCache {
@@ -33,10 +53,10 @@ impl TransportCache {
         engine: &Engine,
         snapshot: &Snapshot,
         connection: &Arc<ConnectionView>,
-    ) -> Result<Option<Transport>, StepError> {
+    ) -> Result<Option<OwnTransport>, StepError> {
         let spec = &connection.spec;
         let certificate = connection.account.as_ref().and_then(|account| account.spec.client_certificate());
-        if spec.tls.is_none() && certificate.is_none() {
+        if spec.tls.is_none() && spec.proxy.is_none() && certificate.is_none() {
             return Ok(None);
         }
         let is_of = |made: &&Made| std::ptr::eq(made.of.as_ptr(), Arc::as_ptr(connection));
@@ -47,9 +67,11 @@ impl TransportCache {
         let not_ready = |code: &str, reason: String| failed(code, format!("connection `{name}`: {reason}"), None);
         let key = certificate.map(|certificate| key(snapshot, certificate)).transpose();
         let key = key.map_err(|reason| not_ready("account.not_ready", reason))?;
+        let proxy = spec.proxy.as_ref().map(|proxy| with_login(snapshot, proxy)).transpose();
+        let proxy = proxy.map_err(|reason| not_ready("connection.not_ready", format!("proxy: {reason}")))?;
         // Whatever can be wrong with documents was found when they were applied; what is left lies in secrets.
         let code = if key.is_some() { "account.not_ready" } else { "connection.not_ready" };
-        let way = make(engine, spec.tls.as_ref(), key).map_err(|reason| not_ready(code, reason))?;
+        let way = make(engine, spec.tls.as_ref(), key, proxy).map_err(|reason| not_ready(code, reason))?;
         let mut kept = self.lock();
         kept.retain(|_, made| made.of.strong_count() > 0);
         kept.insert(name.clone(), Made { of: Arc::downgrade(connection), way: way.clone() });
@@ -66,12 +88,13 @@ pub(crate) fn of_provider(
     engine: &Engine,
     snapshot: &Snapshot,
     spec: &OAuth2Spec,
-) -> Result<Option<Transport>, String> {
-    if spec.tls.is_none() && spec.client_certificate.is_none() {
+) -> Result<Option<OwnTransport>, String> {
+    if spec.tls.is_none() && spec.proxy.is_none() && spec.client_certificate.is_none() {
         return Ok(None);
     }
     let key = spec.client_certificate.as_ref().map(|certificate| key(snapshot, certificate)).transpose()?;
-    make(engine, spec.tls.as_ref(), key).map(Some)
+    let proxy = spec.proxy.as_ref().map(|proxy| with_login(snapshot, proxy)).transpose()?;
+    make(engine, spec.tls.as_ref(), key, proxy).map(Some)
 }
 
 type WithKey<'a> = (&'a ClientCertificate, &'a SecretBytes);
@@ -80,6 +103,30 @@ fn key<'a>(snapshot: &'a Snapshot, certificate: &'a ClientCertificate) -> Result
     Ok((certificate, snapshot.secret(&certificate.key.secret)?))
 }
 
-fn make(engine: &Engine, tls: Option<&TlsSpec>, client_certificate: Option<WithKey<'_>>) -> Result<Transport, String> {
-    engine.outbound.transport(&TransportSettings { tls, client_certificate })
+type WithLogin<'a> = (&'a ProxySpec, Option<ProxyLogin>);
+
+fn with_login<'a>(snapshot: &Snapshot, proxy: &'a ProxySpec) -> Result<WithLogin<'a>, String> {
+    let user = match &proxy.user {
+        None => return Ok((proxy, None)),
+        Some(Credential::Text(user)) => Part::Plain(user.clone()),
+        Some(Credential::Secret(reference)) => Part::Secret(snapshot.secret(&reference.secret)?.clone()),
+    };
+    let password = match &proxy.password {
+        None => SecretBytes::new(""),
+        Some(reference) => snapshot.secret(&reference.secret)?.clone(),
+    };
+    Ok((proxy, Some(ProxyLogin { user, password })))
+}
+
+fn make(
+    engine: &Engine,
+    tls: Option<&TlsSpec>,
+    client_certificate: Option<WithKey<'_>>,
+    proxy: Option<WithLogin<'_>>,
+) -> Result<OwnTransport, String> {
+    let login = proxy.as_ref().and_then(|(_, login)| login.as_ref());
+    let settings =
+        TransportSettings { tls, client_certificate, proxy: proxy.as_ref().map(|(proxy, _)| (*proxy, login)) };
+    let transport = engine.outbound.transport(&settings)?;
+    Ok(OwnTransport { transport, hidden: login.into_iter().flat_map(ProxyLogin::secrets).cloned().collect() })
 }

@@ -14,6 +14,7 @@ use url::Url;
 use crate::fault::Fault;
 use crate::limits;
 use crate::name::Name;
+use crate::proxy::ProxySpec;
 use crate::reader::Reader;
 use crate::request::{Expectation, METHODS, RequestSpec, WIRE_HEADERS, checked_url, join};
 use crate::template::Pill;
@@ -71,6 +72,9 @@ pub struct ConnectionSpec {
     /// TLS, where it is not the ordinary one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
+    /// The proxy that requests go through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxySpec>,
     /// Limits of this connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ConnectionLimits>,
@@ -394,6 +398,7 @@ impl ConnectionSpec {
             redirects: self.redirects.or(base.redirects),
             header_case: self.header_case.or(base.header_case),
             tls: self.tls.or_else(|| base.tls.clone()),
+            proxy: self.proxy,
             limits: self.limits.or_else(|| base.limits.clone()),
             rate: self.rate.or_else(|| base.rate.clone()),
             breaker: self.breaker.or_else(|| base.breaker.clone()),
@@ -476,6 +481,12 @@ impl ConnectionSpec {
             faults.push(Fault::new("limits.concurrency", "between 1 and 10000 requests are under way"));
         }
         faults.extend(self.tls.iter().flat_map(TlsSpec::faults).map(|fault| fault.under("tls")));
+        faults.extend(self.proxy.iter().flat_map(ProxySpec::faults).map(|fault| fault.under("proxy")));
+        if is_whole && self.proxy.as_ref().is_some_and(ProxySpec::resolves) && !self.names_hosts() {
+            let fault =
+                Fault::new("proxy.resolve", "a proxy looks up only the names of hosts that the connection names");
+            faults.push(fault.hint("give base_url, or hosts: [api.example.com]"));
+        }
         faults.extend(self.rate.iter().flat_map(RateSpec::faults));
         faults.extend(self.breaker.iter().flat_map(BreakerChoice::faults));
         faults.extend(self.retry.iter().flat_map(RetrySpec::faults));
@@ -484,6 +495,13 @@ impl ConnectionSpec {
 }
 
 impl ConnectionSpec {
+    /// The secrets that it refers to, each with its path relative to `spec`.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<(String, &Name)> {
+        let proxy = self.proxy.iter().flat_map(ProxySpec::secrets);
+        proxy.map(|(path, name)| (format!("proxy.{path}"), name)).collect()
+    }
+
     fn header_faults(&self) -> Vec<Fault> {
         let fault = |(name, value): (&String, &String)| {
             let path = format!("headers.{name}");
@@ -560,9 +578,19 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_checked() {
-        assert_eq!(read(json!({"base_url": "https://a.test", "tls": {"min_version": "1.3"}})).faults(), []);
-        assert_eq!(read(json!({"tls": {"authorities": "none"}})).faults()[0].path, "tls.authorities");
+    fn tls_and_proxy_are_checked_and_their_secrets_known() {
+        let proxy = json!({"url": "http://p:3128", "user": "u", "password": {"secret": "s"}, "resolve": "proxy"});
+        let spec = read(json!({"base_url": "https://a.test", "proxy": proxy, "tls": {"min_version": "1.3"}}));
+        assert_eq!(spec.faults(), []);
+        assert_eq!(spec.secrets().iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["proxy.password"]);
+        for (spec, path) in [
+            (json!({"proxy": proxy}), "proxy.resolve"),
+            (json!({"proxy": {"url": "p"}}), "proxy.url"),
+            (json!({"tls": {"authorities": "none"}}), "tls.authorities"),
+        ] {
+            let faults = read(spec.clone()).faults();
+            assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), [path], "{spec}");
+        }
     }
 
     #[test]

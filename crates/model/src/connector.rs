@@ -566,6 +566,7 @@ fn connection_faults(spec: &ConnectorSpec, settings: &ObjectSchema) -> Vec<Fault
         ("settings", connection.settings.is_some()),
         ("account", connection.account.is_some()),
         ("endpoint", connection.endpoint.is_some()),
+        ("proxy", connection.proxy.is_some()),
     ];
     let mut faults: Vec<Fault> = given
         .into_iter()

@@ -199,7 +199,9 @@ impl Spec {
                     connection.connector.iter().map(|name| ("spec.connector".to_owned(), Kind::Connector, name));
                 let endpoint =
                     connection.endpoint.iter().map(|name| ("spec.endpoint".to_owned(), Kind::Endpoint, name));
-                account.chain(connector).chain(endpoint).collect()
+                let secrets = connection.secrets().into_iter();
+                let secrets = secrets.map(|(path, name)| (format!("spec.{path}"), Kind::Secret, name));
+                account.chain(connector).chain(endpoint).chain(secrets).collect()
             }
             Self::Endpoint(endpoint) => {
                 let connector =

@@ -216,6 +216,7 @@ fn no_key(error: &PemError, pem: &SecretBytes) -> String {
 mod tests {
     use super::*;
 
+    // The keys in `testdata` were made for these tests and open nothing.
     fn read(pem: &str) -> Result<KeyKind, String> {
         PrivateKey::read(&SecretBytes::new(pem)).map(|key| key.kind())
     }

@@ -26,6 +26,7 @@ pub mod naming;
 pub mod oauth2;
 pub mod paginate;
 pub mod place;
+pub mod proxy;
 mod reader;
 pub mod recipe;
 pub mod request;

@@ -15,6 +15,7 @@ use crate::account::Credential;
 use crate::fault::Fault;
 use crate::jwt::JwtSpec;
 use crate::name::Name;
+use crate::proxy::ProxySpec;
 use crate::secret::SecretRef;
 use crate::tls::{ClientCertificate, TlsSpec};
 
@@ -80,6 +81,9 @@ pub struct OAuth2Spec {
     /// TLS with the provider; with the API it is the connection's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
+    /// The proxy through which the provider is asked; the API's is the connection's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxySpec>,
 }
 
 /// How a token is obtained.
@@ -171,6 +175,8 @@ impl OAuth2Spec {
                 found.push((format!("oauth2.token_params.{name}"), &reference.secret));
             }
         }
+        let proxy = self.proxy.iter().flat_map(ProxySpec::secrets);
+        found.extend(proxy.map(|(path, name)| (format!("oauth2.proxy.{path}"), name)));
         found
     }
 
@@ -220,7 +226,9 @@ impl OAuth2Spec {
         for (path, jwt) in self.jwts() {
             faults.extend(jwt.faults().into_iter().map(|fault| fault.under(path)));
         }
-        faults.extend(self.tls.iter().flat_map(TlsSpec::faults).map(|fault| fault.under("oauth2.tls")));
+        let (tls, proxy) = (self.tls.iter().flat_map(TlsSpec::faults), self.proxy.iter().flat_map(ProxySpec::faults));
+        faults.extend(tls.map(|fault| fault.under("oauth2.tls")));
+        faults.extend(proxy.map(|fault| fault.under("oauth2.proxy")));
         for name in self.token_params.keys().filter(|name| OURS.contains(&name.as_str())) {
             faults.push(Fault::new(format!("oauth2.token_params.{name}"), "this parameter has a field of its own"));
         }
@@ -284,7 +292,7 @@ impl OAuth2Spec {
         let mut whole = serde_json::to_value(self).unwrap_or_default();
         if let Some(fields) = whole.as_object_mut() {
             // How the provider is asked: what it gave stays what it is.
-            for way in ["client_auth", "client_assertion", "tls"] {
+            for way in ["client_auth", "client_assertion", "tls", "proxy"] {
                 fields.shift_remove(way);
             }
             if self.grant == Grant::AuthorizationCode {

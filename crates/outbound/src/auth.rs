@@ -30,14 +30,14 @@ pub enum Part {
 }
 
 impl Part {
-    fn expose(&self) -> &[u8] {
+    pub(crate) fn expose(&self) -> &[u8] {
         match self {
             Self::Plain(text) => text.as_bytes(),
             Self::Secret(secret) => secret.expose(),
         }
     }
 
-    fn secret(&self) -> Option<&SecretBytes> {
+    pub(crate) fn secret(&self) -> Option<&SecretBytes> {
         match self {
             Self::Plain(_) => None,
             Self::Secret(secret) => Some(secret),

@@ -40,7 +40,7 @@ use crate::error::{SendError, SendErrorKind, Timeout};
 use crate::policy::Policy;
 use crate::progress::{PROGRESS, Progress, Stage, micros};
 use crate::shown;
-use crate::tls::{self, Roots};
+use crate::tls::Roots;
 use crate::transport::{Pools, Transport, TransportSettings, Transports};
 
 /// What we call ourselves, unless a request does otherwise.
@@ -508,12 +508,17 @@ fn classify(error: &hyper_util::client::legacy::Error, options: &SendOptions, pr
             ConnectError::Dns(reason) => SendErrorKind::Dns(reason),
             ConnectError::Connect(reason) => SendErrorKind::Connect(reason),
             ConnectError::Tls(reason) => SendErrorKind::Tls(reason),
+            ConnectError::Proxy(error) => SendErrorKind::Proxy(error),
             ConnectError::Timeout(stage) => {
                 let after = if stage == Stage::Tls { options.tls } else { options.connect };
                 let timings = progress.timings(None);
                 SendErrorKind::Timeout(Timeout { stage, after, bytes_sent: false, status: None, timings })
             }
         };
+    }
+    // Whatever became of the request then: the server has not looked at it.
+    if let Some(reason) = progress.refusal() {
+        return SendErrorKind::Tls(reason);
     }
     match error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) {
         // hyper gave the request back: it had not begun to write it.
@@ -527,9 +532,6 @@ fn classify(error: &hyper_util::client::legacy::Error, options: &SendOptions, pr
 /// A connection that failed after the request was handed to it.
 fn broken(error: &hyper::Error, status: Option<u16>) -> SendErrorKind {
     let io = io_cause(error);
-    if let (None, Some(reason)) = (status, io.and_then(tls::refused)) {
-        return SendErrorKind::Tls(reason);
-    }
     if error.is_parse() {
         return SendErrorKind::Malformed { status, reason: error.to_string() };
     }

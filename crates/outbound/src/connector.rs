@@ -1,21 +1,20 @@
-//! How a connection comes about: name, address guard, TCP, TLS.
+//! How a connection comes about: name, address guard, TCP, perhaps a proxy, TLS.
 //!
-//! Guarantees that every address passed the policy and that the address that passed is the one that is dialled,
-//! so that a name which resolves differently the next moment gains nothing. Literal addresses take the same way
-//! as resolved ones. No proxy is ever asked, whatever the environment says. Leaves what is sent to `client`.
+//! Guarantees that every address passed the policy and that the address that passed is the one that is dialled, or
+//! that a proxy is asked for, so that a name which resolves differently the next moment gains nothing. Literal
+//! addresses take the same way as resolved ones. No proxy is asked but the one of a connection, whatever the
+//! environment says. Leaves what is sent to `client`.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +24,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::policy::{Policy, Refused};
 use crate::progress::{PROGRESS, Progress, Stage};
+use crate::proxy::{Proxy, ProxyError, ProxyWhy, Target, Tunnel};
+use crate::stream::Stream;
 use crate::tls::{self, Roots, Tls};
 
 /// Looks names up.
@@ -87,6 +88,8 @@ pub(crate) enum ConnectError {
     Connect(String),
     #[error("{0}")]
     Tls(String),
+    #[error("{0}")]
+    Proxy(ProxyError),
     /// The time for connecting, or for the TLS handshake, was over.
     #[error("timed out")]
     Timeout(Stage),
@@ -100,6 +103,7 @@ struct Shared {
     guard: Guard,
     resolver: Resolver,
     tls: Tls,
+    proxy: Option<Proxy>,
     connections: AtomicU64,
 }
 
@@ -107,55 +111,70 @@ struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionId(u64);
 
+/// What a URL leads to.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    host: &'a str,
+    port: u16,
+}
+
 impl Connector {
     pub(crate) fn new(guard: Guard, resolver: Resolver, roots: Roots) -> Self {
-        Self::of(guard, resolver, Tls::ordinary(roots))
+        Self::of(guard, resolver, Tls::ordinary(roots), None)
     }
 
     /// Another one behind the same guard.
-    pub(crate) fn beside(&self, tls: Tls) -> Self {
-        Self::of(self.0.guard.clone(), self.0.resolver.clone(), tls)
+    pub(crate) fn beside(&self, tls: Tls, proxy: Option<Proxy>) -> Self {
+        Self::of(self.0.guard.clone(), self.0.resolver.clone(), tls, proxy)
     }
 
     pub(crate) fn roots(&self) -> Roots {
         self.0.tls.roots()
     }
 
-    fn of(guard: Guard, resolver: Resolver, tls: Tls) -> Self {
-        Self(Arc::new(Shared { guard, resolver, tls, connections: AtomicU64::new(0) }))
+    fn of(guard: Guard, resolver: Resolver, tls: Tls, proxy: Option<Proxy>) -> Self {
+        Self(Arc::new(Shared { guard, resolver, tls, proxy, connections: AtomicU64::new(0) }))
     }
 
     async fn connect(self, uri: Uri, progress: Arc<Progress>) -> Result<Stream, ConnectError> {
         let is_tls = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let place = Place { host, port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }) };
         let deadline = Instant::now() + progress.connect_max();
-        let addresses = self.addresses(host, port, deadline, &progress).await?;
+        if let Some(proxy) = &self.0.proxy {
+            let tunnel = self.tunnel(proxy, place, deadline, &progress).await?;
+            if !is_tls {
+                return Ok(Stream::tunnel(tunnel, self.connected(&progress)));
+            }
+            let tls = self.handshake(host, tunnel, &progress).await?;
+            return Ok(Stream::tls_in_tunnel(tls, self.connected(&progress), progress));
+        }
+
+        let addresses = self.addresses(place, deadline, &progress).await?;
         progress.enter(Stage::Connect);
         let tcp = dial(&addresses, deadline).await?;
         progress.leave(Stage::Connect);
         if !is_tls {
-            return Ok(self.stream(Io::Plain(TokioIo::new(tcp)), false, &progress));
+            return Ok(Stream::plain(tcp, self.connected(&progress)));
         }
         let tls = self.handshake(host, tcp, &progress).await?;
-        let is_h2 = speaks_h2(&tls);
-        Ok(self.stream(Io::Tls(Box::new(TokioIo::new(tls))), is_h2, &progress))
+        Ok(Stream::tls(tls, self.connected(&progress), progress))
     }
 
-    fn stream(&self, io: Io, is_h2: bool, progress: &Progress) -> Stream {
+    fn connected(&self, progress: &Progress) -> ConnectionId {
         let id = ConnectionId(self.0.connections.fetch_add(1, Ordering::Relaxed));
         progress.connected(id);
-        Stream { io, id, is_h2 }
+        id
     }
 
     /// The addresses that may be dialled: at least one.
     async fn addresses(
         &self,
-        host: &str,
-        port: u16,
+        place: Place<'_>,
         deadline: Instant,
         progress: &Progress,
     ) -> Result<Vec<SocketAddr>, ConnectError> {
+        let Place { host, port } = place;
         if let Some(ip) = literal(host) {
             return self.judge(vec![ip], port);
         }
@@ -205,6 +224,83 @@ impl Connector {
     }
 }
 
+/// The way through a proxy.
+impl Connector {
+    /// A tunnel to the target: to an address of it that passed the guard, or to its name where the proxy looks names
+    /// up.
+    async fn tunnel(
+        &self,
+        proxy: &Proxy,
+        place: Place<'_>,
+        deadline: Instant,
+        progress: &Progress,
+    ) -> Result<Tunnel, ConnectError> {
+        // Before the proxy hears of it: it must not be used to reach what is refused here.
+        let targets = self.targets(proxy, place, deadline, progress).await?;
+        progress.enter(Stage::Proxy);
+        let tunnel = timeout_at(deadline, self.open(proxy, &targets, deadline))
+            .await
+            .map_err(|_| ConnectError::Timeout(Stage::Proxy))?
+            .map_err(|why| ConnectError::Proxy(proxy.error(why)))?;
+        progress.leave(Stage::Proxy);
+        Ok(tunnel)
+    }
+
+    async fn targets(
+        &self,
+        proxy: &Proxy,
+        place: Place<'_>,
+        deadline: Instant,
+        progress: &Progress,
+    ) -> Result<Vec<Target>, ConnectError> {
+        let Place { host, port } = place;
+        if proxy.resolves && literal(host).is_none() {
+            let bare = host.trim_end_matches('.');
+            // RFC 6761, section 6.3: these names are addresses of the machine that looks them up.
+            if bare == "localhost" || bare.ends_with(".localhost") {
+                self.judge(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], port)?;
+            }
+            return Ok(vec![Target::Name(host.to_owned(), port)]);
+        }
+        Ok(self.addresses(place, deadline, progress).await?.into_iter().map(Target::Address).collect())
+    }
+
+    /// Asks the proxy for the targets in order, as long as it answers that it does not reach one.
+    async fn open(&self, proxy: &Proxy, targets: &[Target], deadline: Instant) -> Result<Tunnel, ProxyWhy> {
+        let addresses = self.proxy_addresses(proxy).await?;
+        let mut last = ProxyWhy::Broken("there is nothing to ask for".to_owned());
+        for target in targets {
+            let tcp = dial(&addresses, deadline).await.map_err(|error| ProxyWhy::Connect(error.to_string()))?;
+            let tunnel = if proxy.is_tls() {
+                let config = self.0.tls.proxy().await.map_err(ProxyWhy::Tls)?;
+                let name = tls::server_name(&proxy.host).map_err(ProxyWhy::Tls)?;
+                proxy.tunnel(secure(config, name, tcp).await.map_err(ProxyWhy::Tls)?, target).await
+            } else {
+                proxy.tunnel(tcp, target).await
+            };
+            match tunnel {
+                Err(why) if why.is_of_target() => last = why,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    async fn proxy_addresses(&self, proxy: &Proxy) -> Result<Vec<SocketAddr>, ProxyWhy> {
+        let ips = match literal(&proxy.host) {
+            Some(ip) => vec![ip],
+            None => {
+                let ips = self.0.resolver.resolve(&proxy.host).await;
+                ips.map_err(|error| ProxyWhy::Dns(in_words(&error)))?
+            }
+        };
+        self.judge(ips, proxy.port).map_err(|error| match error {
+            ConnectError::Refused(refused) => ProxyWhy::Refused(refused),
+            other => ProxyWhy::Dns(other.to_string()),
+        })
+    }
+}
+
 /// Tries the addresses in order. Each gets its share of the time that is left, so that one that swallows
 /// packets leaves some to the next.
 async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
@@ -238,10 +334,6 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
     connector.connect(name, io).await.map_err(|error| tls::in_words(&error))
 }
 
-fn speaks_h2<S>(tls: &TlsStream<S>) -> bool {
-    tls.get_ref().1.alpn_protocol() == Some(b"h2")
-}
-
 /// The address that a URL names in place of a host.
 fn literal(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
@@ -260,79 +352,6 @@ impl tower_service::Service<Uri> for Connector {
         // Taken here, where the request's own task asks: the pool may finish the connection in another.
         let progress = PROGRESS.try_with(Arc::clone).unwrap_or_default();
         Box::pin(self.clone().connect(uri, progress))
-    }
-}
-
-/// A connection, with or without TLS.
-pub(crate) struct Stream {
-    io: Io,
-    id: ConnectionId,
-    is_h2: bool,
-}
-
-enum Io {
-    Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(self.id);
-        if self.is_h2 { connected.negotiated_h2() } else { connected }
-    }
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
-            Io::Tls(io) => Pin::new(io).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write(cx, bytes),
-            Io::Tls(io) => Pin::new(io).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_flush(cx),
-            Io::Tls(io) => Pin::new(io).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Plain(io) => io.is_write_vectored(),
-            Io::Tls(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write_vectored(cx, pieces),
-            Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, pieces),
-        }
     }
 }
 

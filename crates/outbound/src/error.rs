@@ -10,6 +10,7 @@ use linkspan_model::request::Timings;
 
 use crate::policy::Refused;
 use crate::progress::Stage;
+use crate::proxy::ProxyError;
 
 /// Whether the request reached the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +46,8 @@ pub enum SendErrorKind {
     Connect(String),
     /// No TLS on the connection.
     Tls(String),
+    /// The proxy gave no way to the host.
+    Proxy(ProxyError),
     /// The connection was closed before the request was written to it.
     NotSent,
     /// A time was over.
@@ -106,8 +109,10 @@ impl SendError {
     /// The dotted slug.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self.kind {
+        match &self.kind {
             SendErrorKind::Invalid(_) | SendErrorKind::Refused(_) => "outbound.refused",
+            SendErrorKind::Proxy(error) if error.is_refused() => "outbound.refused",
+            SendErrorKind::Proxy(_) => "outbound.proxy",
             SendErrorKind::Dns(_) => "outbound.dns",
             SendErrorKind::Connect(_) => "outbound.connect",
             SendErrorKind::Tls(_) => "outbound.tls",
@@ -133,6 +138,7 @@ impl SendError {
             | SendErrorKind::Dns(_)
             | SendErrorKind::Connect(_)
             | SendErrorKind::Tls(_)
+            | SendErrorKind::Proxy(_)
             | SendErrorKind::NotSent => Reached::No,
             SendErrorKind::Timeout(timeout) if !timeout.bytes_sent => Reached::No,
             SendErrorKind::Timeout(Timeout { status, .. })
@@ -147,7 +153,8 @@ impl SendError {
     /// Whether another attempt could end differently, provided that repeating the request is safe.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        match self.kind {
+        match &self.kind {
+            SendErrorKind::Proxy(error) => error.is_transient(),
             SendErrorKind::Dns(_)
             | SendErrorKind::Connect(_)
             | SendErrorKind::Tls(_)
@@ -167,10 +174,13 @@ impl SendError {
     /// message is due.
     #[must_use]
     pub fn is_unreachable_or_timeout(&self) -> bool {
-        matches!(
-            self.kind,
-            SendErrorKind::Dns(_) | SendErrorKind::Connect(_) | SendErrorKind::NotSent | SendErrorKind::Timeout(_)
-        )
+        match &self.kind {
+            SendErrorKind::Proxy(error) => error.is_transient(),
+            kind => matches!(
+                kind,
+                SendErrorKind::Dns(_) | SendErrorKind::Connect(_) | SendErrorKind::NotSent | SendErrorKind::Timeout(_)
+            ),
+        }
     }
 
     /// What happened and what to do, in one sentence.
@@ -203,6 +213,8 @@ impl fmt::Display for SendError {
             SendErrorKind::Dns(reason) => write!(f, "cannot look up {host}: {reason}")?,
             SendErrorKind::Connect(reason) => write!(f, "cannot connect to {host}: {reason}")?,
             SendErrorKind::Tls(reason) => write!(f, "cannot set up TLS with {host}: {reason}")?,
+            SendErrorKind::Proxy(error) if error.is_refused() => write!(f, "{host} is not called: {error}")?,
+            SendErrorKind::Proxy(error) => write!(f, "cannot reach {host}: {error}")?,
             SendErrorKind::NotSent => write!(f, "{host} closed the connection")?,
             SendErrorKind::Timeout(timeout) => fmt_timeout(timeout, host, f)?,
             SendErrorKind::Reset { status: None, reason } => write!(f, "no answer from {host}: {reason}")?,
@@ -222,7 +234,7 @@ impl fmt::Display for SendError {
             more => write!(f, " (after {more} redirects)")?,
         }
         match self.reached() {
-            Reached::No if matches!(self.kind, SendErrorKind::Invalid(_) | SendErrorKind::Refused(_)) => Ok(()),
+            Reached::No if self.code() == "outbound.refused" => Ok(()),
             Reached::No => f.write_str("; nothing was sent"),
             Reached::Maybe => f.write_str("; the request may have been processed, retry only if it is safe to repeat"),
             Reached::Yes => match self.status() {
@@ -265,6 +277,7 @@ fn fmt_timeout(timeout: &Timeout, host: &str, f: &mut fmt::Formatter<'_>) -> fmt
     f.write_str(match timeout.stage {
         Stage::Dns => "looking the name up",
         Stage::Connect => "connecting",
+        Stage::Proxy => "waiting for the proxy",
         Stage::Tls => "waiting for the TLS handshake",
         Stage::Send => "sending the body",
         Stage::FirstByte => "waiting for headers",

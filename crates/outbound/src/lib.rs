@@ -2,7 +2,7 @@
 //!
 //! - [`policy`]: which addresses we connect to.
 //! - [`client`]: a request, its limits and redirects, and what came of it.
-//! - [`transport`]: TLS settings and client certificates of connections.
+//! - [`transport`]: TLS settings, client certificates and proxies of connections.
 //! - [`traffic`]: whose turn it is: rates, breakers, what APIs ask for.
 //! - [`auth`] and [`mask`]: what an account adds, and how it stays secret.
 //! - [`operator`]: the command line's way to our own API, the one without a guard.
@@ -16,7 +16,9 @@ pub mod mask;
 pub mod operator;
 pub mod policy;
 mod progress;
+pub mod proxy;
 mod shown;
+mod stream;
 mod tls;
 pub mod traffic;
 pub mod transport;
@@ -29,6 +31,7 @@ pub use mask::Masker;
 pub use operator::{OperatorClient, OperatorError};
 pub use policy::{Allowance, AllowanceError, Policy, Refused};
 pub use progress::Stage;
+pub use proxy::{ProxyError, ProxyWhy};
 pub use tls::Roots;
 pub use traffic::{Ask, Gate, Pass, PutOff, Traffic, Why};
-pub use transport::{Transport, TransportSettings};
+pub use transport::{ProxyLogin, Transport, TransportSettings};

@@ -21,6 +21,8 @@ pub enum Stage {
     Dns,
     /// Connecting, or waiting for a connection that is being made.
     Connect,
+    /// Connecting to the proxy, and waiting for its tunnel.
+    Proxy,
     /// The TLS handshake.
     Tls,
     /// Sending the request's body.
@@ -47,6 +49,8 @@ struct State {
     connect: Option<Duration>,
     tls: Option<Duration>,
     made: Option<ConnectionId>,
+    /// What the server said of our certificate on the connection that this request made, when it did not take it.
+    refused: Option<String>,
     /// When the connection last took a piece of the body.
     body_taken: Option<Instant>,
     body_left: bool,
@@ -75,7 +79,7 @@ impl Progress {
         let took = Some(since.elapsed());
         match stage {
             Stage::Dns => state.dns = took,
-            Stage::Connect => state.connect = took,
+            Stage::Connect | Stage::Proxy => state.connect = took,
             Stage::Tls => state.tls = took,
             Stage::Send | Stage::FirstByte | Stage::Body => {}
         }
@@ -83,6 +87,15 @@ impl Progress {
 
     pub(crate) fn connected(&self, id: ConnectionId) {
         self.state().made = Some(id);
+    }
+
+    /// The server does not take our certificate.
+    pub(crate) fn refused(&self, reason: String) {
+        self.state().refused = Some(reason);
+    }
+
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.state().refused.clone()
     }
 
     /// A request with a body begins.

@@ -60,7 +60,13 @@ pub(crate) struct Tls {
     server_name: Option<ServerName<'static>>,
     /// What is shown to a server that asks.
     identity: Option<Arc<CertifiedKey>>,
-    config: OnceCell<Arc<ClientConfig>>,
+    configs: OnceCell<Configs>,
+}
+
+struct Configs {
+    target: Arc<ClientConfig>,
+    /// A proxy is not shown whom the target knows, and speaks HTTP/1.
+    proxy: Arc<ClientConfig>,
 }
 
 impl Tls {
@@ -73,7 +79,7 @@ impl Tls {
             min_version: TlsVersion::default(),
             server_name: None,
             identity: None,
-            config: OnceCell::new(),
+            configs: OnceCell::new(),
         }
     }
 
@@ -104,10 +110,19 @@ impl Tls {
 
     /// The client's settings for the target of a request. Reads files, off the runtime's threads.
     pub(crate) async fn target(&self) -> Result<&Arc<ClientConfig>, String> {
-        self.config.get_or_try_init(|| self.build()).await
+        self.configs().await.map(|configs| &configs.target)
     }
 
-    async fn build(&self) -> Result<Arc<ClientConfig>, String> {
+    /// The client's settings for a proxy.
+    pub(crate) async fn proxy(&self) -> Result<&Arc<ClientConfig>, String> {
+        self.configs().await.map(|configs| &configs.proxy)
+    }
+
+    async fn configs(&self) -> Result<&Configs, String> {
+        self.configs.get_or_try_init(|| self.build()).await
+    }
+
+    async fn build(&self) -> Result<Configs, String> {
         let verifier = if self.authorities.is_empty() {
             self.roots.verifier().await?
         } else if self.only_these {
@@ -120,17 +135,23 @@ impl Tls {
             TlsVersion::Tls12 => rustls::DEFAULT_VERSIONS,
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
         };
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .map_err(|error| error.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        let mut config = match &self.identity {
-            None => builder.with_no_client_auth(),
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity)))),
+        let config = |identity: Option<&Arc<CertifiedKey>>| {
+            let builder = ClientConfig::builder_with_provider(provider())
+                .with_protocol_versions(versions)?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::clone(&verifier));
+            Ok(match identity {
+                None => builder.with_no_client_auth(),
+                Some(identity) => {
+                    builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity))))
+                }
+            })
         };
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        let in_words = |error: Error| error.to_string();
+        let mut target = config(self.identity.as_ref()).map_err(in_words)?;
+        target.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let proxy = config(None).map_err(in_words)?;
+        Ok(Configs { target: Arc::new(target), proxy: Arc::new(proxy) })
     }
 
     /// The name that the certificate of a host must be for.

@@ -1,5 +1,5 @@
-//! Ways that connections are made, where a connection's TLS or its account's certificate make it another one than the
-//! ordinary.
+//! Ways that connections are made, where a connection's TLS, its account's certificate or a proxy make it another one
+//! than the ordinary.
 //!
 //! Guarantees that connections and TLS sessions are shared by those only who ask for exactly the same, and that a way
 //! that nobody holds any more is forgotten, with its keys. The ordinary way is none of these and pays nothing for them.
@@ -10,13 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use linkspan_model::connection::HeaderCase;
+use linkspan_model::proxy::ProxySpec;
 use linkspan_model::secret::SecretBytes;
 use linkspan_model::tls::{ClientCertificate, TlsSpec};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::auth::Part;
 use crate::client::{Pool, pool};
 use crate::connector::Connector;
+use crate::proxy::Proxy;
 use crate::tls::Tls;
 
 /// How long a way that nobody holds is kept: longer than its idle connections live, so that a change of other
@@ -30,6 +33,24 @@ pub struct TransportSettings<'a> {
     pub tls: Option<&'a TlsSpec>,
     /// The certificate that is shown to a target that asks, with its key.
     pub client_certificate: Option<(&'a ClientCertificate, &'a SecretBytes)>,
+    /// The proxy, and who we are there.
+    pub proxy: Option<(&'a ProxySpec, Option<&'a ProxyLogin>)>,
+}
+
+/// A user of a proxy.
+#[derive(Debug, Clone)]
+pub struct ProxyLogin {
+    /// The user.
+    pub user: Part,
+    /// The password, perhaps empty.
+    pub password: SecretBytes,
+}
+
+impl ProxyLogin {
+    /// What must not be shown of it.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretBytes> {
+        self.user.secret().into_iter().chain([&self.password])
+    }
 }
 
 /// A way that connections are made. Cheap to clone; clones share their connections.
@@ -117,7 +138,9 @@ impl Transports {
 
     fn make(&self, settings: &TransportSettings<'_>) -> Result<Transport, String> {
         let tls = Tls::new(self.ordinary.roots(), settings.tls, settings.client_certificate)?;
-        Ok(Transport(Arc::new(Pools::new(&self.ordinary.beside(tls)))))
+        let proxy = settings.proxy.map(|(spec, login)| Proxy::new(spec, login)).transpose();
+        let proxy = proxy.map_err(|reason| format!("proxy: {reason}"))?;
+        Ok(Transport(Arc::new(Pools::new(&self.ordinary.beside(tls, proxy)))))
     }
 }
 
@@ -139,6 +162,11 @@ fn digest(settings: &TransportSettings<'_>) -> [u8; 32] {
     add(tls.as_deref());
     add(settings.client_certificate.map(|(certificate, _)| certificate.certificate.as_bytes()));
     add(settings.client_certificate.map(|(_, key)| key.expose()));
+    let proxy = settings.proxy.map(|(proxy, _)| serde_json::to_vec(proxy).unwrap_or_default());
+    add(proxy.as_deref());
+    let login = settings.proxy.and_then(|(_, login)| login);
+    add(login.map(|login| login.user.expose()));
+    add(login.map(|login| login.password.expose()));
     digest.finalize().into()
 }
 
@@ -180,17 +208,23 @@ mod tests {
 
     #[test]
     fn everything_that_matters_tells_settings_apart() {
+        let proxy: ProxySpec = serde_json::from_value(json!({"url": "http://p"})).unwrap();
+        let login = |user: &str, password: &str| ProxyLogin { user: user.into(), password: SecretBytes::new(password) };
         let certificate = |pem: &str| -> ClientCertificate {
             serde_json::from_value(json!({"certificate": pem, "key": {"secret": "k"}})).unwrap()
         };
         let (one, other) = (certificate("a"), certificate("b"));
         let (key, other_key) = (SecretBytes::new("k"), SecretBytes::new("l"));
+        let logins = [login("ab", "c"), login("a", "bc")];
         let plain = TransportSettings::default();
         let settings = [
             plain,
             TransportSettings { client_certificate: Some((&one, &key)), ..plain },
             TransportSettings { client_certificate: Some((&other, &key)), ..plain },
             TransportSettings { client_certificate: Some((&one, &other_key)), ..plain },
+            TransportSettings { proxy: Some((&proxy, None)), ..plain },
+            TransportSettings { proxy: Some((&proxy, Some(&logins[0]))), ..plain },
+            TransportSettings { proxy: Some((&proxy, Some(&logins[1]))), ..plain },
         ];
         let digests: std::collections::HashSet<_> = settings.iter().map(digest).collect();
         assert_eq!(digests.len(), settings.len());

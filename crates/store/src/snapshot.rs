@@ -90,7 +90,7 @@ pub struct AccountView {
 pub struct ConnectionView {
     /// Its row.
     pub row: i64,
-    /// Row and revision of the connection, its account and the secrets of that: what a test was made with.
+    /// Row and revision of the connection, its account and the secrets of both: what a test was made with.
     pub basis: String,
     /// Its name.
     pub name: Name,
@@ -168,10 +168,7 @@ impl Snapshot {
             }
             Spec::Account(spec) => {
                 let mut basis = version;
-                for (_, secret) in spec.secrets() {
-                    basis.push(' ');
-                    basis.push_str(self.secret_versions.get(secret).map_or("", String::as_str));
-                }
+                self.add_secrets(&mut basis, spec.secrets());
                 let view = AccountView { row: resource.row, name: name.clone(), basis, spec };
                 self.accounts.insert(name, Arc::new(view));
             }
@@ -183,6 +180,7 @@ impl Snapshot {
                 if let Some(connector) = &spec.connector {
                     basis.push_str(&self.connectors.basis(connector));
                 }
+                self.add_secrets(&mut basis, spec.secrets());
                 let connected = self.connectors.connect(&spec, account.as_ref().map(|account| &account.spec));
                 let ((spec, connector), unusable) = match connected {
                     Ok(connected) => (connected, None),
@@ -222,6 +220,14 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    /// Adds the states of secrets to what something was made of.
+    fn add_secrets(&self, basis: &mut String, secrets: Vec<(String, &Name)>) {
+        for (_, secret) in secrets {
+            basis.push(' ');
+            basis.push_str(self.secret_versions.get(secret).map_or("", String::as_str));
+        }
     }
 
     fn verifier(&self, spec: &EndpointSpec) -> std::result::Result<Verifier, String> {

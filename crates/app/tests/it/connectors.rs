@@ -225,7 +225,10 @@ fn an_action_is_added_to_a_connector_that_comes_with_the_product() {
     let recipe = "kind: recipe\nname: r\nspec:\n  trigger: {webhook: {endpoint: e}}\n  steps: [{id: ping, call: {connection: any, action: ping}}]\n";
     server.apply(&format!("{}---\n{recipe}", open_endpoint("e")));
     let said = server.cli(&["connectors", "delete", "http"]).failure(1);
-    assert!(said.contains("connector/http is used as it is: without it, recipe/r: spec.steps[0].call.action"), "{said}");
+    assert!(
+        said.contains("connector/http is used as it is: without it, recipe/r: spec.steps[0].call.action"),
+        "{said}"
+    );
     server.cli(&["recipes", "delete", "r"]).success();
     server.cli(&["connectors", "delete", "http"]).success();
     server.cli(&["call", "any.ping"]).failure(5);

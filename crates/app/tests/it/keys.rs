@@ -1,4 +1,4 @@
-//! Keys and certificates, as those meet them who write documents: what is refused and how it is said, what is
+//! Keys, certificates and proxies, as those meet them who write documents: what is refused and how it is said, what is
 //! warned of, and that no key is shown.
 
 use base64::Engine as _;
@@ -70,6 +70,13 @@ fn what_cannot_be_used_is_refused_with_its_field_and_the_reason() {
             "certificate 1 in it cannot be read",
         ),
         (connection(json!({"base_url": base, "tls": {"min_version": "1.1"}})), "spec.tls.min_version", "1.1"),
+        (connection(json!({"base_url": base, "proxy": {"url": "proxy:3128"}})), "spec.proxy.url", "http://"),
+        (
+            connection(json!({"base_url": base, "proxy": {"url": "http://p", "password": {"secret": "key"}}})),
+            "spec.proxy.user",
+            "user",
+        ),
+        (connection(json!({"proxy": {"url": "http://p", "resolve": "proxy"}})), "spec.proxy.resolve", "names"),
         (
             account(json!({"client_certificate": certificate(KEY)})),
             "spec.client_certificate.certificate",
@@ -171,4 +178,22 @@ fn signed_tokens_say_what_their_document_says() {
     server.cli_json(&["call", "desk", "/"]);
     let claims = upstream.seen()[2].header("authorization").split('.').nth(1).map(decoded);
     assert_eq!(claims.unwrap()["iss"], "app-8");
+}
+
+#[test]
+fn a_proxy_that_is_down_is_named() {
+    let server = Server::start(&Options::egress());
+    let proxy = json!({"url": "http://127.0.0.1:1", "user": "robot", "password": {"secret": "key"}});
+    let desk = json!({"base_url": "http://127.0.0.1:2", "proxy": proxy, "timeout_message": "The desk is away."});
+    apply(&server, &[secret("key", "pr0xy-passw0rd"), connection(desk)]).unwrap();
+    let tested = server.cli_json_code(&["connections", "test", "desk"], 1)["data"].clone();
+    assert_eq!(tested["code"], "outbound.proxy", "{tested:#}");
+    let reason = tested["reason"].as_str().unwrap();
+    let words =
+        "The desk is away. (cannot reach 127.0.0.1:2: the proxy 127.0.0.1:1 cannot be connected to: connection refused";
+    assert!(reason.starts_with(words), "{reason}");
+    // A changed secret of the proxy makes the connection untested again.
+    server.cli_with_input(&["secrets", "set", "key"], "an0ther-passw0rd").success();
+    assert_eq!(server.data("/api/v1/connections/desk")["status"]["state"], "untested");
+    assert!(!server.cli(&["export"]).success().contains("passw0rd") && !server.log().contains("passw0rd"));
 }

@@ -9,7 +9,7 @@ use linkspan_model::account::Credential;
 use linkspan_model::jwt::{JwtDefaults, JwtSpec};
 use linkspan_model::oauth2::{ClientAuth, Grant, NoToken, OAuth2Spec, Token, read_token, refresh_after};
 use linkspan_model::request::RequestSpec;
-use linkspan_outbound::{Credentials, Masker, Part, Reached, SendOptions, Transport};
+use linkspan_outbound::{Credentials, Masker, Part, Reached, SendOptions};
 use linkspan_store::{
     AccountView, Consent, NewToken, Snapshot, StoredToken, TokenLease, TokenOutcome, TokenState, TokenTurn,
 };
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::{Live, Trouble, Unready, refused, unavailable, unstored};
-use crate::transport::of_provider;
+use crate::transport::{OwnTransport, of_provider};
 use crate::{Engine, jitter, random_id};
 
 /// Longest time of one request for a token.
@@ -205,9 +205,14 @@ impl Asking<'_> {
             (ACCEPT, HeaderValue::from_static("application/json")),
         ];
         let request = RequestSpec { method: http::Method::POST, url, headers, body: form.body.into() };
-        let options =
-            SendOptions { total: CALL, response_max_bytes: ANSWER_BYTES, transport, ..SendOptions::default() };
-        match self.engine.outbound.send(request, &form.credentials, &options).await {
+        let options = SendOptions {
+            total: CALL,
+            response_max_bytes: ANSWER_BYTES,
+            transport: transport.as_ref().map(|own| own.transport.clone()),
+            ..SendOptions::default()
+        };
+        let credentials = OwnTransport::hide(transport.as_ref(), form.credentials.clone());
+        match self.engine.outbound.send(request, &credentials, &options).await {
             Ok(exchange) => match read_token(exchange.status.as_u16(), &exchange.body) {
                 Ok(token) => Answer::Token(token),
                 Err(NoToken::Refused(reason)) => Answer::Refused(shown(&reason)),
@@ -225,7 +230,7 @@ impl Asking<'_> {
         }
     }
 
-    fn prepare(&self, with: With<'_>) -> Result<(Form, Option<Transport>), String> {
+    fn prepare(&self, with: With<'_>) -> Result<(Form, Option<OwnTransport>), String> {
         Ok((self.form(with)?, of_provider(self.engine, self.snapshot, self.spec)?))
     }
 

@@ -149,6 +149,7 @@ fn clients_prove_themselves_in_one_way() {
             "oauth2.assertion.lifetime",
         ),
         (json!({"client_secret": secret, "tls": {"authorities": "x"}}), "oauth2.tls.authorities"),
+        (json!({"client_secret": secret, "proxy": {"url": "x"}}), "oauth2.proxy.url"),
         (json!({"client_secret": secret, "token_params": {"assertion": "x"}}), "oauth2.token_params.assertion"),
     ] {
         let faults = spec(more.clone()).faults();
@@ -156,7 +157,11 @@ fn clients_prove_themselves_in_one_way() {
     }
     // How the provider is asked does not change what it gave; whom the token is bound to does.
     let plain = spec(json!({"client_secret": secret}));
-    assert_eq!(spec(json!({"client_secret": secret, "tls": {"min_version": "1.3"}})).identity(), plain.identity());
+    for more in [json!({"proxy": {"url": "http://p"}}), json!({"tls": {"min_version": "1.3"}})] {
+        let mut whole = json!({"client_secret": secret});
+        whole.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(spec(whole).identity(), plain.identity(), "{more}");
+    }
     assert_ne!(spec(json!({"client_secret": secret, "client_certificate": certificate})).identity(), plain.identity());
 }
 

@@ -6,6 +6,7 @@ mod exchange;
 mod guard;
 mod limits;
 mod operator;
+mod proxy;
 mod redirects;
 mod tls;
 mod transport;
