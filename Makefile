@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help run dev build test test-fast test-crash test-crash-long check fmt bench dist setup-build setup-test openapi clean-test
+.PHONY: help run dev build test test-fast test-imports test-crash test-crash-long check fmt bench dist setup-build setup-test openapi clean-test
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -23,6 +23,9 @@ test: setup-test ## Install what the tests need and run all of them
 
 test-fast: setup-build ## The tests that need no service
 	@exec tests/run fast
+
+test-imports: setup-test ## Import thousands of real descriptions of APIs (some minutes)
+	@exec tests/run imports
 
 test-crash-long: setup-test ## The crash loops for an hour
 	@CRASH_SECONDS=3600 exec tests/run crash

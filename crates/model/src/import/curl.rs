@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 use serde_json::Value;
 
 use super::draft::Draft;
-use super::example::{Body, Example, Given, PartGiven, Variables, Writer, take_apart, unmarked, variable};
+use super::example::{
+    Body, Example, Given, PartGiven, Variables, Writer, json_with_variables, settle_base, shown, take_apart, unmarked,
+    variable,
+};
 use super::only::Only;
 use super::shell;
 use super::text;
@@ -75,15 +78,15 @@ fn write(mut draft: Draft, requests: Vec<(Example, Connection)>, only: &Only) ->
     };
     draft.name = host_name(&first.base);
     let mut variables = Variables::default();
-    let base = super::example::settle_base(&mut draft, &mut variables, &first.base, &|_| None);
+    let base = settle_base(&mut draft, &mut variables, &first.base, &|_| None);
     draft.spec.connection.base_url = Some(base);
     let mut writer = Writer { draft: &mut draft, variables: &mut variables, base: &first.base, only };
     for (request, connection) in &requests {
         let url = take_apart(&request.url);
         let place = url.as_ref().map(|url| format!("{} {}{}", request.method, url.base, url.path)).unwrap_or_default();
-        let place = super::example::shown(&place);
+        let place = shown(&place);
         if url.is_some_and(|url| url.lacks_scheme) {
-            let text = "the URL says no scheme, which is http for curl; write https into the connector's base_url where the API has it";
+            let text = "the URL says no scheme, which is http for curl; write https into base_url where the API has it";
             writer.draft.notes.add(text, &place);
         }
         if let Some(name) = writer.write(request, &place) {
@@ -423,7 +426,7 @@ fn content_type(headers: &[(String, String)]) -> Option<String> {
 
 /// A JSON object or list.
 fn json(text: &str) -> Option<Value> {
-    super::example::json_with_variables(text).filter(|value| value.is_object() || value.is_array())
+    json_with_variables(text).filter(|value| value.is_object() || value.is_array())
 }
 
 /// The value of `--form`: `name=content`, `name=@file;type=…;filename=…`, `name=<file`.

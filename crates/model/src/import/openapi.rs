@@ -170,7 +170,8 @@ fn write(reader: &Reader<'_>, operations: &[Operation<'_>], draft: &mut Draft) -
         draft.forget_actions();
         draft.notes = notes.clone();
         if n > 0 {
-            let text = "answers and descriptions are cut, because the connector would be too large; import fewer operations to have them whole";
+            let text =
+                "answers and descriptions are cut, so that the connector fits; import fewer operations to have more";
             draft.notes.add(text, "");
         }
         if fill(reader, operations, detail, draft) {

@@ -219,10 +219,8 @@ impl Collection<'_> {
             }
         };
         self.draft.takes_account(account, None, Some(help));
-        self.draft.notes.add(
-            "credentials are left out: store their values with `linkspan secrets set NAME`, and make an account for them",
-            "",
-        );
+        let text = "credentials are left out: store them with `linkspan secrets set NAME`, and make an account of them";
+        self.draft.notes.add(text, "");
     }
 
     fn request(&mut self, request: &Value, item: &Value, title: String, folders: &[String]) -> Example {

@@ -250,7 +250,8 @@ impl<'a> Walk<'_, 'a> {
                 if self.side == Side::Input {
                     self.schemas.remark(CUT);
                 }
-                return json!({"description": format!("{} again, as further up.", text::line(name, 60).unwrap_or_default())});
+                let name = text::line(name, 60).unwrap_or_default();
+                return json!({"description": format!("{name} again, as further up.")});
             }
             self.path.push(reference);
             match self.schemas.target(reference) {
@@ -444,8 +445,8 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    /// `allOf` is put together where its parts are objects; of `oneOf`, at least one has to hold: sources say it of forms
-    /// that overlap.
+    /// `allOf` is put together where its parts are objects; of `oneOf`, at least one has to hold: sources say it of
+    /// forms that overlap.
     fn variants(&mut self, schema: &'a Map<String, Value>, out: &mut Map<String, Value>) {
         if let Some(parts) = schema.get("allOf").and_then(Value::as_array) {
             let mut apart = Vec::new();

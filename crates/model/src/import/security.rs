@@ -111,7 +111,7 @@ impl Scheme<'_> {
                 self.takes(draft, "headers", &format!("The header `Cookie` with `{shown_name}=…`."));
             }
             _ if name.eq_ignore_ascii_case("authorization") => {
-                self.takes(draft, "headers", "The header `Authorization`, whole. With a token behind `Bearer`, an account of kind `bearer` does it.");
+                self.takes(draft, "headers", "The header `Authorization`, whole.");
                 self.takes(draft, "bearer", "A token, where the API takes one in `Authorization: Bearer …`.");
             }
             _ => self.takes(draft, "headers", &format!("The header `{shown_name}`.")),
