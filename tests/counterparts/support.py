@@ -171,7 +171,8 @@ class Server:
 
     def assert_secrets_kept(self):
         """No value of a secret stands in the database, the log or any other file that the server wrote."""
-        for secret in {secret for secret in self.secrets if len(secret) >= 8}:
+        # Of one with several lines, such as a key, the longest: grep would look for each of them, and for none.
+        for secret in {max(secret.splitlines(), key=len) for secret in self.secrets if len(secret) >= 8}:
             command = ["grep", "-rlF", "-e", secret, str(self.data), str(self.log)]
             found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
             assert found == [], f"the secret {secret} stands in {found}"

@@ -78,7 +78,7 @@ WAYS = {
     ),
     "link": ("/shop/orders.json?_shape=array", {"link": "next"}),
     "size": (
-        "/shop/orders.json?_shape=objects&_size=3",
+        "/shop/orders.json?_shape=objects",
         {
             "items": "body.rows",
             "cursor": {"next": "body.next", "send": {"query": "_next"}},

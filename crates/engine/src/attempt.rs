@@ -7,7 +7,9 @@ use std::sync::Arc;
 use linkspan_model::Timestamp;
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::job::StepError;
-use linkspan_model::request::{AnswerFault, Effect, RequestPlan, RequestSpec, ResponseFormat, SentRequest, Timings};
+use linkspan_model::request::{
+    AnswerFault, Effect, RequestPlan, RequestSpec, ResponseFormat, SentRequest, Timings, shortened,
+};
 use linkspan_model::response::{self, Answer, ReadError};
 use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision, RetryPolicy};
 use linkspan_model::template::headers_value;
@@ -143,7 +145,7 @@ fn read_answer(plan: &RequestPlan, credentials: &Credentials, exchange: Exchange
                 AnswerFault::Unreadable(_) | AnswerFault::Unexpected(_) => Outcome::BadAnswer,
             };
             // An API may give back what it was sent.
-            let description = credentials.masker().mask_text(&fault.to_string()).into_owned();
+            let description = shortened(&credentials.masker().mask_text(&fault.to_string()));
             (Err(failed(fault.code(), description, None)), Some(outcome))
         }
     };

@@ -114,8 +114,9 @@ async fn pages(
         match next {
             Ok(NextPage::Request(next)) => request = *next,
             Ok(end @ (NextPage::End | NextPage::Capped)) => {
-                let cursor = reading.and_then(|reading| reading.newest().cloned());
                 let complete = matches!(end, NextPage::End);
+                // Lists that begin with the newest have not given what is older: the next reading must.
+                let cursor = reading.filter(|_| complete).and_then(|reading| reading.newest().cloned());
                 return Some(Piece::End { pages: pages.read(), complete, cursor });
             }
             Err(fault) => {

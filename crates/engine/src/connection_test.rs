@@ -8,7 +8,7 @@ use std::time::Duration;
 use linkspan_model::Name;
 use linkspan_model::connection::TestSpec;
 use linkspan_model::job::StepError;
-use linkspan_model::request::RequestSpec;
+use linkspan_model::request::{RequestSpec, shortened};
 use linkspan_outbound::Exchange;
 use linkspan_store::{ConnectionTest, ConnectionView, Snapshot, StoreError, TestFailure};
 use tokio::time::Instant;
@@ -140,7 +140,7 @@ fn judge(way: &Way, plan: &Plan<'_>, exchange: &Exchange) -> Option<TestFailure>
         _ => None,
     };
     let reason = match said {
-        Some(said) => format!("{reason}: {}", way.credentials.masker().mask_text(&said)),
+        Some(said) => shortened(&format!("{reason}: {}", way.credentials.masker().mask_text(&said))),
         None => reason,
     };
     Some(TestFailure { code: "response.status".to_owned(), reason, answer: beginning(exchange) })
@@ -150,7 +150,7 @@ fn judge(way: &Way, plan: &Plan<'_>, exchange: &Exchange) -> Option<TestFailure>
 fn unheld(way: &Way, test: &TestSpec, exchange: &Exchange) -> Option<TestFailure> {
     test.holds.as_ref()?;
     let failure = |code: &str, reason: String| {
-        let reason = way.credentials.masker().mask_text(&reason).into_owned();
+        let reason = shortened(&way.credentials.masker().mask_text(&reason));
         Some(TestFailure { code: code.to_owned(), reason, answer: beginning(exchange) })
     };
     let body = match body_of(None, exchange) {

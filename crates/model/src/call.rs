@@ -127,7 +127,7 @@ pub enum Piece {
         pages: u32,
         /// Whether it was read to its end; false when the reading ended at its `max_pages`.
         complete: bool,
-        /// Of a stream, the newest cursor: where the next reading begins.
+        /// Of a stream that was read to its end, the newest cursor: where the next reading begins.
         cursor: Option<Value>,
     },
     /// The list cannot be read on; the items so far stand.

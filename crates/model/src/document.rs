@@ -128,7 +128,7 @@ pub enum Spec {
     Account(AccountSpec),
     Connector(Box<ConnectorSpec>),
     Connection(Box<ConnectionSpec>),
-    Endpoint(EndpointSpec),
+    Endpoint(Box<EndpointSpec>),
     Recipe(RecipeSpec),
     Destination(DestinationSpec),
     Sync(SyncSpec),

@@ -149,6 +149,8 @@ pub struct Pages<'a> {
     rule: &'a Paginate,
     read: u32,
     items: u64,
+    /// The number of the first page, or the first offset.
+    start: u64,
     /// Digests of what asked for the pages so far.
     asked: HashSet<[u8; 32]>,
     /// Digest of the items of the page before.
@@ -269,23 +271,31 @@ impl Paginate {
     /// Begins a reading.
     #[must_use]
     pub fn pages(&self) -> Pages<'_> {
-        Pages { rule: self, read: 0, items: 0, asked: HashSet::new(), before: None }
+        Pages { rule: self, read: 0, items: 0, start: 0, asked: HashSet::new(), before: None }
     }
 }
 
 impl Pages<'_> {
-    /// The first request of the reading, made of the operation's own.
+    /// The first request of the reading, made of the operation's own: a number or a size that it names itself stays,
+    /// and the reading begins there.
     ///
     /// # Errors
     /// The body is no JSON object that could carry the field.
-    pub fn first(&self, request: &RequestSpec) -> Result<RequestSpec, PageFault> {
+    pub fn first(&mut self, request: &RequestSpec) -> Result<RequestSpec, PageFault> {
         let mut request = request.clone();
-        match &self.rule.by {
-            By::Page(carrier, first) => carrier.put(&mut request, (*first).into(), "page.send")?,
-            By::Offset(carrier, first) => carrier.put(&mut request, (*first).into(), "offset.send")?,
-            By::Once | By::NextUrl(_) | By::Link(_) | By::Cursor(..) => {}
+        let counted = match &self.rule.by {
+            By::Page(carrier, first) => Some((carrier, first, "page.send")),
+            By::Offset(carrier, first) => Some((carrier, first, "offset.send")),
+            By::Once | By::NextUrl(_) | By::Link(_) | By::Cursor(..) => None,
+        };
+        if let Some((carrier, first, field)) = counted {
+            self.start = u64::from(*first);
+            match carrier.number(&request) {
+                Some(start) => self.start = start,
+                None => carrier.put(&mut request, (*first).into(), field)?,
+            }
         }
-        if let Some(size) = &self.rule.size {
+        if let Some(size) = self.rule.size.as_ref().filter(|size| size.send.number(&request).is_none()) {
             size.send.put(&mut request, size.value.into(), "size.send")?;
         }
         Ok(request)
@@ -319,7 +329,7 @@ impl Pages<'_> {
         if self.is_last(scope)? {
             return Ok(NextPage::End);
         }
-        match self.rule.next(request, links, scope, self.read, self.items)? {
+        match self.rule.next(request, links, scope, self)? {
             None => Ok(NextPage::End),
             Some(_) if self.read >= self.rule.max_pages => Ok(NextPage::Capped),
             Some((field, next)) if self.asked.contains(&digest(&next)) => Err(PageFault::Repeated(field)),
@@ -376,8 +386,7 @@ impl Paginate {
         request: &RequestSpec,
         links: &str,
         scope: &Scope,
-        pages: u32,
-        items: u64,
+        pages: &Pages<'_>,
     ) -> Result<Option<(&'static str, RequestSpec)>, PageFault> {
         let mut next = request.clone();
         let field = match &self.by {
@@ -405,12 +414,12 @@ impl Paginate {
                 }
                 "cursor"
             }
-            By::Page(carrier, first) => {
-                carrier.put(&mut next, (u64::from(*first) + u64::from(pages)).into(), "page.send")?;
+            By::Page(carrier, _) => {
+                carrier.put(&mut next, pages.start.saturating_add(u64::from(pages.read)).into(), "page.send")?;
                 "page"
             }
-            By::Offset(carrier, first) => {
-                carrier.put(&mut next, (u64::from(*first) + items).into(), "offset.send")?;
+            By::Offset(carrier, _) => {
+                carrier.put(&mut next, pages.start.saturating_add(pages.items).into(), "offset.send")?;
                 "offset"
             }
         };
@@ -427,6 +436,16 @@ impl Carrier {
                 Some(Fault::new(format!("{path}.json"), "a JSON pointer begins with a slash: /variables/after"))
             }
             _ => None,
+        }
+    }
+
+    /// The number that the request has there already.
+    fn number(&self, request: &RequestSpec) -> Option<u64> {
+        match self {
+            Self::Query(name) => request.url.query_pairs().find(|(key, _)| key == name)?.1.parse().ok(),
+            Self::Json(pointer) => {
+                serde_json::from_slice::<Value>(&request.body).ok()?.pointer(pointer).and_then(Value::as_u64)
+            }
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) use self::body::JsonTemplate;
 pub use self::compile::CompiledRequest;
 pub(crate) use self::compile::{METHODS, WIRE_HEADERS, checked_url};
 pub(crate) use self::plan::Expectation;
-pub use self::plan::{AnswerFault, RequestPlan};
+pub use self::plan::{AnswerFault, RequestPlan, shortened};
 pub use self::render::RenderFault;
 pub(crate) use self::render::join;
 pub use self::step::{Base64Spec, Effect, PartSpec, RawSpec, RequestStep, ResponseFormat};

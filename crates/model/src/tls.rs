@@ -184,6 +184,15 @@ pub fn certificates(pem: &str) -> Result<Vec<Certificate>, String> {
     if pem.len() > limits::CERTIFICATES_BYTES {
         return Err(format!("it is longer than {} KiB", limits::CERTIFICATES_BYTES >> 10));
     }
+    // By the text: sections that the reader does not know it passes over, encrypted keys among them.
+    let labels = || pem.lines().filter_map(|line| Some(line.trim().strip_prefix("-----BEGIN ")?.trim_end_matches('-')));
+    if labels().any(|label| label.contains("PRIVATE KEY")) {
+        return Err("a private key stands in it; a key belongs into a secret".to_owned());
+    }
+    if let Some(label) = labels().find(|label| !matches!(*label, "CERTIFICATE" | "X509 CERTIFICATE")) {
+        let label: String = label.chars().take(40).filter(|c| !c.is_control()).collect();
+        return Err(format!("something else than certificates stands in it: {label}"));
+    }
     let mut found = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem.as_bytes()) {
         match section {
@@ -191,9 +200,6 @@ pub fn certificates(pem: &str) -> Result<Vec<Certificate>, String> {
                 let n = found.len() + 1;
                 let read = Certificate::read(&der);
                 found.push(read.ok_or_else(|| format!("certificate {n} in it cannot be read; is it cut off?"))?);
-            }
-            Ok((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, _)) => {
-                return Err("a private key stands in it; a key belongs into a secret".to_owned());
             }
             Ok(_) => {}
             Err(PemError::NoItemsFound) => break,

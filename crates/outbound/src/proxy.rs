@@ -95,8 +95,8 @@ pub enum ProxyWhy {
     Tls(String),
     /// It wants credentials: none were given, or it does not take these.
     Login {
-        /// The status: 407, or 401 of proxies that mean the same.
-        status: u16,
+        /// The status: 407, or 401 of proxies that mean the same; of a SOCKS5 proxy none.
+        status: Option<u16>,
         /// Whether the connection gives some.
         is_given: bool,
     },
@@ -152,11 +152,13 @@ impl fmt::Display for ProxyError {
             ProxyWhy::Dns(reason) => write!(f, "the proxy {proxy} cannot be looked up: {reason}"),
             ProxyWhy::Connect(reason) => write!(f, "the proxy {proxy} cannot be connected to: {reason}"),
             ProxyWhy::Tls(reason) => write!(f, "TLS cannot be set up with the proxy {proxy}: {reason}"),
-            ProxyWhy::Login { status, is_given: false } => {
-                write!(f, "the proxy {proxy} wants credentials ({status}); give `proxy` a user and a password")
-            }
-            ProxyWhy::Login { status, is_given: true } => {
-                write!(f, "the proxy {proxy} does not accept the user and password of `proxy` ({status})")
+            ProxyWhy::Login { status, is_given } => {
+                let status = status.map_or_else(String::new, |status| format!(" ({status})"));
+                if *is_given {
+                    write!(f, "the proxy {proxy} does not accept the user and password of `proxy`{status}")
+                } else {
+                    write!(f, "the proxy {proxy} wants credentials{status}; give `proxy` a user and a password")
+                }
             }
             ProxyWhy::Status { status, target } => {
                 let status = StatusCode::from_u16(*status).map_or_else(|_| status.to_string(), |code| code.to_string());
@@ -224,7 +226,7 @@ impl Proxy {
         match answer.status() {
             status if status.is_success() => {}
             status @ (StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED) => {
-                return Err(ProxyWhy::Login { status: status.as_u16(), is_given: self.login.is_some() });
+                return Err(ProxyWhy::Login { status: Some(status.as_u16()), is_given: self.login.is_some() });
             }
             status => return Err(ProxyWhy::Status { status: status.as_u16(), target: target.to_string() }),
         }
@@ -266,11 +268,17 @@ impl Proxy {
             // The library says no more than a text of what went wrong; it holds nothing of the credentials.
             Err(error) => {
                 let text = error.to_string();
+                if text.contains(SOCKS_LOGIN_REFUSED) {
+                    return Err(ProxyWhy::Login { status: None, is_given: self.login.is_some() });
+                }
                 Err(ProxyWhy::Denied(text.strip_prefix("SOCKS error: ").unwrap_or(&text).to_owned()))
             }
         }
     }
 }
+
+/// What the library says where a SOCKS5 proxy does not accept the login (RFC 1929); its error has no other name.
+const SOCKS_LOGIN_REFUSED: &str = "credentials not accepted";
 
 impl Login {
     fn new(login: &ProxyLogin, kind: ProxyKind) -> Result<Self, String> {

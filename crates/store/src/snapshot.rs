@@ -194,7 +194,7 @@ impl Snapshot {
             Spec::Endpoint(spec) => {
                 let intake = self.connectors.intake(&spec).map_err(|faults| in_words(&faults));
                 let verifier = intake.as_ref().map_err(Clone::clone).and_then(|whole| self.verifier(whole));
-                let spec = intake.unwrap_or(spec);
+                let spec = intake.unwrap_or(*spec);
                 let key = endpoint_key(db, resource.row)?;
                 let view =
                     Arc::new(EndpointView { row: resource.row, name: name.clone(), key: key.clone(), spec, verifier });

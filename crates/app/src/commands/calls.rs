@@ -144,7 +144,7 @@ fn call_of(args: CallArgs, offered: Option<(&str, String)>, schema: &Value) -> R
     for (name, value) in pairs("--set", &args.variables)? {
         // What is to be a text is one, also where it reads as a number.
         let is_text = schema["properties"][&name]["type"] == "string";
-        let read = if is_text { None } else { serde_json::from_str(&value).ok() };
+        let read = serde_json::from_str::<Value>(&value).ok().filter(|read| !is_text || read.is_string());
         call[given][name] = read.unwrap_or(Value::String(value));
     }
     if is_offered {

@@ -196,7 +196,10 @@ impl Server {
     /// No value of a secret stands in the database, the log or any other file, but for those that tests themselves
     /// laid into `secrets/`.
     fn assert_secrets_kept(&self) {
-        for secret in self.secrets.lock().unwrap().iter().filter(|secret| secret.len() >= 8) {
+        let secrets = self.secrets.lock().unwrap();
+        // Of one with several lines, such as a key, the longest: line breaks are written in many ways.
+        let secrets = secrets.iter().filter_map(|secret| secret.lines().max_by_key(|line| line.len()));
+        for secret in secrets.filter(|secret| secret.len() >= 8) {
             let mut found = self.files_with(secret);
             found.retain(|file| !file.starts_with(self.data.join("secrets")));
             assert!(found.is_empty(), "the secret {secret} stands in {found:?}");

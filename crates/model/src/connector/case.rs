@@ -243,7 +243,7 @@ impl Run<'_> {
             )));
         }
         let mut pages = self.action.paginate.as_ref().map(|rule| rule.pages());
-        if let Some(pages) = &pages {
+        if let Some(pages) = &mut pages {
             request = pages.first(&request).map_err(|fault| stopped(&fault))?;
         }
         let mut reading: Option<Reading<'_>> = None;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Number, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::{Action, ActionSpec, Defaults, ObjectSchema, OutputSpec, pill_fault, under};
@@ -92,7 +92,7 @@ struct Cursor {
 }
 
 /// From here on a number that stands for a time counts milliseconds: in seconds it would be the year 5138.
-const MILLIS_FROM: i64 = 100_000_000_000;
+const MILLIS_FROM: u64 = 100_000_000_000;
 
 impl Stream {
     pub(super) fn compile(name: &str, spec: &StreamSpec, defaults: &Defaults<'_>) -> Result<Self, Vec<Fault>> {
@@ -187,11 +187,14 @@ impl Cursor {
     fn earlier(&self, since: &Value) -> Result<Value, PageFault> {
         let Some(lookback) = self.lookback.map(Duration::get) else { return Ok(since.clone()) };
         let moved = match since {
-            Value::String(text) => text.parse::<Timestamp>().ok().map(|at| written(at.before(lookback)).into()),
-            number => number.as_i64().map(|number| {
-                let unit = if number.abs() < MILLIS_FROM { lookback.as_secs().into() } else { lookback.as_millis() };
-                Value::from(number.saturating_sub(i64::try_from(unit).unwrap_or(i64::MAX)))
-            }),
+            Value::String(text) => match (text.parse::<Timestamp>(), text.parse::<Number>()) {
+                (Ok(at), _) => Some(written(at.before(lookback)).into()),
+                // Some APIs write seconds as a text.
+                (_, Ok(number)) => earlier_number(&number, lookback).map(|number| number.to_string().into()),
+                _ => None,
+            },
+            Value::Number(number) => earlier_number(number, lookback).map(Value::Number),
+            _ => None,
         };
         moved.ok_or_else(|| PageFault::Expression {
             field: "since",
@@ -200,6 +203,17 @@ impl Cursor {
             ),
         })
     }
+}
+
+/// Seconds or milliseconds since 1970, so much earlier; with a fraction where there is one.
+fn earlier_number(number: &Number, lookback: std::time::Duration) -> Option<Number> {
+    if let Some(whole) = number.as_i64() {
+        let unit = if whole.unsigned_abs() < MILLIS_FROM { lookback.as_secs().into() } else { lookback.as_millis() };
+        return Some(whole.saturating_sub(i64::try_from(unit).unwrap_or(i64::MAX)).into());
+    }
+    let (seconds, fraction) = number.as_str().split_once('.')?;
+    let moved = seconds.parse::<i64>().ok()?.checked_sub(i64::try_from(lookback.as_secs()).ok()?)?;
+    format!("{moved}.{fraction}").parse().ok()
 }
 
 /// A time as most APIs take it: without a fraction where there is none.
@@ -360,6 +374,9 @@ mod tests {
             (json!("2024-05-01T10:00:00.5+02:00"), "since=2024-05-01T07%3A50%3A00.500000Z"),
             (json!(1_700_000_000), "since=1699999400"),
             (json!(1_700_000_000_000_i64), "since=1699999400000"),
+            (json!(1_700_000_000.25), "since=1699999400.25"),
+            (json!("1700000000.000100"), "since=1699999400.000100"),
+            (json!(i64::MIN), "since=-9223372036854775808"),
         ] {
             assert_eq!(query(json!({"from": "2024-01-01"}), Some(since)), Ok(sent.to_owned()));
         }

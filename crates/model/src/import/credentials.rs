@@ -5,6 +5,7 @@ use serde_json::Value;
 /// Ends of names that credentials have, letters and digits only.
 const SECRET_ENDS: &[&str] = &[
     "apikey",
+    "appkey",
     "apitoken",
     "accesskey",
     "accesstoken",
@@ -14,6 +15,7 @@ const SECRET_ENDS: &[&str] = &[
     "bearer",
     "bearertoken",
     "clientsecret",
+    "connectionstring",
     "cookie",
     "credential",
     "credentials",
@@ -27,9 +29,8 @@ const SECRET_ENDS: &[&str] = &[
     "refreshtoken",
     "secret",
     "secretkey",
-    "securitytoken",
     "sessionid",
-    "sessiontoken",
+    "signingkey",
     "subscriptionkey",
     "usertoken",
 ];
@@ -66,8 +67,10 @@ fn letters(name: &str) -> String {
 /// Whether a field, a variable or a parameter of this name holds a secret.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let name = letters(name);
-    // Tokens of pages and the like are called more than that.
-    name == "token" || SECRET_ENDS.iter().any(|end| name.ends_with(end))
+    let is_token = name.ends_with("token") && !is_page_token(&name);
+    is_token
+        || matches!(name.as_str(), "pass" | "pin" | "otp" | "session" | "sid")
+        || SECRET_ENDS.iter().any(|end| name.ends_with(end))
 }
 
 /// Whether a parameter of this name is a credential, when it is known that it was given a value by hand.
@@ -80,10 +83,7 @@ pub(super) fn is_secret_parameter(name: &str) -> bool {
 pub(super) fn is_secret_header(name: &str) -> bool {
     let letters = letters(name);
     let is_key = letters.ends_with("key") && !letters.contains("idempotency");
-    is_key
-        || letters.ends_with("auth")
-        || (letters.ends_with("token") && !is_page_token(&letters))
-        || is_secret_name(name)
+    is_key || letters.ends_with("auth") || letters.ends_with("session") || is_secret_name(name)
 }
 
 fn is_page_token(letters: &str) -> bool {

@@ -242,14 +242,16 @@ impl Options {
                 self.connection.redirects = u8::try_from(most).ok();
             }
             "max-time" => self.max_time(&value, draft),
-            "insecure" => draft
-                .notes
-                .add("certificates are always verified; a private authority belongs into the system's store", "-k"),
+            "insecure" => draft.notes.add(
+                "certificates are always verified; a private authority belongs into the connection's tls.authorities",
+                "-k",
+            ),
             "proxy" | "proxy-user" | "preproxy" | "socks5" | "socks5-hostname" => {
-                draft.notes.add("the proxy is left out", &format!("--{name}"));
+                draft.notes.add("the proxy is left out; say it in the connection's proxy", &format!("--{name}"));
             }
             "cert" | "key" | "cacert" | "capath" | "cert-type" | "key-type" | "pass" => {
-                draft.notes.add("certificates and keys of TLS are left out", &format!("--{name}"));
+                let said = "certificates and keys of TLS are left out; they belong into an account, authorities into the connection's tls";
+                draft.notes.add(said, &format!("--{name}"));
             }
             "cookie" => draft.notes.add("cookies of a file are left out", "-b"),
             "resolve" | "connect-to" | "unix-socket" | "interface" | "config" | "ntlm" | "negotiate" | "netrc"
@@ -459,9 +461,63 @@ fn part(value: &str, reads_files: bool) -> PartGiven {
 
 /// Options that take a value.
 fn takes_value(name: &str) -> bool {
+    // All of curl's own: the value of one that is left out must not be taken for a URL.
     matches!(
         name,
-        "url"
+        "abstract-unix-socket"
+            | "create-file-mode"
+            | "delegation"
+            | "dns-interface"
+            | "dns-ipv4-addr"
+            | "dns-ipv6-addr"
+            | "egd-file"
+            | "etag-compare"
+            | "etag-save"
+            | "ftp-account"
+            | "ftp-alternative-to-user"
+            | "ftp-method"
+            | "ftp-port"
+            | "ftp-ssl-ccc-mode"
+            | "hostpubmd5"
+            | "hostpubsha256"
+            | "krb"
+            | "libcurl"
+            | "login-options"
+            | "mail-auth"
+            | "mail-from"
+            | "mail-rcpt"
+            | "parallel-max"
+            | "proto-default"
+            | "proxy-cacert"
+            | "proxy-capath"
+            | "proxy-cert"
+            | "proxy-cert-type"
+            | "proxy-ciphers"
+            | "proxy-crlfile"
+            | "proxy-header"
+            | "proxy-key"
+            | "proxy-key-type"
+            | "proxy-pass"
+            | "proxy-pinnedpubkey"
+            | "proxy-service-name"
+            | "proxy-tls13-ciphers"
+            | "proxy-tlsauthtype"
+            | "proxy-tlspassword"
+            | "proxy-tlsuser"
+            | "proxy1.0"
+            | "pubkey"
+            | "quote"
+            | "random-file"
+            | "sasl-authzid"
+            | "socks4"
+            | "socks4a"
+            | "socks5-gssapi-service"
+            | "telnet-option"
+            | "tftp-blksize"
+            | "tlsauthtype"
+            | "tlspassword"
+            | "tlsuser"
+            | "url"
             | "request"
             | "header"
             | "user-agent"

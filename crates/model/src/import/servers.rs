@@ -40,7 +40,7 @@ pub(super) fn settle(root: &Value, draft: &mut Draft) {
         server.url.strip_prefix("http://").is_none_or(|rest| !secure.iter().any(|known| known == rest))
     });
     let about = |server: &Server<'_>| {
-        let url = text::line(server.url, 200).unwrap_or_default();
+        let url = text::line(&without_credentials(server.url), 200).unwrap_or_default();
         match server.description.and_then(|text| text::line(text, 80)) {
             Some(text) => format!("{url} ({text})"),
             None => url,
@@ -67,6 +67,16 @@ pub(super) fn settle(root: &Value, draft: &mut Draft) {
             let default = first.resolved();
             draft.asks_for_base_url(default.as_deref(), &description);
         }
+    }
+}
+
+/// A URL as written, perhaps with variables, without a user and a password.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("//") else { return url.to_owned() };
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..authority].rfind('@') {
+        Some(at) => format!("{scheme}//{}", &rest[at + 1..]),
+        None => url.to_owned(),
     }
 }
 

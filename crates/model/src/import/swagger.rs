@@ -51,9 +51,12 @@ fn escaped(key: &str) -> String {
 
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
 
+/// Longest name of a media type that is read: each response repeats it.
+const MEDIA_TYPE_BYTES: usize = 200;
+
 fn media_types(value: Option<&Value>) -> Vec<String> {
-    let names = value.and_then(Value::as_array).into_iter().flatten();
-    names.filter_map(Value::as_str).take(20).map(ToOwned::to_owned).collect()
+    let names = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    names.filter(|name| name.len() <= MEDIA_TYPE_BYTES).take(20).map(ToOwned::to_owned).collect()
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {

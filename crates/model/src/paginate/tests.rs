@@ -250,3 +250,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_request_says_itself_is_where_it_begins() {
+    let size = json!({"send": {"query": "size"}, "value": 100});
+    let pages = rule(json!({"page": {"send": {"query": "page"}}, "size": size}));
+    let answer =
+        |url: &Url| if parameter(url, "page").unwrap() < 5 { json!([parameter(url, "page")]) } else { json!([]) };
+    let (items, urls) = read(&pages, "https://api.example.com/?page=3&size=7", answer).unwrap();
+    assert_eq!(items, [json!(3), json!(4)]);
+    assert_eq!(urls[0], "https://api.example.com/?page=3&size=7");
+    assert_eq!(urls[2], "https://api.example.com/?page=5&size=7");
+    let offset = rule(json!({"offset": {"send": {"query": "from"}}}));
+    let answer =
+        |url: &Url| if parameter(url, "from").unwrap() < 12 { json!([1, parameter(url, "from")]) } else { json!([]) };
+    let (_, urls) = read(&offset, "https://api.example.com/?from=10", answer).unwrap();
+    assert_eq!(urls, ["https://api.example.com/?from=10", "https://api.example.com/?from=12"]);
+    let (_, urls) = read(&offset, "https://api.example.com/?from=", answer).unwrap();
+    assert_eq!(urls[0], "https://api.example.com/?from=0", "what is no number is replaced");
+}

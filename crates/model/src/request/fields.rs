@@ -58,8 +58,10 @@ impl Fields {
 /// There is no room left.
 struct TooLong;
 
-/// Appends what a value gives; `room` is how long names and texts may still be, together: names grow with their depth.
+/// Appends what a value gives; `room` is how long names and texts may still be, together. Names grow with their depth,
+/// so those of lists and objects count as well, be they empty or not.
 fn write(name: String, value: &Value, pairs: &mut Vec<(String, String)>, room: &mut usize) -> Result<(), TooLong> {
+    *room = room.checked_sub(name.len() + 1).ok_or(TooLong)?;
     match value {
         Value::Array(items) => {
             items.iter().enumerate().try_for_each(|(n, item)| write(format!("{name}[{n}]"), item, pairs, room))
@@ -69,7 +71,7 @@ fn write(name: String, value: &Value, pairs: &mut Vec<(String, String)>, room: &
         }
         scalar => {
             let text = template::text_of(scalar).into_owned();
-            *room = room.checked_sub(name.len() + text.len() + 1).ok_or(TooLong)?;
+            *room = room.checked_sub(text.len()).ok_or(TooLong)?;
             pairs.push((name, text));
             Ok(())
         }
@@ -115,6 +117,18 @@ mod tests {
             (json!({"a": [], "b": {}, "c": ""}), json!({}), "c="),
         ] {
             assert_eq!(rendered(fields.clone(), input), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_nests_takes_no_more_room_than_a_text_may() {
+        let check = |_: &str, _: &_| None;
+        let fields: IndexMap<String, Value> = serde_json::from_value(json!({"a": "{{ input.a }}"})).unwrap();
+        let fields = Fields::read(&mut Reader::new(&check), "form", &fields);
+        let deep = (0..50).fold(json!(vec![json!([]); 10_000]), |inner, _| json!({"a long name of a field": inner}));
+        for value in [deep, json!(vec![json!([]); 1 << 18]), json!(vec!["x"; 1 << 20])] {
+            let scope = Scope::new().with_fields("input", [("a".to_owned(), Some(value))]);
+            assert_eq!(fields.render("form", &scope).unwrap_err().code, "request.too_large");
         }
     }
 

@@ -75,8 +75,21 @@ pub(crate) struct Expectation {
     message: Option<Expression>,
 }
 
-/// Longest text of an API that an error repeats, in characters.
-const MESSAGE_CHARS: usize = 300;
+/// Longest text of an API that an error takes along, in characters: far more than is shown, so that whoever hides
+/// secrets in it sees them whole.
+const SAID_CHARS: usize = 16 << 10;
+
+/// Longest description of an answer that an error shows, in characters.
+const SHOWN_CHARS: usize = 400;
+
+/// What an error shows of an answer; secrets are hidden before, for a part of one could not be told any more.
+#[must_use]
+pub fn shortened(description: &str) -> String {
+    match description.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &description[..end]),
+        None => description.to_owned(),
+    }
+}
 
 impl RequestPlan {
     /// Reads the templates of the request at `path`.
@@ -157,7 +170,7 @@ impl Expectation {
         let texts = texts.iter().filter(|text| !text.is_null());
         let texts: Vec<String> =
             texts.map(|text| text.as_str().map_or_else(|| text.to_string(), ToOwned::to_owned)).collect();
-        let said: String = texts.join("; ").chars().take(MESSAGE_CHARS).collect();
+        let said: String = texts.join("; ").chars().take(SAID_CHARS).collect();
         (!said.trim().is_empty()).then_some(said)
     }
 }
@@ -215,8 +228,10 @@ mod tests {
         for body in [json!({}), json!("gateway"), json!({"errors": []}), json!({"error": {"message": " "}})] {
             assert_eq!(judge(Ok(body)), bare);
         }
-        let long = judge(Ok(json!({"errors": "x".repeat(10_000)})));
-        assert_eq!(long.len(), bare.len() + 2 + MESSAGE_CHARS);
+        let long = judge(Ok(json!({"errors": "x".repeat(100_000)})));
+        assert_eq!(long.len(), bare.len() + 2 + SAID_CHARS);
+        assert_eq!(shortened(&long).chars().count(), SHOWN_CHARS + 1);
+        assert_eq!(shortened(&"é".repeat(SHOWN_CHARS)), "é".repeat(SHOWN_CHARS));
     }
 
     #[test]

@@ -67,7 +67,7 @@ struct ListEnd {
     items: u64,
     /// Whether the list was read to its end; false when the reading ended at its `max_pages`.
     complete: bool,
-    /// Of a stream, the newest cursor: what the next reading is given as `since`.
+    /// Of a stream that was read to its end, the newest cursor: what the next reading is given as `since`.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<Value>,
 }

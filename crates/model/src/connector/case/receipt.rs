@@ -45,7 +45,7 @@ impl Connector {
         let intake = &self.spec.webhook(webhook).map_err(|fault| vec![fault.under("webhook")])?.endpoint;
         let secrets = if case.secret.is_some() { intake.some_secrets() } else { Vec::new() };
         let own = EndpointSpec { secrets, ..EndpointSpec::default() };
-        let endpoint = intake.complete(&own).map_err(|faults| under_secret(faults))?;
+        let endpoint = intake.complete(&own).map_err(under_secret)?;
         let receives = case.receives.clone().unwrap_or_default();
         let written = Written {
             headers: &receives.headers,

@@ -214,6 +214,10 @@ struct Body<'a> {
     about: Option<&'a str>,
 }
 
+/// Longest name of a media type that is looked at, in bytes, and how many of one body are.
+const NAME_BYTES: usize = 200;
+const MEDIA_MAX: usize = 50;
+
 /// What a media type is for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Media {
@@ -227,6 +231,9 @@ pub(super) enum Media {
 
 impl Media {
     pub(super) fn of(name: &str) -> Self {
+        if name.len() > NAME_BYTES {
+            return Self::Bytes;
+        }
         let essence = name.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
             "*/*" | "application/*" => Self::Json,
@@ -244,8 +251,9 @@ impl Media {
     /// The media type that a body is sent as: JSON where there is a choice.
     fn pick(content: &Map<String, Value>) -> Option<(&str, &Value)> {
         let all = [Self::Json, Self::Form, Self::Multipart, Self::Xml, Self::Text, Self::Bytes];
-        let of = |wanted: Self| content.iter().find(|(name, _)| Self::of(name) == wanted && !name.contains('*'));
-        let found = all.into_iter().find_map(of).or_else(|| content.iter().next());
+        let content = || content.iter().take(MEDIA_MAX);
+        let of = |wanted: Self| content().find(|(name, _)| Self::of(name) == wanted && !name.contains('*'));
+        let found = all.into_iter().find_map(of).or_else(|| content().next());
         found.map(|(name, media)| (name.as_str(), media))
     }
 }
