@@ -34,15 +34,30 @@ struct Made {
 pub(crate) struct OwnTransport {
     pub(crate) transport: Transport,
     hidden: Vec<SecretBytes>,
+    /// The credentials that were used last, as they were given and with this way's secrets hidden: building a masker
+    /// costs more than many a request.
+    last: Arc<Mutex<Option<(Credentials, Credentials)>>>,
 }
 
 impl OwnTransport {
     /// The credentials, with a masker that hides this way's secrets too.
     pub(crate) fn hide(way: Option<&Self>, credentials: Credentials) -> Credentials {
         match way {
-            Some(way) if !way.hidden.is_empty() => credentials.hiding(&way.hidden),
+            Some(way) if !way.hidden.is_empty() => way.hiding(credentials),
             _ => credentials,
         }
+    }
+
+    fn hiding(&self, credentials: Credentials) -> Credentials {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((given, hidden)) = &*last
+            && given.is_same(&credentials)
+        {
+            return hidden.clone();
+        }
+        let hidden = credentials.hiding(&self.hidden);
+        *last = Some((credentials, hidden.clone()));
+        hidden
     }
 }
 
@@ -128,5 +143,6 @@ fn make(
     let settings =
         TransportSettings { tls, client_certificate, proxy: proxy.as_ref().map(|(proxy, _)| (*proxy, login)) };
     let transport = engine.outbound.transport(&settings)?;
-    Ok(OwnTransport { transport, hidden: login.into_iter().flat_map(ProxyLogin::secrets).cloned().collect() })
+    let hidden = login.into_iter().flat_map(ProxyLogin::secrets).cloned().collect();
+    Ok(OwnTransport { transport, hidden, last: Arc::default() })
 }

@@ -534,7 +534,7 @@ fn pill_fault(path: &str, pill: &Pill, roots: &[(&str, &ObjectSchema)]) -> Optio
         return Some(Fault::new(path, reason));
     };
     let Some(Segment::Key(name)) = pill.segments.first() else { return None };
-    if schema.is_open() || schema.names().any(|known| known == name) {
+    if schema.is_open() || schema.has(name) {
         return None;
     }
     let fault = Fault::new(path, format_args!("column {}: the schema of `{root}` names no `{name}`", pill.column));

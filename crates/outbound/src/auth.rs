@@ -354,6 +354,12 @@ impl Credentials {
         }
     }
 
+    /// Whether these are the very same credentials, not only equal ones.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The same, with a masker that hides these secrets too.
     #[must_use]
     pub fn hiding<'a>(&self, more: impl IntoIterator<Item = &'a SecretBytes>) -> Self {

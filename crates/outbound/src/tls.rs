@@ -262,6 +262,10 @@ fn of_certificate(why: &CertificateError) -> String {
             "it is for another name".to_owned()
         }
         CertificateError::Revoked => "it was revoked".to_owned(),
+        // The library's own words are those of its code.
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "it is that of an authority, which a server cannot show; make one for the server, signed by it".to_owned()
+        }
         other => other.to_string(),
     };
     format!("its certificate is not accepted: {why}")

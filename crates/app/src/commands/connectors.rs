@@ -1,7 +1,7 @@
 //! Connectors: what there is, and checks of files that need no server.
 
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use linkspan_model::connector::{CaseSpec, Connector, ConnectorSpec, Files};
@@ -237,7 +237,7 @@ fn read_file(path: &Path) -> Result<Vec<Read>> {
         match whole.and_then(Connector::compile) {
             Ok(connector) => {
                 let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-                let files = move |name: &str| std::fs::read(folder.join(name)).map_err(|error| error.to_string());
+                let files = move |name: &str| beside(&folder, name);
                 let name = document.name.to_string();
                 read.push(Read { name, connector, cases: spec.tests.clone(), files: Box::new(files) });
             }
@@ -246,6 +246,15 @@ fn read_file(path: &Path) -> Result<Vec<Read>> {
         specs.push((document.name, *spec));
     }
     if faults.is_empty() { Ok(read) } else { Err(Invalid(faults.join("\n")).into()) }
+}
+
+/// The bytes of a file below a folder: who shares a connector does not choose what else is read.
+fn beside(folder: &Path, name: &str) -> std::result::Result<Vec<u8>, String> {
+    let stays = Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !stays {
+        return Err("a file of a case lies beside the connector's or below".to_owned());
+    }
+    std::fs::read(folder.join(name)).map_err(|error| error.to_string())
 }
 
 fn bundled(name: &str) -> Result<Read> {

@@ -482,3 +482,30 @@ fn a_connector_says_once_what_answers_must_be() {
     let targets: Vec<String> = upstream.seen()[2..].iter().map(|seen| seen.target.clone()).collect();
     assert_eq!(targets, ["/payments?page=1&size=50"; 3]);
 }
+
+#[test]
+fn a_secret_longer_than_what_an_error_shows_is_hidden_whole() {
+    let token: String = "canary-long-".chars().chain("0123456789abcdef".chars().cycle().take(600)).collect();
+    let said = format!("the token is rejected: {token}, get another one");
+    let upstream = Upstream::start(move |_, seen| match seen.target.as_str() {
+        "/me" => Reply::Json(401, json!({"errors": said})),
+        _ => Reply::Json(400, json!({"errors": [said]})),
+    });
+    let server = Server::start(&Options::egress().env("LINKSPAN_SECRET_BANK", &token));
+    let connection = format!(
+        "kind: secret\nname: token\nspec: {{env: LINKSPAN_SECRET_BANK}}\n---\nkind: account\nname: robot\nspec: {{bearer: {{token: {{secret: token}}}}}}\n---\n\
+         kind: connection\nname: bank\nspec: {{connector: bank, base_url: '{}', account: robot}}\n---\n",
+        upstream.url()
+    );
+    let recipe = "---\nkind: recipe\nname: r\nspec:\n  trigger: {webhook: {endpoint: e}}\n  steps: [{id: pay, call: {connection: bank, action: pay}}]\n---\n";
+    server.apply(&(connection + BANK + recipe + &open_endpoint("e")));
+    let call = server.api("POST", "/api/v1/connections/bank/call", Some(&json!({"action": "pay"}))).text();
+    let test = server.cli(&["connections", "test", "bank"]).failure(1);
+    let event = server.accept(&server.path_of("e"), &json!({}));
+    let job = server.job_of(&event).to_string();
+    let check = server.cli(&["check"]).success();
+    for shown in [call, test, job, check, server.log()] {
+        assert!(!shown.contains("canary-long"), "{shown}");
+        assert!(!shown.contains("0123456789abcdef0123"), "{shown}");
+    }
+}

@@ -8,7 +8,7 @@ use linkspan_model::SecretBytes;
 use linkspan_model::account::Credential;
 use linkspan_model::jwt::{JwtDefaults, JwtSpec};
 use linkspan_model::oauth2::{ClientAuth, Grant, NoToken, OAuth2Spec, Token, read_token, refresh_after};
-use linkspan_model::request::RequestSpec;
+use linkspan_model::request::{RequestSpec, shortened};
 use linkspan_outbound::{Credentials, Masker, Part, Reached, SendOptions};
 use linkspan_store::{
     AccountView, Consent, NewToken, Snapshot, StoredToken, TokenLease, TokenOutcome, TokenState, TokenTurn,
@@ -195,7 +195,7 @@ impl Asking<'_> {
             Ok(prepared) => prepared,
             Err(reason) => return Answer::Refused(reason),
         };
-        let shown = |reason: &str| form.masker.mask_text(reason).into_owned();
+        let shown = |reason: &str| shortened(&form.masker.mask_text(reason));
         let url = match self.spec.token_url.parse() {
             Ok(url) => url,
             Err(error) => return Answer::Refused(format!("its token_url: {error}")),

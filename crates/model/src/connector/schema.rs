@@ -71,6 +71,12 @@ impl ObjectSchema {
         self.is_open
     }
 
+    /// Whether it names this field.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
     /// The names of its fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)

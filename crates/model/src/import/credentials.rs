@@ -69,7 +69,7 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     let name = letters(name);
     let is_token = name.ends_with("token") && !is_page_token(&name);
     is_token
-        || matches!(name.as_str(), "pass" | "pin" | "otp" | "session" | "sid")
+        || matches!(name.as_str(), "pass" | "passcode" | "pin" | "otp" | "session" | "sid")
         || SECRET_ENDS.iter().any(|end| name.ends_with(end))
 }
 
@@ -108,9 +108,16 @@ pub(super) fn is_credential_parameter(place: &str, name: &str, description: &str
             .any(|words| description.contains(words))
 }
 
+/// Whether a value is a URL with a user and a password in it.
+fn has_user_info(value: &str) -> bool {
+    let authority = value.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    authority.and_then(|authority| authority.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'))
+}
+
 /// Whether a value looks like a credential.
 pub(super) fn looks_secret(value: &str) -> bool {
-    value.len() >= 16 && SECRET_BEGINNINGS.iter().any(|beginning| value.starts_with(beginning))
+    let is_known = value.len() >= 16 && SECRET_BEGINNINGS.iter().any(|beginning| value.starts_with(beginning));
+    is_known || has_user_info(value)
 }
 
 /// Whether a segment of a path looks like a credential: known by its look, or long and without a meaning. Ids in

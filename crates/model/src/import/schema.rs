@@ -41,6 +41,9 @@ const ENUM_MAX: usize = 100;
 const VALUE_MAX: usize = 300;
 /// Most fields of an object that are looked at one by one.
 const FIELDS_MAX: usize = 300;
+
+/// Most fields of an object that are looked at, those of the other side included.
+const LOOKED_MAX: usize = 2_000;
 /// How deep schemas may stand in each other, whatever way.
 const LEVELS_MAX: usize = 100;
 
@@ -59,6 +62,8 @@ pub(super) struct ObjectView<'a> {
     pub(super) more: Option<&'a Value>,
     /// How many schemas it was put together of.
     parts: usize,
+    /// Fields that were looked at.
+    looked: usize,
 }
 
 impl<'a> Schemas<'a> {
@@ -134,7 +139,8 @@ impl<'a> Schemas<'a> {
             self.gather(part, side, view, depth)?;
         }
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-            if view.properties.len() >= FIELDS_MAX {
+            view.looked += 1;
+            if view.properties.len() >= FIELDS_MAX || view.looked > LOOKED_MAX {
                 return None;
             }
             if self.is_for(property, side) {

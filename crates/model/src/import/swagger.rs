@@ -51,12 +51,12 @@ fn escaped(key: &str) -> String {
 
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
 
-/// Longest name of a media type that is read: each response repeats it.
-const MEDIA_TYPE_BYTES: usize = 200;
+/// Longest name of a media type or a parameter that is read, in bytes: each operation repeats it.
+const NAME_BYTES: usize = 200;
 
 fn media_types(value: Option<&Value>) -> Vec<String> {
     let names = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    names.filter(|name| name.len() <= MEDIA_TYPE_BYTES).take(20).map(ToOwned::to_owned).collect()
+    names.filter(|name| name.len() <= NAME_BYTES).take(20).map(ToOwned::to_owned).collect()
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
@@ -212,7 +212,7 @@ fn form_body(fields: &[&Sent<'_>], consumes: &[String]) -> Value {
     let mut encoding = Map::new();
     let mut has_files = false;
     for Sent { parameter, reference } in fields {
-        let Some(name) = text(parameter, "name") else { continue };
+        let Some(name) = text(parameter, "name").filter(|name| name.len() <= NAME_BYTES) else { continue };
         has_files |= text(parameter, "type") == Some("file");
         if parameter.get("required") == Some(&Value::Bool(true)) {
             required.push(Value::from(name));

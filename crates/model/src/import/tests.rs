@@ -499,6 +499,39 @@ fn what_is_no_source_is_said_to_be() {
 }
 
 #[test]
+fn what_many_operations_share_is_not_copied_for_each() {
+    let long = format!("x/{}", "y".repeat(1 << 20));
+    let paths = |operation: &Value| (0..500).map(|n| (format!("/{n}"), json!({"get": operation}))).collect::<Value>();
+    let answers = json!({"responses": {"200": {"description": "ok", "schema": {}}}});
+    let swagger = json!({
+        "swagger": "2.0", "info": {"title": "a", "version": "1"}, "host": "a.example",
+        "produces": [long], "consumes": [long, "application/json"], "paths": paths(&answers),
+    });
+    assert!(import(&swagger.to_string()).document.to_string().len() < 1 << 20);
+    let many: Value = (0..20_000).map(|n| (format!("f{n}"), json!({"type": "string", "readOnly": true}))).collect();
+    let body = json!({"content": {long: {}, "application/json": {"schema": {"$ref": "#/components/schemas/a"}}}});
+    let openapi = openapi(json!({
+        "paths": paths(&json!({
+            "requestBody": {"$ref": "#/components/requestBodies/a"}, "responses": {"200": {"description": "ok"}},
+        })),
+        "components": {"requestBodies": {"a": body}, "schemas": {"a": {"type": "object", "properties": many}}},
+    }));
+    assert!(import(&openapi).document.to_string().len() < 1 << 20);
+}
+
+#[test]
+fn credentials_in_urls_and_behind_options_stay_behind() {
+    let servers = json!([{"url": "https://bob:hunter2pw@a.example/v1"}, {"url": "https://bob:hunter2pw@b.example"}]);
+    let paths = json!({"/a": {"get": {"responses": {"200": {"description": "ok"}}}}});
+    let imported = import(&openapi(json!({"servers": servers, "paths": paths})));
+    assert!(!format!("{} {}", imported.document, notes(&imported)).contains("hunter2pw"), "{}", imported.document);
+    let command = "curl --proxy-pass hunter2pw https://api.example/x -H 'X-Session: hunter2pw' -d 'bot_token=hunter2pw' \
+                   -d 'dsn=postgres://a:hunter2pw@db/x' -d pin=hunter2pw";
+    let imported = import(command);
+    assert!(!format!("{} {}", imported.document, notes(&imported)).contains("hunter2pw"), "{}", imported.document);
+}
+
+#[test]
 fn hostile_sources_end_soon() {
     let nested = openapi(
         json!({"paths": {"/a": {"post": {"requestBody": {"content": {"application/json": {"schema": "DEEP"}}}}}}}),

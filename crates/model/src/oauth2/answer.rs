@@ -15,6 +15,9 @@ pub(super) const AHEAD_MAX: Duration = Duration::from_mins(10);
 /// Longest text of a provider that is shown, in characters.
 pub(super) const SHOWN_CHARS: usize = 300;
 
+/// Longest text of a provider's answer that is taken along, in characters: far more than is shown.
+pub(super) const SAID_CHARS: usize = 16 << 10;
+
 /// A token as a provider gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
@@ -61,9 +64,10 @@ pub fn read_token(status: u16, body: &[u8]) -> Result<Token, NoToken> {
         _ => None,
     };
     if let Some(error) = text("error") {
-        let description = text("error_description").or_else(|| text("error_uri")).map(|text| shown(&text));
+        let description = text("error_description").or_else(|| text("error_uri")).map(|text| said(&text));
         let words = explain(&error);
-        let said = description.map_or_else(|| shown(&error), |description| format!("{}: {description}", shown(&error)));
+        let code = said(&error);
+        let said = description.map_or_else(|| code.clone(), |description| format!("{code}: {description}"));
         let reason = words.map_or_else(|| said.clone(), |words| format!("{words} ({said})"));
         let is_temporary =
             matches!(error.as_str(), "temporarily_unavailable" | "server_error" | "slow_down") || status >= 500;
@@ -125,7 +129,16 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 pub(super) fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    beginning(text, SHOWN_CHARS)
+}
+
+/// The words of a provider in which secrets are still to be hidden: a part of one could not be told any more.
+fn said(text: &str) -> String {
+    beginning(text, SAID_CHARS)
+}
+
+fn beginning(text: &str, chars: usize) -> String {
+    text.chars().take(chars).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The error codes of RFC 6749, section 5.2, in words.

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use std::time::Duration;
 
-use super::answer::{AHEAD_MAX, SHOWN_CHARS};
+use super::answer::{AHEAD_MAX, SAID_CHARS};
 use super::*;
 use crate::SecretBytes;
 
@@ -61,8 +61,9 @@ fn says_what_is_wrong() {
     {
         assert!(matches!(read_token(status, body.as_bytes()), Err(NoToken::Unreadable(_))), "{status} {body}");
     }
-    let long = refused(400, &json!({"error": "x".repeat(10_000)}).to_string());
-    assert_eq!(long.len(), SHOWN_CHARS);
+    // Whoever hides secrets in it sees it whole, and cuts it then.
+    let long = refused(400, &json!({"error": "x".repeat(100_000)}).to_string());
+    assert_eq!(long.len(), SAID_CHARS);
 }
 
 #[test]
