@@ -134,6 +134,9 @@ pub(crate) struct ServeArgs {
     /// Documents to apply when the server starts: a file or a folder. Repeatable; they are applied together.
     #[arg(long, env = "LINKSPAN_APPLY", value_delimiter = ',')]
     pub(crate) apply: Vec<PathBuf>,
+    /// How old tokens of OAuth2 accounts become before they are refreshed although nobody uses them.
+    #[arg(long, env = "LINKSPAN_TOKEN_KEEPALIVE", default_value = "24h")]
+    pub(crate) token_keepalive: Duration,
     /// How long to wait, not ready but still accepting, before draining.
     #[arg(long, env = "LINKSPAN_DRAIN_DELAY", default_value = "0s")]
     pub(crate) drain_delay: Duration,

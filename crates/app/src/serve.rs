@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
+use linkspan_engine::oauth::keep_alive;
 use linkspan_engine::sync::{SyncRunner, schedule};
 use linkspan_engine::{CredentialCache, Engine, TokenCache, TransportCache, dispatch, upkeep, worker};
 use linkspan_model::{Clock, Document, Timestamp};
@@ -146,6 +147,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     });
 
     start_engine(&engine, &folder, retention(&args), &running, lifecycle::for_jobs(args.drain.get()));
+    running.work.spawn(keep_alive(engine.clone(), args.token_keepalive.get(), running.stop_work.clone()));
     running.serving.spawn(keep_metrics(metrics, running.stop_serving.clone()));
     let accept_limits = accept_limits(&args);
     let public = Listener { socket: public, tls, limits: accept_limits };

@@ -8,6 +8,7 @@
 
 mod asking;
 mod consent;
+mod keeping;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 use self::asking::Asking;
 pub use self::consent::{ConsentError, begin_consent, finish_consent};
+pub use self::keeping::keep_alive;
 use crate::{Engine, failed};
 
 /// How long a refusal counts before the provider is asked again, so that a flood of jobs does not become one of

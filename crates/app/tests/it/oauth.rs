@@ -221,6 +221,24 @@ fn fifty_at_once(server: &Server) {
 }
 
 #[test]
+fn a_token_that_nobody_uses_is_refreshed_before_the_provider_forgets_it() {
+    let (provider, upstream) = Rotating::start(&[]);
+    let server = Server::start(&Options::egress().flag("--token-keepalive", "400ms"));
+    server.apply(&documents(&upstream.url(), PASSWORD));
+    // An account that never had a token asks for none.
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(provider.lock().unwrap().given, 0);
+    server.cli(&["connections", "test", "desk"]).success();
+    eventually("the token was refreshed twice", || (provider.lock().unwrap().refreshes >= 2).then_some(()));
+    server.cli(&["connections", "test", "desk"]).success();
+    assert_eq!(provider.lock().unwrap().reused, 0);
+    // What is refused is left to whoever needs it.
+    provider.lock().unwrap().given += 100;
+    eventually("the provider has refused", || (provider.lock().unwrap().reused > 0).then_some(()));
+    assert_eq!(account(&server)["state"], "connected", "the grant itself gives another one");
+}
+
+#[test]
 fn fifty_calls_on_one_expired_rotating_token_refresh_it_once() {
     let (provider, upstream) = Rotating::start(&[2, 3600]);
     let server = Server::start(&Options::egress());
