@@ -105,7 +105,8 @@ class Server:
         self.secrets = [value for name, value in self.env.items() if name.startswith("LINKSPAN_SECRET_")]
 
     def start(self):
-        command = [binary(), "serve", "--data", self.data, "--operator", "127.0.0.1:0"]
+        # A developer's disk is often nearly full; what is tested here is not that.
+        command = [binary(), "serve", "--data", self.data, "--operator", "127.0.0.1:0", "--disk-min-free", "1MiB"]
         if "--public" not in self.args:
             command += ["--public", "127.0.0.1:0"]
         if self.apply_at_start:
