@@ -242,14 +242,12 @@ impl Run<'_> {
                 request.url.origin().ascii_serialization()
             )));
         }
+        // As a reading does it: the stream says where it begins, then its pages.
+        let begun = self.stream.map(|stream| stream.begin(&mut request, &scope, self.case.since.as_ref())).transpose();
+        let mut reading: Option<Reading<'_>> = begun.map_err(|fault| stopped(&fault))?;
         let mut pages = self.action.paginate.as_ref().map(|rule| rule.pages());
         if let Some(pages) = &mut pages {
             request = pages.first(&request).map_err(|fault| stopped(&fault))?;
-        }
-        let mut reading: Option<Reading<'_>> = None;
-        if let Some(stream) = self.stream {
-            let begun = stream.begin(&mut request, &scope, self.case.since.as_ref());
-            reading = Some(begun.map_err(|fault| stopped(&fault))?);
         }
         let mut items = Vec::new();
         for (n, exchange) in self.case.exchanges.iter().enumerate() {
