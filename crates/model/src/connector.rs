@@ -22,7 +22,7 @@ pub use self::stream::{Reading, Stream, StreamCursorSpec, StreamSpec};
 pub use self::webhook::{Intake, WebhookSpec};
 use crate::account::AccountSpec;
 use crate::connection::ConnectionSpec;
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 use crate::job::StepError;
 use crate::limits;
 use crate::name::{Name, near_match};
@@ -52,13 +52,13 @@ pub struct ConnectorSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Value>,
     /// How the API is reached, as in a connection; a connection over the connector may say otherwise.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub connection: ConnectionSpec,
     /// The kinds of accounts that the API takes. Left out: any, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<AccountChoice>,
     /// What its answers must be, for actions and streams that do not say it, and for the connection's test.
-    #[serde(default, skip_serializing_if = "AnswersSpec::is_empty")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub answers: AnswersSpec,
     /// How lists go on, for the actions that say `paginate` and not how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,10 +90,6 @@ pub struct AnswersSpec {
 }
 
 impl AnswersSpec {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Everything that is wrong with it.
     fn faults(&self) -> Vec<Fault> {
         let check = |_: &str, _: &Pill| None;
@@ -153,10 +149,6 @@ pub struct OutputSpec {
     /// An example.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<Value>,
-}
-
-fn is_default(connection: &ConnectionSpec) -> bool {
-    *connection == ConnectionSpec::default()
 }
 
 /// A connector that is ready to be used.
@@ -477,7 +469,7 @@ impl Action {
         self.checked_scope(connector, settings, input).map_err(|faults| StepError {
             code: "input.invalid".to_owned(),
             field: faults.first().map(|fault| fault.path.clone()),
-            description: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            description: fault::in_words(&faults),
             outcome_unknown: None,
         })
     }

@@ -49,6 +49,12 @@ impl Fault {
     }
 }
 
+/// Faults as one text, for where there is room for one only.
+#[must_use]
+pub fn in_words(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(subject) = &self.subject {

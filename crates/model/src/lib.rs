@@ -52,3 +52,8 @@ pub use id::{EventId, JobId};
 pub use name::Name;
 pub use secret::{SecretBytes, SecretRef};
 pub use time::{Clock, Timestamp};
+
+/// Whether a field of a document need not be written.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

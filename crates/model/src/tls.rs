@@ -11,7 +11,6 @@ use x509_cert::der::Decode as _;
 use crate::fault::Fault;
 use crate::key::PrivateKey;
 use crate::limits;
-use crate::name::Name;
 use crate::secret::{SecretBytes, SecretRef};
 use crate::time::Timestamp;
 
@@ -69,13 +68,7 @@ impl TlsSpec {
     /// What is to be said of its certificates at this time.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<String> {
-        let pem = self.authorities.as_deref().unwrap_or_default();
-        let found = certificates(pem).unwrap_or_default();
-        found
-            .iter()
-            .filter_map(|certificate| certificate.warning(now))
-            .map(|said| format!("tls.authorities: {said}"))
-            .collect()
+        warnings("tls.authorities", self.authorities.as_deref().unwrap_or_default(), now)
     }
 }
 
@@ -90,12 +83,6 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// The secret that it refers to, with its path relative to it.
-    #[must_use]
-    pub fn secrets(&self) -> (&'static str, &Name) {
-        ("key", &self.key.secret)
-    }
-
     /// What is wrong with it on its own, its path relative to it.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
@@ -121,13 +108,14 @@ impl ClientCertificate {
     /// What is to be said of it at this time.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<String> {
-        let found = certificates(&self.certificate).unwrap_or_default();
-        found
-            .iter()
-            .filter_map(|certificate| certificate.warning(now))
-            .map(|said| format!("client_certificate: {said}"))
-            .collect()
+        warnings("client_certificate", &self.certificate, now)
     }
+}
+
+/// What is to be said at this time of the certificates of a field.
+fn warnings(field: &str, pem: &str, now: Timestamp) -> Vec<String> {
+    let found = certificates(pem).unwrap_or_default();
+    found.iter().filter_map(|certificate| Some(format!("{field}: {}", certificate.warning(now)?))).collect()
 }
 
 /// A certificate, as far as it is looked at here.

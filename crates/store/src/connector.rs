@@ -8,7 +8,7 @@ use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::connector::{Connector, ConnectorSpec};
 use linkspan_model::endpoint::EndpointSpec;
 use linkspan_model::recipe::CallStep;
-use linkspan_model::{Fault, Name};
+use linkspan_model::{Fault, Name, fault};
 use serde_json::Value;
 
 /// Where a connection leads: what it says with what its connector says, and the connector with the settings.
@@ -117,8 +117,8 @@ impl Connectors {
     /// The connector that a document names in its field `connector`.
     fn usable(&mut self, name: &Name) -> Result<Arc<Connector>, Vec<Fault>> {
         self.get(name).map_err(|faults| {
-            let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            vec![Fault::new("connector", format_args!("connector `{name}` cannot be used: {}", reasons.join("; ")))]
+            let reasons = fault::in_words(&faults);
+            vec![Fault::new("connector", format_args!("connector `{name}` cannot be used: {reasons}"))]
         })
     }
 

@@ -6,7 +6,7 @@ use linkspan_model::connector::ConnectorSpec;
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
 use linkspan_model::name::near_match;
-use linkspan_model::{Document, Fault, Kind, Name, Timestamp};
+use linkspan_model::{Document, Fault, Kind, Name, Timestamp, fault};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 use serde_json::Value;
@@ -290,9 +290,9 @@ fn resource_of(row: &Row<'_>) -> Result<Resource> {
 
 /// Reads a stored document; one that an older version stored and this one refuses is a fault of ours.
 pub(crate) fn read_back(resource: &Resource) -> Result<Document> {
-    Document::read(&resource.document).map_err(|faults| {
-        let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        StoreError::Database(format!("a stored document does not read back: {}", reasons.join("; ")))
+    let read = Document::read(&resource.document);
+    read.map_err(|faults| {
+        StoreError::Database(format!("a stored document does not read back: {}", fault::in_words(&faults)))
     })
 }
 

@@ -9,6 +9,7 @@ use linkspan_model::connector::{Connector, ConnectorSpec};
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
 use linkspan_model::endpoint::EndpointSpec;
+use linkspan_model::fault::in_words;
 use linkspan_model::recipe::{Recipe, RecipeSpec};
 use linkspan_model::sync::SyncSpec;
 use linkspan_model::verify::Verifier;
@@ -349,10 +350,6 @@ impl Snapshot {
     pub fn secrets(&self) -> impl Iterator<Item = (&Name, std::result::Result<(), &str>)> {
         self.secrets.iter().map(|(name, value)| (name, value.as_ref().map(|_| ()).map_err(String::as_str)))
     }
-}
-
-fn in_words(faults: &[Fault]) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Where a sealed secret belongs: a value cannot be moved to another secret's row.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use linkspan_model::connector::{CaseSpec, Connector, ConnectorSpec, Files};
 use linkspan_model::import::{Format, ImportSpec};
-use linkspan_model::{Document, Name, Spec, limits};
+use linkspan_model::{Document, Name, Spec, fault, limits};
 use serde_json::{Value, json};
 
 use super::Commands;
@@ -260,9 +260,8 @@ fn beside(folder: &Path, name: &str) -> std::result::Result<Vec<u8>, String> {
 fn bundled(name: &str) -> Result<Read> {
     let found = name.parse().ok().and_then(|name: Name| linkspan_connectors::find(&name));
     let found = found.with_context(|| format!("`{name}` is no file, and no connector that comes with the product"))?;
-    let connector = Connector::compile(found.spec().clone()).map_err(|faults| {
-        anyhow!("{name}: {}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-    })?;
+    let connector = Connector::compile(found.spec().clone());
+    let connector = connector.map_err(|faults| anyhow!("{name}: {}", fault::in_words(&faults)))?;
     let files = |file: &str| found.file(file).map(<[u8]>::to_vec).ok_or_else(|| "there is no such file".to_owned());
     Ok(Read { name: name.to_owned(), connector, cases: found.spec().tests.clone(), files: Box::new(files) })
 }

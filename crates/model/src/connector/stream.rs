@@ -40,7 +40,7 @@ pub struct StreamSpec {
     pub request: RequestStep,
     /// Where the records stand and how the list goes on: what is not said here is the connector's `paginate`. Without
     /// any way to a next page, the first one is all there is.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub paginate: PaginateSpec,
     /// An expression over `record` that tells records apart: `record.id`.
     pub key: String,
@@ -68,10 +68,6 @@ pub struct StreamCursorSpec {
     /// or in seconds since 1970 (milliseconds above 10^11).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lookback: Option<Duration>,
-}
-
-fn is_default(paginate: &PaginateSpec) -> bool {
-    *paginate == PaginateSpec::default()
 }
 
 /// A stream that is ready to be read.

@@ -98,7 +98,7 @@ fn a_connection_is_what_it_says_on_top_of_its_connector() {
 
     let wrong = |settings: Value| {
         let faults = connector.connect(&own(json!({"settings": settings}))).unwrap_err();
-        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        crate::fault::in_words(&faults)
     };
     assert_eq!(
         wrong(json!({"tenants": "a"})),
