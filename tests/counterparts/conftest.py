@@ -2,6 +2,7 @@
 
 import pytest
 
+from machine import Machine
 from support import Httpbin, Server, StandIn
 
 
@@ -43,6 +44,14 @@ def stand_in():
     yield stand_in
     for one in running:
         one.stop()
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """The first hour's example, started as `make run` does it."""
+    machine = Machine(tmp_path)
+    yield machine
+    machine.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Servers as processes, and clients of them."""
 
+import contextlib
 import http.client
 import http.server
 import json
@@ -42,6 +43,19 @@ def clean_environment(**more):
         if not name.startswith("LINKSPAN_") and not name.lower().endswith("_proxy")
     }
     return kept | more
+
+
+def linkspan(*args, env, timeout=90, **options):
+    """A command of the program under test, as a person types it."""
+    return subprocess.run(
+        [str(binary()), *map(str, args)],
+        env=clean_environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
 
 
 def sample(name):
@@ -270,17 +284,8 @@ class Server:
     # The command line.
 
     def run(self, *args, timeout=90, **options):
-        """A command as a person types it."""
-        environment = clean_environment(LINKSPAN_URL=self.operator, LINKSPAN_DATA=str(self.data))
-        return subprocess.run(
-            [str(binary()), *map(str, args)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            **options,
-        )
+        environment = {"LINKSPAN_URL": self.operator, "LINKSPAN_DATA": str(self.data)}
+        return linkspan(*args, env=environment, timeout=timeout, **options)
 
     def cli(self, *args, **options):
         """The JSON that a command prints; it must succeed."""
@@ -350,50 +355,81 @@ class StandIn:
         self.server.server_close()
 
 
-class Httpbin:
+class Program:
+    """A program that runs beside a test until it is stopped; `is_up` says when it takes requests."""
+
+    def begin(self, command, log, *, folder=None, seconds=30, **env):
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=clean_environment(**env),
+                # Its own group: Ctrl-C in the terminal must not end it before the test does.
+                start_new_session=True,
+            )
+        try:
+            eventually(self._is_up, seconds)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _is_up(self):
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return self.is_up()
+        except OSError:
+            return False
+
+    def stop(self, patience=15):
+        """Asks it to end, which it must do in time; ends all of its group if it does not."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(15)
+            raise
+
+
+def answers(url, target="/"):
+    """The status that a server answers with."""
+    caller = Caller(url, timeout=5)
+    try:
+        return caller.call("GET", target)[0]
+    finally:
+        caller.close()
+
+
+class Httpbin(Program):
     """httpbin under gunicorn: an HTTP server that says what it was sent."""
 
     def __init__(self, folder):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "gunicorn.log"
         self.access = folder / "access.log"
         command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}", "--threads", "16"]
         # The request line as it came: httpbin itself shows URLs decoded.
-        command += ["--access-logfile", str(self.access), "--access-logformat", "%(r)s", "httpbin:app"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # gunicorn leaves a control socket below HOME.
-                env=clean_environment(HOME=str(folder)),
-                start_new_session=True,
-            )
-        eventually(self._is_up, 30)
+        command += ["--access-logfile", self.access, "--access-logformat", "%(r)s", "httpbin:app"]
+        # gunicorn leaves a control socket below HOME.
+        self.begin(command, folder / "gunicorn.log", folder=folder, HOME=str(folder))
 
-    def _is_up(self):
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            caller = Caller(self.url, timeout=5)
-            return caller.call("GET", "/status/200")[0] == 200
-        except OSError:
-            return False
+    def is_up(self):
+        return answers(self.url, "/status/200") == 200
+
+    def stop(self):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # It waits for requests that are still being answered.
+            super().stop()
 
     def requests(self, marker):
         """Method and target of every request so far whose target holds the marker."""
         lines = (line.split(" ") for line in self.access.read_text().splitlines())
         return [(line[0], line[1]) for line in lines if marker in line[1]]
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(15)
 
 
 def program(name):
@@ -402,40 +438,21 @@ def program(name):
     return found
 
 
-class Process:
+class Process(Program):
     """A program that we did not write, on a loopback port; `{folder}` in its command is a folder of its own."""
 
     def __init__(self, folder, name, command, port, config=""):
         folder.mkdir(exist_ok=True)
         self.port = port
         self.address = f"127.0.0.1:{port}"
-        self.log = folder / "log"
         (folder / "config").write_text(config)
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [program(name), *(part.format(folder=folder) for part in command)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=clean_environment(),
-                start_new_session=True,
-            )
-        eventually(self._is_up, 20)
+        self.begin([program(name), *(part.format(folder=folder) for part in command)], folder / "log", seconds=20)
 
-    def _is_up(self):
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            caller = Caller(f"http://{self.address}", timeout=5)
-            caller.http.connect()
-            caller.close()
-            return True
-        except OSError:
-            return False
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(15)
+    def is_up(self):
+        caller = Caller(f"http://{self.address}", timeout=5)
+        caller.http.connect()
+        caller.close()
+        return True
 
 
 def encoded(text):

@@ -2,11 +2,10 @@
 Stripe's forms."""
 
 import json
-import subprocess
 
 import pytest
 
-from support import Caller, clean_environment, eventually, free_port, node_modules
+from support import Caller, Program, answers, free_port, node_modules
 
 # What the recordings were made with: they are found only by the same headers. Those of an account replace others.
 RECORDED_WITH = {
@@ -16,39 +15,17 @@ RECORDED_WITH = {
 }
 
 
-class Node:
+class Node(Program):
     """A server of a Node package, which says nothing when it is up but answers."""
 
     def __init__(self, folder, script, *args, **env):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / f"{self.port}.log"
-        command = ["node", str(node_modules() / script), *(arg.format(port=self.port, url=self.url) for arg in args)]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=clean_environment(HOME=str(folder), PORT=str(self.port), **env),
-                start_new_session=True,
-            )
-        eventually(self._is_up, 30)
+        command = ["node", node_modules() / script, *(arg.format(port=self.port, url=self.url) for arg in args)]
+        self.begin(command, folder / f"{self.port}.log", folder=folder, HOME=str(folder), PORT=str(self.port), **env)
 
-    def _is_up(self):
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            caller = Caller(self.url, timeout=5)
-            caller.call("GET", "/")
-            caller.close()
-            return True
-        except OSError:
-            return False
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(15)
+    def is_up(self):
+        return answers(self.url) > 0
 
 
 def call(server, action, **given):

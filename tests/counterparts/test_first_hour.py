@@ -1,92 +1,15 @@
 """The README's first hour, run as it stands there."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import urllib.error
 import urllib.request
 
 import pytest
 
-from support import FIRST_HOUR, REPOSITORY, binary, clean_environment, eventually, free_port
+from support import FIRST_HOUR, REPOSITORY, eventually
 
 # A block that follows this comment is part of the first hour.
 BLOCK = re.compile(r"<!-- first-hour -->\s*```sh\n(.*?)```", re.S)
-
-
-class Machine:
-    """A folder in which the commands find what they name: the example, and the binary where `make` puts it."""
-
-    def __init__(self, folder):
-        (folder / "target" / "release").mkdir(parents=True)
-        (folder / "target" / "release" / "linkspan").symlink_to(binary())
-        (folder / "examples").symlink_to(REPOSITORY / "examples")
-        public, self.operator = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-        self.folder = folder
-        # Ports other than the README's, which may be taken; everything else is as there.
-        self.env = clean_environment(
-            LINKSPAN_BIN="target/release/linkspan",
-            LINKSPAN_PUBLIC=public,
-            LINKSPAN_OPERATOR=self.operator,
-            LINKSPAN_URL=f"http://{self.operator}",
-        )
-        self.log = folder / "start.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [str(folder / "examples" / "first-hour" / "start")],
-                cwd=folder,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        eventually(self._is_up, 30)
-
-    def _is_up(self):
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            with urllib.request.urlopen(f"http://{self.operator}/readyz", timeout=5) as answer:
-                return answer.status == 200
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def sh(self, script, timeout=120):
-        done = subprocess.run(
-            ["bash", "-eu", "-o", "pipefail", "-c", script],
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}\n{self.log.read_text()[-3000:]}"
-        return done.stdout
-
-    def cli(self, command):
-        return json.loads(self.sh(f"target/release/linkspan {command} --output json"))["data"]
-
-    def stop(self):
-        """As Ctrl-C does: the script passes it on and waits for the server."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(45)
-        except subprocess.TimeoutExpired:
-            # The whole group: the server is a child of the script.
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(15)
-            raise
-
-
-@pytest.fixture
-def machine(tmp_path):
-    machine = Machine(tmp_path)
-    yield machine
-    machine.stop()
 
 
 def test_the_readme_does_what_it_says(machine):

@@ -13,22 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from support import REPOSITORY, binary, clean_environment, node_modules
+from support import REPOSITORY, binary, clean_environment, linkspan, node_modules
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch"}
 HERE = Path(__file__).parent
 
 
 def run(*args, stdin=None, timeout=120):
-    return subprocess.run(
-        [str(binary()), *map(str, args)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env=clean_environment(LINKSPAN_URL="http://127.0.0.1:9"),
-    )
+    return linkspan(*args, env={"LINKSPAN_URL": "http://127.0.0.1:9"}, timeout=timeout, input=stdin)
 
 
 def imported(source, *args):

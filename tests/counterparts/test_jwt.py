@@ -1,14 +1,13 @@
 """Tokens that are signed here, verified by jose: as bearer tokens, and as assertions for tokens."""
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from certificates import new_key, public_half
-from support import clean_environment, eventually, free_port, node_modules
+from support import Program, free_port, node_modules
 
 KEYS = {
     **{algorithm: "rsa-pkcs8" for algorithm in ("RS256", "RS384", "PS256", "PS384", "PS512")},
@@ -19,6 +18,18 @@ KEYS = {
     "EdDSA": "ed25519-pkcs8",
     **{algorithm: "canary-shared-secret-of-more-than-sixty-four-bytes-as-the-standard-asks" for algorithm in ("HS256", "HS384", "HS512")},
 }
+
+
+class Checker(Program):
+    """jose, which checks tokens by the keys in `keys.json`."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        script = Path(__file__).with_name("jwt_checker.mjs")
+        self.begin(["node", script, node_modules(), self.port, folder / "keys.json"], folder / "checker.log")
+
+    def is_up(self):
+        return "listening" in self.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +44,9 @@ def checker(tmp_path_factory):
         for algorithm, key in private.items()
     }
     (folder / "keys.json").write_text(json.dumps(known))
-    port, log = free_port(), folder / "checker.log"
-    script = Path(__file__).with_name("jwt_checker.mjs")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["node", str(script), str(node_modules()), str(port), str(folder / "keys.json")],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=clean_environment(),
-            start_new_session=True,
-        )
-    eventually(lambda: "listening" in log.read_text())
-    yield port, private
-    process.terminate()
-    process.wait(15)
+    checker = Checker(folder)
+    yield checker.port, private
+    checker.stop()
 
 
 def documents(port, key, account):

@@ -2,17 +2,30 @@
 
 import json
 import sqlite3
-import subprocess
 import sys
-import urllib.error
 import urllib.request
 
 import pytest
 
-from support import clean_environment, eventually, free_port
+from support import Program, answers, free_port
 
 ROWS = 2_500
 LARGE_ROWS, LARGE_BYTES = 2_000, 50_000
+
+
+class Datasette(Program):
+    """Datasette over `shop.db`."""
+
+    def __init__(self, folder):
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "datasette", "shop.db", "--host", "127.0.0.1", "--port", port]
+        command += ["--setting", "max_returned_rows", 1000, "--setting", "sql_time_limit_ms", 20000]
+        command += ["--setting", "num_sql_threads", 1]
+        self.begin(command, folder / "datasette.log", folder=folder, seconds=60, HOME=str(folder))
+
+    def is_up(self):
+        return answers(self.url, "/-/versions.json") == 200
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +38,9 @@ def datasette(tmp_path_factory):
         db.execute("CREATE TABLE scans (id INTEGER PRIMARY KEY, picture TEXT)")
         db.executemany("INSERT INTO scans VALUES (?, ?)", ((n, "x" * LARGE_BYTES) for n in range(LARGE_ROWS)))
     db.close()
-    port = free_port()
-    command = [sys.executable, "-m", "datasette", "shop.db", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--setting", "max_returned_rows", "1000", "--setting", "sql_time_limit_ms", "20000"]
-    command += ["--setting", "num_sql_threads", "1"]
-    log = folder / "datasette.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=clean_environment(HOME=str(folder))
-        )
-
-    def is_up():
-        assert process.poll() is None, log.read_text()
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/-/versions.json", timeout=5).status == 200
-        except (urllib.error.URLError, OSError):
-            return False
-
-    eventually(is_up, 60)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(15)
+    datasette = Datasette(folder)
+    yield datasette.url
+    datasette.stop()
 
 
 @pytest.fixture

@@ -1,39 +1,29 @@
 """Faults on the way to an API, made by mitmproxy between Linkspan and httpbin."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from support import REPOSITORY, Caller, clean_environment, eventually, free_port
+from support import REPOSITORY, Caller, Program, free_port
 from test_traffic import Desk, moment
 
 PROGRAM = REPOSITORY / "target" / "test-tools" / "mitmproxy" / "bin" / "mitmdump"
 
 
-class Mitmproxy:
+class Mitmproxy(Program):
     """A reverse proxy in front of httpbin that does harm to some paths."""
 
     def __init__(self, folder, upstream):
         assert PROGRAM.exists(), f"{PROGRAM} is missing: run tests/setup"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "mitmproxy.log"
         faults = Path(__file__).with_name("mitmproxy_faults.py")
         command = [PROGRAM, "-q", "--set", f"confdir={folder}/mitmproxy", "--mode", f"reverse:{upstream.url}"]
         command += ["--listen-host", "127.0.0.1", "-p", self.port, "-s", faults]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment()
-            )
-        eventually(self._is_up, 60)
+        self.begin(command, folder / "mitmproxy.log", seconds=60)
 
-    def _is_up(self):
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            return self.call("/count") is not None
-        except OSError:
-            return False
+    def is_up(self):
+        return self.call("/count") is not None
 
     def call(self, path):
         caller = Caller(self.url, timeout=5)
@@ -44,10 +34,6 @@ class Mitmproxy:
     def count(self, path):
         counts = dict(pair.split("=") for pair in self.call("/count").split())
         return int(counts.get(path, 0))
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(15)
 
 
 @pytest.fixture(scope="module")

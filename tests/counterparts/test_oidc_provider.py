@@ -5,7 +5,6 @@ import http.cookiejar
 import json
 import re
 import resource
-import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -16,30 +15,24 @@ from pathlib import Path
 import pytest
 
 from certificates import Authority, Nginx, new_key, public_half
-from support import Caller, clean_environment, eventually, free_port, node_modules
+from support import Caller, Program, eventually, free_port, node_modules
 
 SECRET = "client-secret-with-more-than-thirty-two-bytes+/="
 LIFE = 3
 
 
-class Provider:
+class Provider(Program):
     def __init__(self, folder, callback, port=None, lives=(LIFE,), more=None):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         (folder / "more.json").write_text(json.dumps(more or {}))
-        self.log = folder / "oidc-provider.log"
         script = Path(__file__).with_name("oidc_provider.mjs")
         command = ["node", str(script), str(node_modules()), str(self.port), callback, SECRET]
         command.append(",".join(map(str, lives)))
         command.append(str(folder / "more.json"))
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), start_new_session=True
-            )
-        eventually(self._is_up, 30)
+        self.begin(command, folder / "oidc-provider.log")
 
-    def _is_up(self):
-        assert self.process.poll() is None, self.log.read_text()
+    def is_up(self):
         return "listening" in self.log.read_text()
 
     def counts(self):
@@ -47,10 +40,6 @@ class Provider:
         answer = json.loads(caller.call("GET", "/counts")[2])
         caller.close()
         return answer
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(15)
 
 
 @pytest.fixture
@@ -84,6 +73,12 @@ def documents(provider, client, **oauth2):
         {"kind": "endpoint", "name": "in", "spec": {"verify": "none"}},
         {"kind": "recipe", "name": "call", "spec": {"trigger": {"webhook": {"endpoint": "in"}}, "steps": [step]}},
     ]
+
+
+def of_user(provider, client, **oauth2):
+    """The same with a user's consent."""
+    consent = {"grant": "authorization_code", "authorize_url": f"{provider.url}/auth?prompt=consent"}
+    return documents(provider, client, **consent, scopes=["openid", "offline_access"], **oauth2)
 
 
 def account(server):
@@ -145,16 +140,7 @@ def call_at_once(server, count):
 @pytest.mark.parametrize("client", ["user-basic", "user-body"])
 def test_a_user_connects_and_rotation_is_kept_up_with(bench, client):
     server, provider = bench
-    server.apply(
-        *documents(
-            provider,
-            client,
-            grant="authorization_code",
-            authorize_url=f"{provider.url}/auth?prompt=consent",
-            issuer=provider.url,
-            scopes=["openid", "offline_access"],
-        )
-    )
+    server.apply(*of_user(provider, client, issuer=provider.url))
     assert account(server)["state"] == "new"
     back = connect(server)
     # It says who it is, and that was checked.
@@ -210,15 +196,7 @@ def calls_at_once(server, count):
 @pytest.mark.parametrize("bench", [(2, 3600)], indirect=True)
 def test_a_thousand_calls_at_once_on_an_ended_token_are_one_refresh(bench):
     server, provider = bench
-    server.apply(
-        *documents(
-            provider,
-            "user-basic",
-            grant="authorization_code",
-            authorize_url=f"{provider.url}/auth?prompt=consent",
-            scopes=["openid", "offline_access"],
-        )
-    )
+    server.apply(*of_user(provider, "user-basic"))
     connect(server)
     time.sleep(2.2)
     assert set(calls_at_once(server, 1000)) == {200}
@@ -227,15 +205,7 @@ def test_a_thousand_calls_at_once_on_an_ended_token_are_one_refresh(bench):
 
 def test_a_revoked_grant_asks_for_the_user_again(bench):
     server, provider = bench
-    server.apply(
-        *documents(
-            provider,
-            "user-basic",
-            grant="authorization_code",
-            authorize_url=f"{provider.url}/auth?prompt=consent",
-            scopes=["openid", "offline_access"],
-        )
-    )
+    server.apply(*of_user(provider, "user-basic"))
     connect(server)
     # A provider without its memory knows neither token.
     provider.stop()

@@ -1,15 +1,12 @@
 """How connections treat the APIs they call, against httpbin and a proxy that fails in its own ways."""
 
 import json
-import os
-import shutil
-import subprocess
 import time
 from datetime import datetime
 
 import pytest
 
-from support import Caller, clean_environment, eventually, free_port
+from support import Caller, Program, answers, eventually, free_port, program
 
 HAPROXY = """
 defaults
@@ -31,7 +28,7 @@ backend counts
 """
 
 
-class Haproxy:
+class Haproxy(Program):
     """A proxy with nothing behind it: it answers, refuses, keeps waiting and goes silent by itself."""
 
     def __init__(self, folder):
@@ -39,23 +36,10 @@ class Haproxy:
         self.url = f"http://127.0.0.1:{self.port}"
         config = folder / "haproxy.cfg"
         config.write_text(HAPROXY.format(port=self.port))
-        program = shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin")
-        assert program, "haproxy is missing: run tests/setup"
-        self.log = folder / "haproxy.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen([program, "-db", "-f", str(config)], stdout=log, stderr=log, env=clean_environment())
-        eventually(self._is_up, 20)
+        self.begin([program("haproxy"), "-db", "-f", config], folder / "haproxy.log", seconds=20)
 
-    def _is_up(self):
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            return Caller(self.url, timeout=5).call("GET", "/up")[0] == 200
-        except OSError:
-            return False
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(15)
+    def is_up(self):
+        return answers(self.url, "/up") == 200
 
 
 @pytest.fixture

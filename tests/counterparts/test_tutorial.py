@@ -2,20 +2,10 @@
 
 import re
 
-import pytest
-
 from support import REPOSITORY
-from test_first_hour import Machine
 
 # A block that follows this comment is part of the tutorial.
 BLOCK = re.compile(r"<!-- tutorial -->\s*```sh\n(.*?)```", re.S)
-
-
-@pytest.fixture
-def machine(tmp_path):
-    machine = Machine(tmp_path)
-    yield machine
-    machine.stop()
 
 
 def test_the_tutorial_does_what_it_says(machine):
