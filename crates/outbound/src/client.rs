@@ -5,82 +5,41 @@
 //! in use. Leaves attempts to the
 //! engine, rates and breakers to `traffic`, and rendering to the model.
 
-use std::convert::Infallible;
-use std::error::Error as _;
-use std::future::{Future as _, poll_fn};
-use std::io;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
     LOCATION, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
-use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{Method, Request, StatusCode, Uri, Version, response};
 use linkspan_model::Timestamp;
 use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
 use linkspan_model::request::{ReceivedResponse, RequestSpec, SentRequest, Timings};
-use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::auth::Credentials;
 use crate::coding::{self, Unreadable};
-use crate::connector::{ConnectError, ConnectionId, Connector, Guard, Resolver, in_words};
-use crate::error::{SendError, SendErrorKind, Timeout};
+use crate::connector::{Connector, Guard, Resolver};
+use crate::error::{SendError, SendErrorKind};
 use crate::policy::Policy;
-use crate::progress::{PROGRESS, Progress, Stage, micros};
+use crate::progress::micros;
 use crate::shown;
 use crate::tls::Roots;
 use crate::transport::{Pools, Transport, TransportSettings, Transports};
+use crate::wire::{self, Answer};
 
 /// What we call ourselves, unless a request does otherwise.
 pub(crate) const AGENT: &str = concat!("linkspan/", env!("CARGO_PKG_VERSION"));
-
-/// How long an unused connection is kept: also how long an old answer of the name system can live on.
-const POOL_IDLE: Duration = Duration::from_secs(30);
-
-/// Unused connections kept for each origin.
-const POOL_PER_ORIGIN: usize = 64;
-
-/// Longest head of an answer, in bytes; our own listeners take 32 KiB, and answers carry cookies and policies.
-const HEAD_MAX_BYTES: u32 = 64 << 10;
-
-/// Pieces in which a body is handed to its connection, so that a stalled upload is seen.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// Headers that say how a message is framed or routed: ours to set, never a step's.
 const OURS: &[HeaderName] = &[HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, TRAILER, UPGRADE];
 
 /// Headers that do not follow a request to another origin, besides the account's.
 const PERSONAL: &[HeaderName] = &[AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
-
-pub(crate) type Pool = Client<Connector, Upload>;
-
-pub(crate) fn pool(connector: Connector, case: HeaderCase) -> Pool {
-    Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(POOL_PER_ORIGIN)
-        .http1_max_headers(limits::HEADERS_MAX)
-        .http1_max_buf_size(usize::try_from(HEAD_MAX_BYTES).unwrap_or(usize::MAX))
-        .http1_title_case_headers(case == HeaderCase::Title)
-        .http2_max_header_list_size(HEAD_MAX_BYTES)
-        // A silent network would hold a shared connection until the system gives up, minutes later.
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-        .build(connector)
-}
 
 /// The client for everything that documents name. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
@@ -222,25 +181,26 @@ impl Outbound {
                 Ok(uri) => uri,
                 Err(reason) => return Err(fail(SendErrorKind::Invalid(reason), &hop, sent)),
             };
-            let mut request = Request::new(());
+            let mut request = Request::new(hop.body.clone());
             *request.method_mut() = hop.method.clone();
             *request.uri_mut() = uri;
             // Only a redirect needs them again.
             *request.headers_mut() =
                 if options.redirects > 0 { hop.headers.clone() } else { std::mem::take(&mut hop.headers) };
-            let answer = match head(pool, request, hop.body.clone(), options, deadline).await {
+            let answer = match wire::send(pool, request, options, deadline).await {
                 Ok(answer) => answer,
                 Err(kind) => return Err(fail(kind, &hop, sent)),
             };
 
-            if answer.response.version() >= Version::HTTP_2 && hop.case == HeaderCase::Title {
+            if answer.parts.version >= Version::HTTP_2 && hop.case == HeaderCase::Title {
                 hop.case = HeaderCase::Lower;
                 sent.headers.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
             }
             if options.redirects > 0 {
                 let max = options.redirects.min(limits::REDIRECTS_MAX);
-                match hop.redirect(&answer.response, max, options.redirect_scope, credentials) {
+                match hop.redirect(&answer.parts, max, options.redirect_scope, credentials) {
                     Ok(Some(next)) => {
+                        answer.body.discard().await;
                         hop = next;
                         continue;
                     }
@@ -249,11 +209,9 @@ impl Outbound {
                 }
             }
 
-            let mut timings = answer.timings;
-            let status = answer.response.status();
-            let (parts, body) = answer.response.into_parts();
-            let max = options.response_max_bytes;
-            let body = match read(body, status, timings, max, options.total, deadline).await {
+            let Answer { parts, mut timings, body } = answer;
+            let (status, max) = (parts.status, options.response_max_bytes);
+            let body = match body.read(max, options.total, deadline).await {
                 Ok(body) => unpack(body, &parts.headers, status, max).await,
                 Err(kind) => Err(kind),
             };
@@ -332,12 +290,12 @@ impl Hop {
     /// The request that a redirect asks for; nothing when the answer is no redirect.
     fn redirect(
         &self,
-        answer: &Response<Incoming>,
+        answer: &response::Parts,
         max: u8,
         scope: RedirectScope,
         credentials: &Credentials,
     ) -> Result<Option<Self>, String> {
-        let becomes_get = match answer.status() {
+        let becomes_get = match answer.status {
             // RFC 9110 section 15.4.4: what to look at instead.
             StatusCode::SEE_OTHER => self.method != Method::HEAD,
             // Sections 15.4.2 and 15.4.3: what every client came to do.
@@ -345,7 +303,7 @@ impl Hop {
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => false,
             _ => return Ok(None),
         };
-        let Some(location) = answer.headers().get(LOCATION) else { return Ok(None) };
+        let Some(location) = answer.headers.get(LOCATION) else { return Ok(None) };
         if self.redirects >= max {
             return Err(format!("{max} redirects are followed at most"));
         }
@@ -439,189 +397,6 @@ fn check_url(url: &Url) -> Result<(), String> {
     Err(reason.to_owned())
 }
 
-/// An answer whose body is still to be read.
-pub(crate) struct Head {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) timings: Timings,
-}
-
-/// Sends one request and waits for the head of its answer.
-pub(crate) async fn head(
-    pool: &Pool,
-    request: Request<()>,
-    body: Bytes,
-    options: &SendOptions,
-    deadline: Instant,
-) -> Result<Head, SendErrorKind> {
-    let progress = Arc::new(Progress::new(options.connect, options.tls));
-    let mut request = request.map(|()| Upload::new(body, Arc::clone(&progress)));
-    let connection = capture_connection(&mut request);
-    let mut answer = pin!(PROGRESS.scope(Arc::clone(&progress), pool.request(request)));
-    // When the request was handed to a connection: from then on it may have been sent.
-    let mut handed: Option<Instant> = None;
-    // Set when there is something to wait for, and again only when the wait becomes shorter, or has ended too early.
-    let mut timer = pin!(None::<Sleep>);
-    let result = poll_fn(|cx| {
-        if let Poll::Ready(result) = answer.as_mut().poll(cx) {
-            return Poll::Ready(result.map_err(|error| classify(&error, options, &progress)));
-        }
-        // Whatever hands it over wakes this task.
-        if handed.is_none() && connection.connection_metadata().is_some() {
-            handed = Some(Instant::now());
-        }
-        let quiet_since = handed.map(|handed| progress.last_body_taken().map_or(handed, |taken| taken.max(handed)));
-        let until = quiet_since.map_or(deadline, |since| deadline.min(since + options.first_byte));
-        if timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() > until) {
-            timer.set(Some(sleep_until(until)));
-        }
-        while timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
-            if Instant::now() >= until {
-                let after = if until == deadline { options.total } else { options.first_byte };
-                return Poll::Ready(Err(SendErrorKind::Timeout(timed_out(&progress, handed.is_some(), after))));
-            }
-            timer.set(Some(sleep_until(until)));
-        }
-        Poll::Pending
-    })
-    .await;
-    let response = result?;
-    let used = response.extensions().get::<ConnectionId>().copied();
-    let mut timings = progress.timings(used);
-    timings.first_byte_us = handed.map(|handed| micros(handed.elapsed()));
-    Ok(Head { response, timings })
-}
-
-fn timed_out(progress: &Progress, is_handed: bool, after: Duration) -> Timeout {
-    let stage = match (is_handed, progress.is_body_left()) {
-        (false, _) => progress.connecting(),
-        (true, true) => Stage::Send,
-        (true, false) => Stage::FirstByte,
-    };
-    Timeout { stage, after, bytes_sent: is_handed, status: None, timings: progress.timings(None) }
-}
-
-/// What hyper's error means. Its texts are not shown: they can quote what was received.
-fn classify(error: &hyper_util::client::legacy::Error, options: &SendOptions, progress: &Progress) -> SendErrorKind {
-    if let Some(error) = error.source().and_then(|source| source.downcast_ref::<ConnectError>()) {
-        return match error.clone() {
-            ConnectError::Refused(refused) => SendErrorKind::Refused(refused),
-            ConnectError::Dns(reason) => SendErrorKind::Dns(reason),
-            ConnectError::Connect(reason) => SendErrorKind::Connect(reason),
-            ConnectError::Tls(reason) => SendErrorKind::Tls(reason),
-            ConnectError::Proxy(error) => SendErrorKind::Proxy(error),
-            ConnectError::Timeout(stage) => {
-                let after = if stage == Stage::Tls { options.tls } else { options.connect };
-                let timings = progress.timings(None);
-                SendErrorKind::Timeout(Timeout { stage, after, bytes_sent: false, status: None, timings })
-            }
-        };
-    }
-    // Whatever became of the request then: the server has not looked at it.
-    if let Some(reason) = progress.refusal() {
-        return SendErrorKind::Tls(reason);
-    }
-    match error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) {
-        // hyper gave the request back: it had not begun to write it.
-        Some(hyper) if hyper.is_canceled() => SendErrorKind::NotSent,
-        Some(hyper) => broken(hyper, None),
-        None if error.is_connect() => SendErrorKind::Connect("the connection was given up".to_owned()),
-        None => SendErrorKind::Reset { status: None, reason: "the connection was given up".to_owned() },
-    }
-}
-
-/// A connection that failed after the request was handed to it.
-fn broken(error: &hyper::Error, status: Option<u16>) -> SendErrorKind {
-    let io = io_cause(error);
-    if error.is_parse() {
-        return SendErrorKind::Malformed { status, reason: error.to_string() };
-    }
-    match io {
-        // hyper reports broken chunks so.
-        Some(io) if io.kind() == io::ErrorKind::InvalidInput || io.kind() == io::ErrorKind::InvalidData => {
-            SendErrorKind::Malformed { status, reason: io.to_string() }
-        }
-        Some(io) => SendErrorKind::Reset { status, reason: in_words(io) },
-        None if error.is_incomplete_message() || error.is_closed() => {
-            SendErrorKind::Reset { status, reason: "the connection was closed".to_owned() }
-        }
-        None => SendErrorKind::Reset { status, reason: error.to_string() },
-    }
-}
-
-fn io_cause(error: &hyper::Error) -> Option<&io::Error> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref() {
-            return Some(io);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// Reads a whole body, up to `max` bytes and until the deadline.
-pub(crate) async fn read(
-    body: Incoming,
-    status: StatusCode,
-    timings: Timings,
-    max: u64,
-    total: Duration,
-    deadline: Instant,
-) -> Result<Bytes, SendErrorKind> {
-    let too_large = SendErrorKind::TooLarge { status: status.as_u16(), max };
-    if body.size_hint().lower() > max {
-        return Err(too_large);
-    }
-    let mut body = pin!(body);
-    // One piece is handed on as it is; more are joined.
-    let mut whole = Bytes::new();
-    let mut joined = BytesMut::new();
-    loop {
-        let piece = timeout_at(deadline, body.frame()).await.map_err(|_| body_late(status, timings, total))?;
-        let Some(piece) = data(piece, status)? else { break };
-        let size = whole.len().max(joined.len()) + piece.len();
-        if u64::try_from(size).is_ok_and(|size| size > max) {
-            return Err(too_large);
-        }
-        if whole.is_empty() {
-            whole = piece;
-            continue;
-        }
-        if joined.is_empty() {
-            joined.extend_from_slice(&whole);
-        }
-        joined.extend_from_slice(&piece);
-    }
-    Ok(if joined.is_empty() { whole } else { joined.freeze() })
-}
-
-/// The next piece of a body, none at its end; each is waited for `idle` long.
-pub(crate) async fn next_piece(
-    body: &mut Incoming,
-    status: StatusCode,
-    timings: Timings,
-    idle: Duration,
-) -> Result<Option<Bytes>, SendErrorKind> {
-    let piece = timeout(idle, body.frame()).await.map_err(|_| body_late(status, timings, idle))?;
-    data(piece, status)
-}
-
-fn data(
-    frame: Option<Result<http_body::Frame<Bytes>, hyper::Error>>,
-    status: StatusCode,
-) -> Result<Option<Bytes>, SendErrorKind> {
-    match frame {
-        None => Ok(None),
-        Some(Err(error)) => Err(broken(&error, Some(status.as_u16()))),
-        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
-    }
-}
-
-fn body_late(status: StatusCode, timings: Timings, after: Duration) -> SendErrorKind {
-    let status = Some(status.as_u16());
-    SendErrorKind::Timeout(Timeout { stage: Stage::Body, after, bytes_sent: true, status, timings })
-}
-
 /// Undoes the content codings of a body; what the header says, when that is nothing that can be undone.
 async fn unpack(
     body: Bytes,
@@ -647,44 +422,5 @@ async fn unpack(
         }
         // The runtime is about to end.
         Err(error) => Err(SendErrorKind::Reset { status: Some(status), reason: error.to_string() }),
-    }
-}
-
-/// A body that is handed over in pieces and says when.
-pub(crate) struct Upload {
-    left: Bytes,
-    progress: Arc<Progress>,
-}
-
-impl Upload {
-    fn new(left: Bytes, progress: Arc<Progress>) -> Self {
-        progress.body_waits(left.len());
-        Self { left, progress }
-    }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
-        if self.left.is_empty() {
-            return Poll::Ready(None);
-        }
-        let size = self.left.len().min(PIECE_BYTES);
-        let piece = self.left.split_to(size);
-        self.progress.body_taken(self.left.len());
-        Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(u64::try_from(self.left.len()).unwrap_or(u64::MAX))
     }
 }

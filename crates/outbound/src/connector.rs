@@ -6,13 +6,9 @@
 //! environment says. Leaves what is sent to `client`.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use http::Uri;
 use rustls::ClientConfig;
@@ -23,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::policy::{Policy, Refused};
-use crate::progress::{PROGRESS, Progress, Stage};
+use crate::progress::{Progress, Stage};
 use crate::proxy::{Proxy, ProxyError, ProxyWhy, Target, Tunnel};
 use crate::stream::Stream;
 use crate::tls::{self, Roots, Tls};
@@ -95,7 +91,7 @@ pub(crate) enum ConnectError {
     Timeout(Stage),
 }
 
-/// Makes connections for hyper's client.
+/// Makes connections.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Shared>);
 
@@ -104,12 +100,7 @@ struct Shared {
     resolver: Resolver,
     tls: Tls,
     proxy: Option<Proxy>,
-    connections: AtomicU64,
 }
-
-/// Tells connections apart, so that a request reports the times of a connection only when it made it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionId(u64);
 
 /// What a URL leads to.
 #[derive(Clone, Copy)]
@@ -133,38 +124,33 @@ impl Connector {
     }
 
     fn of(guard: Guard, resolver: Resolver, tls: Tls, proxy: Option<Proxy>) -> Self {
-        Self(Arc::new(Shared { guard, resolver, tls, proxy, connections: AtomicU64::new(0) }))
+        Self(Arc::new(Shared { guard, resolver, tls, proxy }))
     }
 
-    async fn connect(self, uri: Uri, progress: Arc<Progress>) -> Result<Stream, ConnectError> {
+    /// A connection to what an absolute URI leads to.
+    pub(crate) async fn connect(&self, uri: &Uri, progress: &Arc<Progress>) -> Result<Stream, ConnectError> {
         let is_tls = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default();
         let place = Place { host, port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }) };
         let deadline = Instant::now() + progress.connect_max();
         if let Some(proxy) = &self.0.proxy {
-            let tunnel = self.tunnel(proxy, place, deadline, &progress).await?;
+            let tunnel = self.tunnel(proxy, place, deadline, progress).await?;
             if !is_tls {
-                return Ok(Stream::tunnel(tunnel, self.connected(&progress)));
+                return Ok(Stream::tunnel(tunnel));
             }
-            let tls = self.handshake(host, tunnel, &progress).await?;
-            return Ok(Stream::tls_in_tunnel(tls, self.connected(&progress), progress));
+            let tls = self.handshake(host, tunnel, progress).await?;
+            return Ok(Stream::tls_in_tunnel(tls, Arc::clone(progress)));
         }
 
-        let addresses = self.addresses(place, deadline, &progress).await?;
+        let addresses = self.addresses(place, deadline, progress).await?;
         progress.enter(Stage::Connect);
         let tcp = dial(&addresses, deadline).await?;
         progress.leave(Stage::Connect);
         if !is_tls {
-            return Ok(Stream::plain(tcp, self.connected(&progress)));
+            return Ok(Stream::plain(tcp));
         }
-        let tls = self.handshake(host, tcp, &progress).await?;
-        Ok(Stream::tls(tls, self.connected(&progress), progress))
-    }
-
-    fn connected(&self, progress: &Progress) -> ConnectionId {
-        let id = ConnectionId(self.0.connections.fetch_add(1, Ordering::Relaxed));
-        progress.connected(id);
-        id
+        let tls = self.handshake(host, tcp, progress).await?;
+        Ok(Stream::tls(tls, Arc::clone(progress)))
     }
 
     /// The addresses that may be dialled: at least one.
@@ -337,22 +323,6 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
 /// The address that a URL names in place of a host.
 fn literal(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        // Taken here, where the request's own task asks: the pool may finish the connection in another.
-        let progress = PROGRESS.try_with(Arc::clone).unwrap_or_default();
-        Box::pin(self.clone().connect(uri, progress))
-    }
 }
 
 /// An I/O error as people say it: without the system's number and the library's prefixes.

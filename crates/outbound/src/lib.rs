@@ -15,6 +15,7 @@ pub mod error;
 pub mod mask;
 pub mod operator;
 pub mod policy;
+mod pool;
 mod progress;
 pub mod proxy;
 mod shown;
@@ -22,6 +23,7 @@ mod stream;
 mod tls;
 pub mod traffic;
 pub mod transport;
+mod wire;
 
 pub use auth::{AuthError, AwsKey, Credentials, Part};
 pub use client::{Exchange, Failed, Outbound, RedirectScope, SendOptions};

@@ -14,10 +14,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::client::{AGENT, Head, Pool, SendOptions, head, next_piece, pool, read};
+use crate::client::{AGENT, SendOptions};
 use crate::connector::{Connector, Guard, Resolver};
 use crate::error::{SendError, SendErrorKind};
+use crate::pool::Pool;
 use crate::tls::Roots;
+use crate::wire::{self, Answer};
 
 /// Longest answer, in bytes: an event of 64 MiB in base64, and some.
 const ANSWER_MAX_BYTES: u64 = 96 << 20;
@@ -43,7 +45,7 @@ impl OperatorClient {
             .filter(|url| url.password().is_none() && url.query().is_none() && url.fragment().is_none())
             .ok_or(OperatorError::Base)?;
         let authorization = token.map(bearer).transpose()?;
-        let pool = pool(Connector::new(Guard::Open, Resolver::System, Roots::system()), HeaderCase::Lower);
+        let pool = Pool::new(Connector::new(Guard::Open, Resolver::System, Roots::system()), HeaderCase::Lower);
         Ok(Self { pool, base, authorization, total })
     }
 
@@ -102,13 +104,9 @@ impl OperatorClient {
         body: Option<(HeaderValue, Bytes)>,
     ) -> Result<(StatusCode, HeaderMap, Bytes), OperatorError> {
         let deadline = Instant::now() + self.total;
-        let Head { response, timings } = self.ask(method, path, body, deadline).await?;
-        let status = response.status();
-        let (parts, body) = response.into_parts();
-        let body = read(body, status, timings, ANSWER_MAX_BYTES, self.total, deadline)
-            .await
-            .map_err(|kind| self.fail(kind))?;
-        Ok((status, parts.headers, body))
+        let Answer { parts, body, .. } = self.ask(method, path, body, deadline).await?;
+        let body = body.read(ANSWER_MAX_BYTES, self.total, deadline).await.map_err(|kind| self.fail(kind))?;
+        Ok((parts.status, parts.headers, body))
     }
 
     /// POST, with a JSON body, for an answer that comes in pieces as long as it lasts: each is handed to `take`, and
@@ -123,22 +121,15 @@ impl OperatorClient {
         mut take: impl FnMut(&[u8]),
     ) -> Result<(StatusCode, HeaderMap, Bytes), OperatorError> {
         let deadline = Instant::now() + self.total;
-        let Head { response, timings } = self.ask(Method::POST, path, json(Some(body)), deadline).await?;
-        let status = response.status();
-        let (parts, mut body) = response.into_parts();
-        if !status.is_success() {
-            let body = read(body, status, timings, ANSWER_MAX_BYTES, self.total, deadline)
-                .await
-                .map_err(|kind| self.fail(kind))?;
-            return Ok((status, parts.headers, body));
+        let Answer { parts, mut body, .. } = self.ask(Method::POST, path, json(Some(body)), deadline).await?;
+        if !parts.status.is_success() {
+            let body = body.read(ANSWER_MAX_BYTES, self.total, deadline).await.map_err(|kind| self.fail(kind))?;
+            return Ok((parts.status, parts.headers, body));
         }
-        loop {
-            let piece = next_piece(&mut body, status, timings, self.total).await.map_err(|kind| self.fail(kind))?;
-            match piece {
-                Some(piece) => take(&piece),
-                None => return Ok((status, parts.headers, Bytes::new())),
-            }
+        while let Some(piece) = body.next_piece(self.total).await.map_err(|kind| self.fail(kind))? {
+            take(&piece);
         }
+        Ok((parts.status, parts.headers, Bytes::new()))
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -148,31 +139,29 @@ impl OperatorClient {
         path: &str,
         body: Option<(HeaderValue, Bytes)>,
         deadline: Instant,
-    ) -> Result<Head, OperatorError> {
+    ) -> Result<Answer, OperatorError> {
         let uri = self.uri(path)?;
-        let mut request = Request::new(());
+        let (content_type, body) = body.unzip();
+        let mut request = Request::new(body.unwrap_or_default());
         *request.uri_mut() = uri;
+        let size = request.body().len();
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let body = match body {
-            Some((content_type, body)) => {
-                headers.insert(CONTENT_TYPE, content_type);
-                body
-            }
-            None => Bytes::new(),
-        };
-        if !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if let Some(content_type) = content_type {
+            headers.insert(CONTENT_TYPE, content_type);
+        }
+        if size > 0 || [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
         }
         *request.method_mut() = method;
 
         // A call that applies or waits is silent until it is done: only the whole has a limit.
         let options = SendOptions { first_byte: self.total, total: self.total, ..SendOptions::default() };
-        head(&self.pool, request, body, &options, deadline).await.map_err(|kind| self.fail(kind))
+        wire::send(&self.pool, request, &options, deadline).await.map_err(|kind| self.fail(kind))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, OperatorError> {

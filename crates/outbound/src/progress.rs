@@ -1,18 +1,12 @@
 //! How far a request has come: the link between a request and the connection that is made for it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use linkspan_model::limits;
 use linkspan_model::request::Timings;
 use tokio::time::Instant;
 
-use crate::connector::ConnectionId;
-
-tokio::task_local! {
-    /// The request that the current task sends. Hyper's pool gives the connector nothing but an origin.
-    pub(crate) static PROGRESS: Arc<Progress>;
-}
+use crate::error::Timeout;
 
 /// A stage of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +42,6 @@ struct State {
     dns: Option<Duration>,
     connect: Option<Duration>,
     tls: Option<Duration>,
-    made: Option<ConnectionId>,
     /// What the server said of our certificate on the connection that this request made, when it did not take it.
     refused: Option<String>,
     /// When the connection last took a piece of the body.
@@ -85,10 +78,6 @@ impl Progress {
         }
     }
 
-    pub(crate) fn connected(&self, id: ConnectionId) {
-        self.state().made = Some(id);
-    }
-
     /// The server does not take our certificate.
     pub(crate) fn refused(&self, reason: String) {
         self.state().refused = Some(reason);
@@ -99,8 +88,8 @@ impl Progress {
     }
 
     /// A request with a body begins.
-    pub(crate) fn body_waits(&self, size: usize) {
-        self.state().body_left = size > 0;
+    pub(crate) fn body_waits(&self) {
+        self.state().body_left = true;
     }
 
     /// The connection took a piece of the body.
@@ -118,17 +107,15 @@ impl Progress {
         self.state().body_left
     }
 
-    /// The stage of making a connection that came last.
-    pub(crate) fn connecting(&self) -> Stage {
-        self.state().entered.map_or(Stage::Connect, |(stage, _)| stage)
+    /// The time for making a connection was over.
+    pub(crate) fn timed_out_connecting(&self, after: Duration) -> Timeout {
+        let stage = self.state().entered.map_or(Stage::Connect, |(stage, _)| stage);
+        Timeout { stage, after, bytes_sent: false, status: None, timings: self.timings() }
     }
 
-    /// The times of making the connection, when it is the one that this request made and was sent on.
-    pub(crate) fn timings(&self, used: Option<ConnectionId>) -> Timings {
+    /// The times of making the connection.
+    pub(crate) fn timings(&self) -> Timings {
         let state = self.state();
-        if used.is_some() && used != state.made {
-            return Timings::default();
-        }
         Timings {
             dns_us: state.dns.map(micros),
             connect_us: state.connect.map(micros),
@@ -140,12 +127,6 @@ impl Progress {
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is plain values: a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new(limits::CONNECT_TIMEOUT, limits::CONNECT_TIMEOUT)
     }
 }
 

@@ -9,12 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::connector::ConnectionId;
 use crate::progress::Progress;
 use crate::proxy::Tunnel;
 use crate::tls;
@@ -22,7 +20,6 @@ use crate::tls;
 /// A connection.
 pub(crate) struct Stream {
     io: Io,
-    id: ConnectionId,
     is_h2: bool,
     /// Of the request that made it, when there is TLS on it.
     progress: Option<Arc<Progress>>,
@@ -42,22 +39,27 @@ trait ReadWrite: hyper::rt::Read + hyper::rt::Write + Send + Unpin {}
 impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin> ReadWrite for T {}
 
 impl Stream {
-    pub(crate) fn plain(tcp: TcpStream, id: ConnectionId) -> Self {
-        Self { io: Io::Plain(TokioIo::new(tcp)), id, is_h2: false, progress: None, broken: None }
+    pub(crate) fn plain(tcp: TcpStream) -> Self {
+        Self { io: Io::Plain(TokioIo::new(tcp)), is_h2: false, progress: None, broken: None }
     }
 
-    pub(crate) fn tls(tls: TlsStream<TcpStream>, id: ConnectionId, progress: Arc<Progress>) -> Self {
+    pub(crate) fn tls(tls: TlsStream<TcpStream>, progress: Arc<Progress>) -> Self {
         let is_h2 = speaks_h2(&tls);
-        Self { io: Io::Tls(Box::new(TokioIo::new(tls))), id, is_h2, progress: Some(progress), broken: None }
+        Self { io: Io::Tls(Box::new(TokioIo::new(tls))), is_h2, progress: Some(progress), broken: None }
     }
 
-    pub(crate) fn tunnel(tunnel: Tunnel, id: ConnectionId) -> Self {
-        Self { io: Io::Tunnel(Box::new(TokioIo::new(tunnel))), id, is_h2: false, progress: None, broken: None }
+    pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
+        Self { io: Io::Tunnel(Box::new(TokioIo::new(tunnel))), is_h2: false, progress: None, broken: None }
     }
 
-    pub(crate) fn tls_in_tunnel(tls: TlsStream<Tunnel>, id: ConnectionId, progress: Arc<Progress>) -> Self {
+    pub(crate) fn tls_in_tunnel(tls: TlsStream<Tunnel>, progress: Arc<Progress>) -> Self {
         let is_h2 = speaks_h2(&tls);
-        Self { io: Io::Tunnel(Box::new(TokioIo::new(tls))), id, is_h2, progress: Some(progress), broken: None }
+        Self { io: Io::Tunnel(Box::new(TokioIo::new(tls))), is_h2, progress: Some(progress), broken: None }
+    }
+
+    /// Whether both sides have agreed on HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        self.is_h2
     }
 
     /// What came of a write. Before it fails, what lies unread is looked at.
@@ -82,13 +84,6 @@ impl Stream {
 
 fn speaks_h2<S>(tls: &TlsStream<S>) -> bool {
     tls.get_ref().1.alpn_protocol() == Some(b"h2")
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(self.id);
-        if self.is_h2 { connected.negotiated_h2() } else { connected }
-    }
 }
 
 impl hyper::rt::Read for Stream {

@@ -17,8 +17,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::auth::Part;
-use crate::client::{Pool, pool};
 use crate::connector::Connector;
+use crate::pool::Pool;
 use crate::proxy::Proxy;
 use crate::tls::Tls;
 
@@ -87,7 +87,7 @@ pub(crate) struct Pools {
 
 impl Pools {
     pub(crate) fn new(connector: &Connector) -> Self {
-        let of = |case| pool(connector.clone(), case);
+        let of = |case| Pool::new(connector.clone(), case);
         Self { lower: of(HeaderCase::Lower), title: of(HeaderCase::Title) }
     }
 
