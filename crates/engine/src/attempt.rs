@@ -4,17 +4,15 @@
 
 use std::sync::Arc;
 
-use linkspan_model::Timestamp;
 use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::job::StepError;
-use linkspan_model::request::{
-    AnswerFault, Effect, RequestPlan, RequestSpec, ResponseFormat, SentRequest, Timings, shortened,
-};
+use linkspan_model::request::{AnswerFault, Effect, RequestPlan, RequestSpec, ResponseFormat, Timings, shortened};
 use linkspan_model::response::{self, Answer, ReadError};
 use linkspan_model::retry::{self, Attempts, Outcome, Reason, RetryDecision, RetryPolicy};
 use linkspan_model::template::headers_value;
 use linkspan_model::traffic::learned;
-use linkspan_outbound::{Credentials, Exchange, Failed, Pass, Reached, SendError, SendErrorKind};
+use linkspan_model::{JsonText, Timestamp};
+use linkspan_outbound::{Credentials, Exchange, Failed, Pass, Reached, ReadBody, SendError, SendErrorKind};
 use linkspan_store::Snapshot;
 use serde_json::{Value, json};
 
@@ -24,8 +22,10 @@ use crate::{Engine, failed, jitter};
 
 /// What came of an attempt.
 pub(crate) struct Attempt {
-    pub(crate) input: Option<Value>,
-    pub(crate) output: Option<Value>,
+    /// The request, as the history shows it.
+    pub(crate) input: Option<JsonText>,
+    /// The answer, as the history shows it, where one is kept.
+    pub(crate) output: Option<JsonText>,
     /// The whole output when the step succeeded.
     pub(crate) result: Result<Value, StepError>,
     /// What a retry depends on; nothing when the step cannot be helped by one.
@@ -42,7 +42,7 @@ impl Attempt {
     }
 }
 
-/// Makes one attempt; `pass` is the turn that the connection gave for it.
+/// Makes one attempt; `pass` is the turn that the connection gave for it, `is_recorded` says whether the answer is kept.
 pub(crate) async fn attempt(
     engine: &Engine,
     snapshot: &Snapshot,
@@ -50,6 +50,7 @@ pub(crate) async fn attempt(
     way: &mut Way,
     request: RequestSpec,
     pass: Option<Pass>,
+    is_recorded: bool,
 ) -> Attempt {
     let options = way.options(plan.timeout);
     let began = tokio::time::Instant::now();
@@ -65,7 +66,7 @@ pub(crate) async fn attempt(
         pass.ended(&came, now);
     }
     match came {
-        Ok(exchange) => read_answer(plan, &way.credentials, exchange, now),
+        Ok(exchange) => read_answer(plan, &way.credentials, exchange, is_recorded, now),
         Err(failure) => not_answered(&way.spec, *failure, took),
     }
 }
@@ -105,29 +106,23 @@ pub(crate) fn judge(
     }
 }
 
-fn shown_input(sent: &SentRequest) -> Option<Value> {
-    serde_json::to_value(sent).ok()
-}
-
-fn read_answer(plan: &RequestPlan, credentials: &Credentials, exchange: Exchange, now: Timestamp) -> Attempt {
-    let input = shown_input(&exchange.sent);
-    let timings = Some(exchange.timings);
+fn read_answer(
+    plan: &RequestPlan,
+    credentials: &Credentials,
+    exchange: Exchange,
+    is_recorded: bool,
+    now: Timestamp,
+) -> Attempt {
     let status = exchange.status.as_u16();
-    let body = body_of(plan.response, &exchange).map(Arc::new);
-    let headers = Arc::new(headers_of(&exchange));
-    let mut output = json!({
-        "status": status,
-        "headers": exchange.received.headers,
-        "timings": exchange.timings,
+    let body = body_of(plan.response, &exchange);
+    let output = is_recorded.then(|| {
+        let read = body.as_ref().ok().map(|value| {
+            let json = response::json_text(plan.response, answer_of(&exchange), value);
+            ReadBody { value, json }
+        });
+        exchange.received(read, credentials)
     });
-    let is_shown_whole = exchange.received.body.as_ref().is_none_or(|body| !body.cut);
-    match &body {
-        Ok(body) if is_shown_whole => output["body"] = credentials.masker().mask_value(Value::clone(body)),
-        _ => output["body"] = serde_json::to_value(&exchange.received.body).unwrap_or_default(),
-    }
-    if let Some(shown) = &exchange.received.body {
-        output["size"] = shown.size.into();
-    }
+    let (headers, body) = (Arc::new(headers_of(&exchange)), body.map(Arc::new));
     let (result, outcome) = match plan.judge(status, &headers, body) {
         Ok(body) => {
             // Moved: the macro would copy them, and a body may be large.
@@ -152,14 +147,19 @@ fn read_answer(plan: &RequestPlan, credentials: &Credentials, exchange: Exchange
             (Err(failed(fault.code(), description, None)), Some(outcome))
         }
     };
-    Attempt { input, output: Some(output), result, outcome, status: Some(status), timings }
+    let (input, timings) = (Some(exchange.sent), Some(exchange.timings));
+    Attempt { input, output, result, outcome, status: Some(status), timings }
 }
 
 /// The body of an answer as data.
 pub(crate) fn body_of(format: Option<ResponseFormat>, exchange: &Exchange) -> Result<Value, ReadError> {
+    response::read(format, answer_of(exchange))
+}
+
+fn answer_of(exchange: &Exchange) -> Answer<'_> {
     let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let (status, packed) = (exchange.status.as_u16(), exchange.undecoded.as_deref());
-    response::read(format, Answer { status, content_type, packed, body: &exchange.body })
+    Answer { status, content_type, packed, body: &exchange.body }
 }
 
 /// The headers of an answer, as pills see them.
@@ -196,5 +196,5 @@ fn not_answered(connection: &ConnectionSpec, failure: Failed, took_us: u64) -> A
         SendErrorKind::Malformed { .. } | SendErrorKind::Encoding { .. } => Some(Outcome::BadAnswer),
         _ => outcome,
     };
-    Attempt { input: shown_input(&sent), output: None, result: Err(shown), outcome, status, timings }
+    Attempt { input: Some(sent), output: None, result: Err(shown), outcome, status, timings }
 }

@@ -190,7 +190,7 @@ impl<'a> Caller<'a> {
             let began_at = clock.now();
             let plan = &*self.call.plan;
             let Attempt { input, result, outcome, status, timings, .. } =
-                attempt(self.engine, self.snapshot, plan, &mut self.way, request.clone(), Some(pass)).await;
+                attempt(self.engine, self.snapshot, plan, &mut self.way, request.clone(), Some(pass), false).await;
             let policy = RetryPolicy::new(self.way.spec.retry.as_ref(), plan.retry.as_ref());
             let mut run = AttemptRun {
                 number: made + 1,

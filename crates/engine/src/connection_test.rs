@@ -143,7 +143,7 @@ fn judge(way: &Way, plan: &Plan<'_>, exchange: &Exchange) -> Option<TestFailure>
         Some(said) => shortened(&format!("{reason}: {}", way.credentials.masker().mask_text(&said))),
         None => reason,
     };
-    Some(TestFailure { code: "response.status".to_owned(), reason, answer: beginning(exchange) })
+    Some(TestFailure { code: "response.status".to_owned(), reason, answer: beginning(way, exchange) })
 }
 
 /// What an answer with a good status says against the connection all the same.
@@ -151,7 +151,7 @@ fn unheld(way: &Way, test: &TestSpec, exchange: &Exchange) -> Option<TestFailure
     test.holds.as_ref()?;
     let failure = |code: &str, reason: String| {
         let reason = shortened(&way.credentials.masker().mask_text(&reason));
-        Some(TestFailure { code: code.to_owned(), reason, answer: beginning(exchange) })
+        Some(TestFailure { code: code.to_owned(), reason, answer: beginning(way, exchange) })
     };
     let body = match body_of(None, exchange) {
         Ok(body) => body,
@@ -162,7 +162,7 @@ fn unheld(way: &Way, test: &TestSpec, exchange: &Exchange) -> Option<TestFailure
 }
 
 /// The beginning of the answer, for whoever looks into it; secrets are masked.
-fn beginning(exchange: &Exchange) -> Option<String> {
-    let text = exchange.received.body.as_ref()?.text.as_deref()?;
+fn beginning(way: &Way, exchange: &Exchange) -> Option<String> {
+    let text = exchange.received_text(&way.credentials)?;
     Some(text.chars().take(ANSWER_CHARS).collect())
 }

@@ -78,7 +78,7 @@ pub(crate) async fn run(
             Ok(pass) => {
                 began_at = clock.now();
                 let Prepared { mut way, plan, request } = prepared;
-                attempt(context.engine, context.snapshot, &plan, &mut way, request, pass).await
+                attempt(context.engine, context.snapshot, &plan, &mut way, request, pass, true).await
             }
         },
     };

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::connector::{Action, Connector, Stream};
 use crate::fault::Fault;
 use crate::job::{AttemptRun, StepError};
+use crate::json_text::JsonText;
 use crate::name::{Name, near_match};
 use crate::paginate::{Paginate, PaginateSpec};
 use crate::reader::Reader;
@@ -111,7 +112,7 @@ pub struct Called {
     /// When to ask again, where the connection could not be asked.
     pub retry_after: Option<Duration>,
     /// The request as sent last, secrets masked.
-    pub request: Option<Value>,
+    pub request: Option<JsonText>,
     /// Every attempt.
     pub attempts: Vec<AttemptRun>,
 }

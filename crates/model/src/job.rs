@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EventId, JobId};
+use crate::json_text::JsonText;
 use crate::name::Name;
 use crate::request::Timings;
 use crate::time::Timestamp;
@@ -127,9 +128,9 @@ pub struct StepRun {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempt_log: Vec<AttemptRun>,
     /// The request exactly as sent last, secrets masked.
-    pub input: Option<serde_json::Value>,
+    pub input: Option<JsonText>,
     /// The response: `status`, `headers`, `body`, and `timings`.
-    pub output: Option<serde_json::Value>,
+    pub output: Option<JsonText>,
     /// Why it failed last, or what it waits for before an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<StepError>,

@@ -37,69 +37,6 @@ pub struct RequestSpec {
     pub body: Bytes,
 }
 
-/// A request as it was sent, secrets masked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct SentRequest {
-    /// The method.
-    pub method: String,
-    /// The URL.
-    pub url: String,
-    /// Headers in the order sent; non-UTF-8 bytes of values are shown escaped.
-    pub headers: Vec<(String, String)>,
-    /// The body, cut for the history.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<ShownBody>,
-}
-
-/// A response as it was received, secrets masked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ReceivedResponse {
-    /// The status code.
-    pub status: u16,
-    /// Headers in the order received.
-    pub headers: Vec<(String, String)>,
-    /// The body, cut for the history.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<ShownBody>,
-}
-
-/// A body for people: text where it is text, base64 where not, with its whole size beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ShownBody {
-    /// The body as text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The body as base64, when it is not UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base64: Option<String>,
-    /// The parts of a multipart body, in place of text and base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parts: Option<Vec<ShownPart>>,
-    /// Size of the whole body in bytes.
-    pub size: u64,
-    /// Whether only the beginning is shown.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub cut: bool,
-}
-
-/// A part of a multipart body, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ShownPart {
-    /// The lines of its head: Content-Disposition with name and filename, Content-Type.
-    pub headers: Vec<(String, String)>,
-    /// The content as text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The content as base64, when it is not UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base64: Option<String>,
-    /// Size of the whole content in bytes.
-    pub size: u64,
-    /// Whether only the beginning is shown.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub cut: bool,
-}
-
 /// How long the stages of an exchange took, in microseconds. A stage that did not happen (a reused
 /// connection, a literal address) is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

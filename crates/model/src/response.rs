@@ -75,10 +75,25 @@ pub fn read(format: Option<ResponseFormat>, answer: Answer<'_>) -> Result<Value,
     }
 }
 
+/// The body itself, where it is the JSON text of what was read from it: a list or an object.
+#[must_use]
+pub fn json_text<'a>(format: Option<ResponseFormat>, answer: Answer<'a>, read: &Value) -> Option<&'a str> {
+    let may_be_json = match format {
+        Some(format) => format == ResponseFormat::Json,
+        // What was not known as JSON gave a text, or bytes where it is no text.
+        None => answer.packed.is_none() && is_said_json(answer.content_type, answer.body),
+    };
+    if !may_be_json || !(read.is_object() || read.is_array()) {
+        return None;
+    }
+    let text = std::str::from_utf8(answer.body).ok()?.trim_ascii();
+    text.starts_with(['{', '[']).then_some(text)
+}
+
 /// By the answer's own word, else by its looks: JSON or XML where it is, else text where it can be, else bytes.
 fn unasked(content_type: Option<&str>, body: &[u8]) -> Value {
     let essence = content_type.map(charset::essence).unwrap_or_default();
-    if (is_json(&essence) || essence.is_empty() && looks_like_json(body))
+    if is_said_json(content_type, body)
         && let Ok(value) = json(content_type, body)
     {
         return value;
@@ -94,6 +109,12 @@ fn unasked(content_type: Option<&str>, body: &[u8]) -> Value {
         Ok(text) if !binary || essence == "image/svg+xml" => Value::String(text.into_owned()),
         _ => tree::base64(body),
     }
+}
+
+/// Whether it is JSON by its own word, or by its looks where it says nothing.
+fn is_said_json(content_type: Option<&str>, body: &[u8]) -> bool {
+    let essence = content_type.map(charset::essence).unwrap_or_default();
+    is_json(&essence) || essence.is_empty() && looks_like_json(body)
 }
 
 fn is_json(essence: &str) -> bool {
@@ -117,10 +138,12 @@ fn looks_like_xml(body: &[u8]) -> bool {
 
 /// JSON is UTF-8 (RFC 8259, section 8.1); what is not may say so by a byte order mark or a character set.
 fn json(content_type: Option<&str>, body: &[u8]) -> Result<Value, TreeError> {
-    let is_utf8 = std::str::from_utf8(body).is_ok();
+    if let Ok(text) = std::str::from_utf8(tree::without_bom(body)) {
+        return tree::json_text(text);
+    }
     match text(content_type, body) {
-        Ok(text) if !is_utf8 => tree::json_text(&text),
-        _ => tree::parse_json(body),
+        Ok(text) => tree::json_text(&text),
+        Err(_) => tree::parse_json(body),
     }
 }
 

@@ -32,20 +32,11 @@ pub enum TreeError {
 /// [`TreeError::TooDeep`] or [`TreeError::TooLarge`].
 pub fn measure(json: &[u8]) -> Result<(), TreeError> {
     let (mut depth, mut values) = (0_usize, 1_usize);
-    let mut bytes = json.iter();
-    while let Some(byte) = bytes.next() {
+    let mut left = json;
+    while let [byte, rest @ ..] = left {
+        left = rest;
         match byte {
-            b'"' => {
-                while let Some(byte) = bytes.next() {
-                    match byte {
-                        b'"' => break,
-                        b'\\' => {
-                            bytes.next();
-                        }
-                        _ => {}
-                    }
-                }
-            }
+            b'"' => left = after_string(left),
             b'[' | b'{' => {
                 depth += 1;
                 values += 1;
@@ -62,6 +53,18 @@ pub fn measure(json: &[u8]) -> Result<(), TreeError> {
         }
     }
     Ok(())
+}
+
+/// What follows a string whose opening quote was read.
+fn after_string(mut json: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', json) {
+        let is_end = json[at] == b'"';
+        json = json.get(at + if is_end { 1 } else { 2 }..).unwrap_or_default();
+        if is_end {
+            return json;
+        }
+    }
+    &[]
 }
 
 /// Reads JSON (RFC 8259); a byte order mark is skipped, of a repeated key the last value counts.

@@ -3,6 +3,7 @@
 //! Guarantees that values go out as typed and marked sensitive, and that the masker knows each of their secrets.
 //! Leaves reading accounts and secrets to the caller, and dropping credentials on redirects to `client`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -394,21 +395,21 @@ impl Credentials {
         url.set_query(Some(&query.join("&")));
     }
 
-    /// The URL as it may be shown: secrets masked by value, and those of the query as a whole, however short.
-    pub(crate) fn shown_url(&self, url: &Url) -> String {
+    /// The URL as it may be shown: secrets masked by value, by `masker`, and those of the query as a whole, however short.
+    pub(crate) fn shown_url<'a>(&self, url: &'a Url, masker: &Masker) -> Cow<'a, str> {
         let hides = |pair: &&str| self.query_pair(pair).is_some_and(|hidden| hidden.is_secret);
         if self.0.query.is_empty() || !pairs(url).any(|pair| hides(&pair)) {
-            return self.masker().mask_text(url.as_str()).into_owned();
+            return masker.mask_text(url.as_str());
         }
         let query: Vec<String> = pairs(url)
             .map(|pair| match pair.split_once('=') {
-                Some((name, _)) if hides(&pair) => format!("{}={MASK}", self.masker().mask_text(name)),
-                _ => self.masker().mask_text(pair).into_owned(),
+                Some((name, _)) if hides(&pair) => format!("{}={MASK}", masker.mask_text(name)),
+                _ => masker.mask_text(pair).into_owned(),
             })
             .collect();
         let mut bare = url.clone();
         bare.set_query(None);
-        format!("{}?{}", self.masker().mask_text(bare.as_str()), query.join("&"))
+        Cow::Owned(format!("{}?{}", masker.mask_text(bare.as_str()), query.join("&")))
     }
 
     /// Which of these credentials a pair of a query has the name of.
@@ -570,7 +571,7 @@ mod tests {
             let once = url.clone();
             credentials.apply_query(&mut url);
             assert_eq!(url, once);
-            let shown = credentials.shown_url(&url);
+            let shown = credentials.shown_url(&url, credentials.masker());
             assert!(shown.ends_with(&format!("api%20key={MASK}&v=2")), "{shown}");
         }
     }
@@ -578,10 +579,11 @@ mod tests {
     #[test]
     fn short_secrets_of_the_query_are_hidden_too() {
         let url: Url = "https://a.test/12?pin=12&x=12".parse().unwrap();
-        let shown = with_query(&[("pin", secret("12"))]).shown_url(&url);
+        let shown = with_query(&[("pin", secret("12"))]).shown_url(&url, &Masker::default()).into_owned();
         assert_eq!(shown, format!("https://a.test/12?pin={MASK}&x=12"));
         let long: Url = "https://a.test/hunter2!?key=hunter2!&x=hunter2!".parse().unwrap();
-        let shown = with_query(&[("key", secret("hunter2!"))]).shown_url(&long);
+        let credentials = with_query(&[("key", secret("hunter2!"))]);
+        let shown = credentials.shown_url(&long, credentials.masker());
         assert_eq!(shown, format!("https://a.test/{MASK}?key={MASK}&x={MASK}"));
     }
 

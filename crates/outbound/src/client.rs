@@ -14,10 +14,10 @@ use http::header::{
     LOCATION, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use http::{Method, Request, StatusCode, Uri, Version, response};
-use linkspan_model::Timestamp;
 use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
-use linkspan_model::request::{ReceivedResponse, RequestSpec, SentRequest, Timings};
+use linkspan_model::request::{RequestSpec, Timings};
+use linkspan_model::{JsonText, Timestamp};
 use tokio::time::Instant;
 use url::Url;
 
@@ -27,7 +27,7 @@ use crate::connector::{Connector, Guard, Resolver};
 use crate::error::{SendError, SendErrorKind};
 use crate::policy::Policy;
 use crate::progress::micros;
-use crate::shown;
+use crate::shown::{self, ReadBody};
 use crate::tls::Roots;
 use crate::transport::{Pools, Transport, TransportSettings, Transports};
 use crate::wire::{self, Answer};
@@ -104,8 +104,9 @@ impl Default for SendOptions {
 /// A request and its answer.
 #[derive(Debug, Clone)]
 pub struct Exchange {
-    /// The request as sent last, redirects followed; secrets masked.
-    pub sent: SentRequest,
+    /// The request as sent last, redirects followed, for the history: `method`, `url`, `headers` and `body`; secrets
+    /// masked, the body cut.
+    pub sent: JsonText,
     /// The answer's status.
     pub status: StatusCode,
     /// The answer's headers as received.
@@ -116,8 +117,21 @@ pub struct Exchange {
     pub undecoded: Option<String>,
     /// How long it took.
     pub timings: Timings,
-    /// The answer for the history: secrets masked, body cut.
-    pub received: ReceivedResponse,
+}
+
+impl Exchange {
+    /// The answer for the history: `status`, `headers`, `timings`, `body` and its `size`; secrets masked, the body cut.
+    /// The body is shown as data where it was read as such and needs no cut.
+    #[must_use]
+    pub fn received(&self, read: Option<ReadBody<'_>>, credentials: &Credentials) -> JsonText {
+        shown::answer(self, read, credentials.masker())
+    }
+
+    /// The beginning of the answer's body where it is text, secrets masked.
+    #[must_use]
+    pub fn received_text(&self, credentials: &Credentials) -> Option<String> {
+        shown::answer_text(self, credentials.masker())
+    }
 }
 
 /// A request that failed, with what the history may show of it.
@@ -125,8 +139,8 @@ pub struct Exchange {
 pub struct Failed {
     /// Why.
     pub error: SendError,
-    /// The request as it was sent, or would have been.
-    pub sent: SentRequest,
+    /// The request as it was sent, or would have been, for the history.
+    pub sent: JsonText,
 }
 
 impl Outbound {
@@ -184,9 +198,9 @@ impl Outbound {
             let mut request = Request::new(hop.body.clone());
             *request.method_mut() = hop.method.clone();
             *request.uri_mut() = uri;
-            // Only a redirect needs them again.
-            *request.headers_mut() =
-                if options.redirects > 0 { hop.headers.clone() } else { std::mem::take(&mut hop.headers) };
+            // Only a redirect needs them again, and showing them as HTTP/2 has them.
+            let is_last = options.redirects == 0 && hop.case == HeaderCase::Lower;
+            *request.headers_mut() = if is_last { std::mem::take(&mut hop.headers) } else { hop.headers.clone() };
             let answer = match wire::send(pool, request, options, deadline).await {
                 Ok(answer) => answer,
                 Err(kind) => return Err(fail(kind, &hop, sent)),
@@ -194,7 +208,7 @@ impl Outbound {
 
             if answer.parts.version >= Version::HTTP_2 && hop.case == HeaderCase::Title {
                 hop.case = HeaderCase::Lower;
-                sent.headers.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
+                sent = hop.shown(credentials);
             }
             if options.redirects > 0 {
                 let max = options.redirects.min(limits::REDIRECTS_MAX);
@@ -220,9 +234,7 @@ impl Outbound {
                 Err(kind) => return Err(fail(kind, &hop, sent)),
             };
             timings.total_us = micros(started.elapsed());
-            let is_packed = undecoded.is_some();
-            let received = shown::response(status, &parts.headers, &body, is_packed, credentials.masker());
-            return Ok(Exchange { sent, status, headers: parts.headers, body, undecoded, timings, received });
+            return Ok(Exchange { sent, status, headers: parts.headers, body, undecoded, timings });
         }
     }
 }
@@ -323,7 +335,7 @@ impl Hop {
         let has_left = self.has_left || !is_same_origin;
         if !has_left {
             credentials.apply_query(&mut url);
-        } else if credentials.shown_url(&url) != url.as_str() {
+        } else if credentials.shown_url(&url, credentials.masker()) != url.as_str() {
             return Err("it takes a credential of the account to another origin".to_owned());
         }
         if !is_same_origin {
@@ -366,14 +378,8 @@ impl Hop {
         credentials.masker().mask_text(&host).into_owned()
     }
 
-    fn shown(&self, credentials: &Credentials) -> SentRequest {
-        let mut sent = shown::request(&self.method, &self.url, &self.headers, &self.body, credentials);
-        if self.case == HeaderCase::Title {
-            for (name, _) in &mut sent.headers {
-                *name = shown::title_case(name);
-            }
-        }
-        sent
+    fn shown(&self, credentials: &Credentials) -> JsonText {
+        shown::request(&self.method, &self.url, &self.headers, &self.body, self.case, credentials)
     }
 }
 

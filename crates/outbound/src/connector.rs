@@ -10,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use http::Uri;
+use http::uri::{Authority, Scheme};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -127,11 +127,16 @@ impl Connector {
         Self(Arc::new(Shared { guard, resolver, tls, proxy }))
     }
 
-    /// A connection to what an absolute URI leads to.
-    pub(crate) async fn connect(&self, uri: &Uri, progress: &Arc<Progress>) -> Result<Stream, ConnectError> {
-        let is_tls = uri.scheme_str() == Some("https");
-        let host = uri.host().unwrap_or_default();
-        let place = Place { host, port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }) };
+    /// A connection to what URLs with this scheme and authority lead to.
+    pub(crate) async fn connect(
+        &self,
+        scheme: &Scheme,
+        authority: &Authority,
+        progress: &Arc<Progress>,
+    ) -> Result<Stream, ConnectError> {
+        let is_tls = *scheme == Scheme::HTTPS;
+        let host = authority.host();
+        let place = Place { host, port: authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 }) };
         let deadline = Instant::now() + progress.connect_max();
         if let Some(proxy) = &self.0.proxy {
             let tunnel = self.tunnel(proxy, place, deadline, progress).await?;

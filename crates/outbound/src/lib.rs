@@ -34,6 +34,7 @@ pub use operator::{OperatorClient, OperatorError};
 pub use policy::{Allowance, AllowanceError, Policy, Refused};
 pub use progress::Stage;
 pub use proxy::{ProxyError, ProxyWhy};
+pub use shown::ReadBody;
 pub use tls::Roots;
 pub use traffic::{Ask, Gate, Pass, PutOff, Traffic, Why};
 pub use transport::{ProxyLogin, Transport, TransportSettings};

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Context;
@@ -17,6 +17,7 @@ use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Uri};
 use hyper::client::conn::{http1, http2};
+use hyper::rt::Executor as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
@@ -95,7 +96,7 @@ impl Http1 {
         let Self { sender, driver } = *self;
         drop(sender);
         if let Some(driver) = driver {
-            drop(tokio::spawn(driver));
+            background(driver);
         }
     }
 }
@@ -141,25 +142,21 @@ impl Pool {
         of_scheme.insert(key, Arc::clone(&origin));
         if !origins.is_swept {
             origins.is_swept = true;
-            drop(tokio::spawn(sweep(Arc::downgrade(&self.0))));
+            background(sweep(Arc::downgrade(&self.0)));
         }
         Ok(origin)
     }
 
     /// Makes a connection.
-    pub(crate) async fn connect(
-        &self,
-        origin: &Origin,
-        uri: &Uri,
-        progress: &Arc<Progress>,
-    ) -> Result<Connection, NotConnected> {
-        let stream = self.0.connector.connect(uri, progress).await.map_err(NotConnected::Stream)?;
+    pub(crate) async fn connect(&self, origin: &Origin, progress: &Arc<Progress>) -> Result<Connection, NotConnected> {
+        let Origin { scheme, authority, .. } = origin;
+        let stream = self.0.connector.connect(scheme, authority, progress).await.map_err(NotConnected::Stream)?;
         if !stream.is_h2() {
             let (sender, driver) = self.0.http1.handshake(stream).await.map_err(NotConnected::Http)?;
             return Ok(Connection::Http1(Box::new(Http1 { sender, driver: Some(driver) })));
         }
         let (sender, driver) = self.0.http2.handshake(stream).await.map_err(NotConnected::Http)?;
-        drop(tokio::spawn(driver));
+        background(driver);
         let mut kept = origin.lock();
         if kept.http2.as_ref().is_none_or(|(sender, _)| sender.is_closed()) {
             kept.http2 = Some((sender.clone(), Instant::now()));
@@ -278,4 +275,10 @@ async fn sweep(pool: Weak<Shared>) {
             return;
         }
     }
+}
+
+/// A task that ends with what it drives, and that a shutdown need not wait for: no request is on it that somebody still
+/// waits for.
+fn background<F: Future<Output: Send> + Send + 'static>(work: F) {
+    TokioExecutor::new().execute(work);
 }

@@ -19,7 +19,7 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use linkspan_model::request::Timings;
-use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::client::SendOptions;
 use crate::connector::{ConnectError, in_words};
@@ -60,7 +60,7 @@ pub(crate) async fn send(
         let (connection, is_new) = match origin.take() {
             Some(kept) => (kept, false),
             None => {
-                let made = timeout_at(deadline, pool.connect(&origin, request.uri(), &progress)).await;
+                let made = timeout_at(deadline, pool.connect(&origin, &progress)).await;
                 let late = |_| SendErrorKind::Timeout(progress.timed_out_connecting(options.total));
                 let made = made.map_err(late)?.map_err(|why| unconnected(why, options, &progress))?;
                 (made, true)
@@ -169,7 +169,8 @@ impl AnswerBody {
         // One piece is handed on as it is; more are joined.
         let mut whole = Bytes::new();
         let mut joined = BytesMut::new();
-        while let Some(piece) = timeout_at(deadline, self.piece()).await.map_err(|_| self.late(total))?? {
+        let mut timer = pin!(None);
+        while let Some(piece) = self.piece(deadline, total, timer.as_mut()).await? {
             let size = whole.len().max(joined.len()) + piece.len();
             if u64::try_from(size).is_ok_and(|size| size > max) {
                 return Err(too_large);
@@ -189,17 +190,41 @@ impl AnswerBody {
     /// Leaves the body unread. A connection with none of it left serves the next request.
     pub(crate) async fn discard(mut self) {
         if self.incoming.is_end_stream() {
-            poll_fn(|cx| Poll::Ready(self.keep(cx))).await;
+            poll_fn(|cx| {
+                self.keep(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
     }
 
     /// The next piece of the body, none at its end; it is waited for `idle` long.
     pub(crate) async fn next_piece(&mut self, idle: Duration) -> Result<Option<Bytes>, SendErrorKind> {
-        timeout(idle, self.piece()).await.map_err(|_| self.late(idle))?
+        self.piece(Instant::now() + idle, idle, pin!(None)).await
     }
 
-    async fn piece(&mut self) -> Result<Option<Bytes>, SendErrorKind> {
-        match poll_fn(|cx| self.poll_frame(cx)).await {
+    /// The next piece, by `deadline`, which is the end of a time of this length. The timer is set when there is
+    /// something to wait for.
+    async fn piece(
+        &mut self,
+        deadline: Instant,
+        length: Duration,
+        mut timer: Pin<&mut Option<Sleep>>,
+    ) -> Result<Option<Bytes>, SendErrorKind> {
+        let frame = poll_fn(|cx| {
+            let frame = self.poll_frame(cx);
+            if frame.is_ready() {
+                return frame.map(Ok);
+            }
+            if timer.is_none() {
+                timer.set(Some(sleep_until(deadline)));
+            }
+            match timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
+                Some(Poll::Ready(())) => Poll::Ready(Err(self.late(length))),
+                _ => Poll::Pending,
+            }
+        });
+        match frame.await? {
             None => Ok(None),
             Some(Err(error)) => Err(broken(&error, Some(self.status.as_u16()))),
             Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use linkspan_model::id::{EventId, JobId};
 use linkspan_model::job::{Job, JobStatus, StepError, StepRun};
-use linkspan_model::{Document, Kind, Name, SecretBytes, Timestamp, limits};
+use linkspan_model::{Document, JsonText, Kind, Name, SecretBytes, Timestamp, limits};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 
@@ -607,8 +607,8 @@ fn insert_step(
         run.finished_at.map(Timestamp::as_micros),
         run.retry_at.map(Timestamp::as_micros),
         run.error.as_ref().map(serde_json::to_string).transpose()?,
-        run.input.as_ref().map(Value::to_string),
-        run.output.as_ref().map(Value::to_string),
+        run.input.as_ref().map(JsonText::as_str),
+        run.output.as_ref().map(JsonText::as_str),
         result,
         file.map(SpoolFile::name),
         run.resumed,
@@ -696,7 +696,7 @@ const STEP: &str = "id, status, attempts, started_at, finished_at, retry_at, err
                     attempt_log";
 
 fn step_of(row: &Row<'_>) -> Result<StepRun> {
-    let json = |text: Option<String>| text.map(|text| serde_json::from_str(&text)).transpose();
+    let json = |text: Option<String>| text.map(JsonText::parse).transpose();
     let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     let status: String = row.get(1)?;
     let error: Option<String> = row.get(6)?;

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use linkspan_model::request::{ReceivedResponse, SentRequest, Timings};
+use linkspan_model::JsonText;
+use linkspan_model::request::Timings;
 
 use super::*;
 use crate::error::{SendError, SendErrorKind};
@@ -29,8 +30,8 @@ fn first() -> Ask {
     Ask { patience: s(5), is_retry: false, is_returning: false }
 }
 
-fn sent() -> SentRequest {
-    SentRequest { method: "GET".into(), url: "http://a.test/".into(), headers: Vec::new(), body: None }
+fn sent() -> JsonText {
+    JsonText::of("GET http://a.test/").unwrap()
 }
 
 fn answer(status: u16, headers: &[(&'static str, &'static str)]) -> Result<Exchange, Box<Failed>> {
@@ -43,7 +44,6 @@ fn answer(status: u16, headers: &[(&'static str, &'static str)]) -> Result<Excha
         body: Bytes::new(),
         undecoded: None,
         timings: Timings::default(),
-        received: ReceivedResponse { status, headers: Vec::new(), body: None },
     })
 }
 

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use http::{Method, StatusCode};
 use linkspan_model::call::{CallSpec, Called, Piece, ReadSpec, Through};
 use linkspan_model::job::{AttemptRun, StepError};
-use linkspan_model::{Kind, Name};
+use linkspan_model::{JsonText, Kind, Name};
 use linkspan_store::Snapshot;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -41,7 +41,7 @@ struct CallDetail {
     headers: Option<Value>,
     /// The request as sent last, secrets masked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<Value>,
+    request: Option<JsonText>,
     /// Every attempt, with its timings.
     attempts: Vec<AttemptRun>,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use linkspan_model::job::{JobStatus, StepError};
-use linkspan_model::{Clock as _, limits};
+use linkspan_model::{Clock as _, JsonText, limits};
 use linkspan_store::{Claimed, Dispatched, JobFilter, LogRun, Next, StepRecord, StoreError};
 use serde_json::{Value, json};
 
@@ -13,8 +13,8 @@ use crate::harness::{World, name, recipe, step_run};
 fn succeeded(position: u32, result: &Value) -> StepRecord {
     let mut run = step_run(JobStatus::Succeeded);
     run.id = format!("step{position}");
-    run.input = Some(json!({"method": "POST", "price": 1.10}));
-    run.output = Some(json!({"status": 200}));
+    run.input = Some(JsonText::of(&json!({"method": "POST", "price": 1.10})).unwrap());
+    run.output = Some(JsonText::of(&json!({"status": 200})).unwrap());
     StepRecord { position, run, result: Some(serde_json::to_vec(result).unwrap()) }
 }
 
