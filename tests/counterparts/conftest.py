@@ -29,6 +29,7 @@ def start(request, tmp_path):
     for server in servers:
         server.stop()
     for server in servers:
+        server.assert_ended_well()
         server.assert_secrets_kept()
 
 

@@ -320,8 +320,19 @@ impl Server {
     /// Every file of the data folder that holds `needle`. By `grep`: the disk reserve alone is 64 MiB, which an
     /// unoptimised search takes seconds for.
     pub(crate) fn files_with(&self, needle: &str) -> Vec<PathBuf> {
-        let output = Command::new("grep").args(["-rlFs", "--", needle]).arg(&self.data).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+        // One that does hold it, searched last: a search that cannot find must not pass for one that found nothing.
+        let mut control = tempfile::NamedTempFile::new().unwrap();
+        control.write_all(needle.as_bytes()).unwrap();
+        let mut search = Command::new("grep");
+        search.args(["-rlF", "--", needle]).arg(&self.data).arg(control.path()).env("LC_ALL", "C");
+        let output = search.output().unwrap();
+        // The server works on, so that files may go away meanwhile; the folder may not.
+        let complaints = String::from_utf8(output.stderr).unwrap();
+        let are_of_files_gone = complaints.lines().all(|line| line.ends_with(": No such file or directory"));
+        assert!(are_of_files_gone && self.data.is_dir(), "{complaints}");
+        let mut files: Vec<_> = String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect();
+        assert_eq!(files.pop().as_deref(), Some(control.path()), "{complaints}");
+        files
     }
 }
 
