@@ -444,6 +444,10 @@ class Httpbin(Program):
 
     def requests(self, marker):
         """Method and target of every request so far whose target holds the marker."""
+        # It writes a line after the answer: once that of a last request is there, so are those before it.
+        last = f"/status/200?last={time.monotonic_ns()}"
+        answers(self.url, last)
+        eventually(lambda: last in self.access.read_text(), every=0.01)
         lines = (line.split(" ") for line in self.access.read_text().splitlines())
         return [(line[0], line[1]) for line in lines if marker in line[1]]
 
