@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Longest wait for anything that should happen at once; long, because the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -376,6 +377,25 @@ impl Ran {
 /// Runs the binary without any server.
 pub(crate) fn run(args: &[&str], env: &[(&str, &str)]) -> Ran {
     Ran::of(binary().args(args).envs(env.iter().copied()), "")
+}
+
+/// A process that does not outlive the test, also when the test fails.
+pub(crate) struct Ending(pub(crate) Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Fails only for one that has ended.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// An address where nobody listens: bound, so that no other test gets it, as long as the socket lives.
+pub(crate) fn unheard() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// Asks again and again until there is an answer.
