@@ -169,6 +169,11 @@ class Server:
     def is_running(self):
         return self.process is not None and self.process.poll() is None
 
+    def peak_mib(self):
+        """The most memory that it has had."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
     def stop(self, seconds=45):
         """Ends it the ordinary way; gives its exit code, which is not 0 when it does not end in time."""
         if self.process is None:
@@ -473,6 +478,21 @@ class Process(Program):
         caller.http.connect()
         caller.close()
         return True
+
+
+class Haproxy(Process):
+    """haproxy with what it listens on."""
+
+    def __init__(self, folder, port, listens):
+        config = f"""
+defaults
+    mode http
+    timeout client 30s
+    timeout server 30s
+    timeout connect 5s
+{listens}
+"""
+        super().__init__(folder, "haproxy", ["-db", "-f", "{folder}/config"], port, config)
 
 
 def encoded(text):
