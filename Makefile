@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help run dev build test test-fast test-imports test-crash test-crash-long check fmt bench dist setup-build setup-test openapi clean-test
+.PHONY: help run dev build test test-fast test-imports test-crash-long check bench openapi dist setup-build setup-test
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18

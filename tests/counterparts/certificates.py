@@ -2,7 +2,7 @@
 
 import subprocess
 
-from support import Process, free_port
+from support import Haproxy, Process, free_port
 
 CONFIG = """
 [ca]
@@ -123,7 +123,7 @@ class Nginx(Process):
         super().__init__(folder, "nginx", command, port, config)
 
 
-class Haproxy(Process):
+class StrictServer(Haproxy):
     """A server that ends the handshake when it does not like what it is shown, where nginx answers over it."""
 
     def __init__(self, folder, server, clients, versions="ssl-min-ver TLSv1.2"):
@@ -133,13 +133,8 @@ class Haproxy(Process):
         (folder / "server.pem").write_text("".join(server))
         (folder / "clients.pem").write_text(clients.pem)
         config = f"""
-defaults
-    mode http
-    timeout client 30s
-    timeout server 30s
-    timeout connect 5s
 frontend api
     bind 127.0.0.1:{port} ssl crt {folder}/server.pem ca-file {folder}/clients.pem verify required {versions}
     http-request return status 200 content-type text/plain lf-string "%[ssl_c_s_dn(CN)]"
 """
-        super().__init__(folder, "haproxy", ["-db", "-f", "{folder}/config"], port, config)
+        super().__init__(folder, port, config)

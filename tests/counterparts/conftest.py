@@ -1,5 +1,7 @@
 """The tests start the real binary and let programs that we did not write call it, or be called by it."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from machine import Machine
@@ -29,7 +31,21 @@ def start(request, tmp_path):
     for server in servers:
         server.stop()
     for server in servers:
+        server.assert_ended_well()
         server.assert_secrets_kept()
+
+
+@pytest.fixture
+def beside():
+    """Starts programs that end with the test, the last one first."""
+    with ExitStack() as running:
+
+        def beside(kind, *args, **options):
+            program = kind(*args, **options)
+            running.callback(program.stop)
+            return program
+
+        yield beside
 
 
 @pytest.fixture

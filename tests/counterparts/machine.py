@@ -1,6 +1,8 @@
 """A machine on which somebody follows our pages: what they type is run as it stands there."""
 
 import json
+import os
+import signal
 import subprocess
 
 from support import REPOSITORY, Program, answers, binary, clean_environment, free_port
@@ -44,6 +46,11 @@ class Machine(Program):
     def cli(self, command):
         return json.loads(self.sh(f"target/release/linkspan {command} --output json"))["data"]
 
+    def interrupt(self):
+        """Ctrl-C: the terminal sends it to all of the group, the script and the server."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(45)
+
     def stop(self):
-        """As Ctrl-C does: the script passes it on and waits for the server."""
+        """Asks the script to end, which passes it on and waits for the server."""
         return super().stop(45)

@@ -114,6 +114,7 @@ class Server:
         self.wait = wait
         self.log = self.data.with_name(self.data.name + ".log")
         self.process = None
+        self.was_killed = False
         self.local = threading.local()
         # The values of secrets that it was given.
         self.secrets = [value for name, value in self.env.items() if name.startswith("LINKSPAN_SECRET_")]
@@ -135,6 +136,7 @@ class Server:
                 # Its own group: Ctrl-C in the terminal must not end it before the test does.
                 start_new_session=True,
             )
+        self.was_killed = False
         self.local = threading.local()
         self.public = self.operator = None
         # A server that never says where it listens is ended, and with it the loop below.
@@ -167,8 +169,13 @@ class Server:
     def is_running(self):
         return self.process is not None and self.process.poll() is None
 
+    def peak_mib(self):
+        """The most memory that it has had."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
     def stop(self, seconds=45):
-        """Ends it the ordinary way; gives its exit code."""
+        """Ends it the ordinary way; gives its exit code, which is not 0 when it does not end in time."""
         if self.process is None:
             return None
         if self.process.poll() is None:
@@ -176,21 +183,35 @@ class Server:
             try:
                 self.process.wait(seconds)
             except subprocess.TimeoutExpired:
-                self.kill()
+                self.process.kill()
+                self.process.wait(30)
         return self.process.returncode
 
     def kill(self):
         """Ends it as a crash does."""
+        self.was_killed = True
         self.process.kill()
         self.process.wait(30)
+
+    def assert_ended_well(self):
+        """It ended by itself when it was asked to, unless the test killed it."""
+        if self.process is not None and not self.was_killed:
+            code = self.process.returncode
+            assert code == 0, f"the server ended with {code}:\n{self.log_tail()}"
 
     def assert_secrets_kept(self):
         """No value of a secret stands in the database, the log or any other file that the server wrote."""
         # Of one with several lines, such as a key, the longest: grep would look for each of them, and for none.
         for secret in {max(secret.splitlines(), key=len) for secret in self.secrets if len(secret) >= 8}:
+            # A file that does hold it: a search that cannot find must not pass for one that found nothing.
+            control = self.data / "holds-the-secret"
+            control.write_text(secret)
             command = ["grep", "-rlF", "-e", secret, str(self.data), str(self.log)]
-            found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-            assert found == [], f"the secret {secret} stands in {found}"
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            control.unlink()
+            assert done.returncode == 0, done.stderr or "the search does not find what is there"
+            found = done.stdout.splitlines()
+            assert found == [str(control)], f"the secret {secret} stands in {found}"
 
     def log_tail(self, most=6000):
         if not self.log.exists():
@@ -428,6 +449,10 @@ class Httpbin(Program):
 
     def requests(self, marker):
         """Method and target of every request so far whose target holds the marker."""
+        # It writes a line after the answer: once that of a last request is there, so are those before it.
+        last = f"/status/200?last={time.monotonic_ns()}"
+        answers(self.url, last)
+        eventually(lambda: last in self.access.read_text(), every=0.01)
         lines = (line.split(" ") for line in self.access.read_text().splitlines())
         return [(line[0], line[1]) for line in lines if marker in line[1]]
 
@@ -453,6 +478,21 @@ class Process(Program):
         caller.http.connect()
         caller.close()
         return True
+
+
+class Haproxy(Process):
+    """haproxy with what it listens on."""
+
+    def __init__(self, folder, port, listens):
+        config = f"""
+defaults
+    mode http
+    timeout client 30s
+    timeout server 30s
+    timeout connect 5s
+{listens}
+"""
+        super().__init__(folder, "haproxy", ["-db", "-f", "{folder}/config"], port, config)
 
 
 def encoded(text):

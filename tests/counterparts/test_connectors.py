@@ -130,9 +130,9 @@ def test_issues_are_found(github):
 
 
 @pytest.fixture
-def stripe(start, tmp_path):
+def stripe(start, beside, tmp_path):
     """A server with a connection to a server that answers as Stripe does."""
-    node = Node(tmp_path, "stripe-stateful-mock/dist/cli.js", LOG_LEVEL="warn")
+    node = beside(Node, tmp_path, "stripe-stateful-mock/dist/cli.js", LOG_LEVEL="warn")
     server = start(args=["--egress-allow", f"127.0.0.1/32:{node.port}"])
     server.apply(
         {"kind": "secret", "name": "stripe-key", "spec": {"value": "sk_test_only_here"}},
@@ -143,8 +143,7 @@ def stripe(start, tmp_path):
             "spec": {"connector": "stripe", "base_url": node.url, "account": "stripe"},
         },
     )
-    yield server
-    node.stop()
+    return server
 
 
 def test_fields_within_fields_reach_stripe(stripe):

@@ -407,16 +407,18 @@ def test_power_cuts_show_missing_syncs(request, tmp_path, documents, shim, durab
         server = Server(root / "data", **options(documents))
         server.log = tmp_path / f"server-{cut}.log"
         servers[:] = [server]
-        server.start()
-        assert server.stop() == 0
         sent, stored = Sent(), Stored()
-        server.env["LINKSPAN_UNSAFE_DURABILITY"] = durability
-        power_cut(server, root, shim, sent, seconds=random.uniform(0.5, 2))
-        del server.env["LINKSPAN_UNSAFE_DURABILITY"]
-        assert sent.acknowledged
-        server.start()
-        stored.read(server)
-        server.stop()
+        try:
+            server.start()
+            assert server.stop() == 0
+            server.env["LINKSPAN_UNSAFE_DURABILITY"] = durability
+            power_cut(server, root, shim, sent, seconds=random.uniform(0.5, 2))
+            del server.env["LINKSPAN_UNSAFE_DURABILITY"]
+            assert sent.acknowledged
+            server.start()
+            stored.read(server)
+        finally:
+            server.stop()
         lost = stored.lost(sent)
         if lost:
             print(f"\nsynchronous={durability}: {len(lost)} of {len(sent.acknowledged)} lost at cut {cut + 1}")

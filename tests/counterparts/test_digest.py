@@ -55,8 +55,9 @@ def test_later_requests_answer_ahead_of_being_asked(bin_, httpbin):
     assert [call(bin_, "alice", path.replace("never", "1"))[0] for _ in range(3)] == [200, 200, 200]
 
 
-def test_wrong_password_is_asked_once_more_and_not_again(bin_):
-    status, answer = call(bin_, "wrong", f"/digest-auth/auth/alice/{PASSWORD}")
+def test_wrong_password_is_asked_once_more_and_not_again(bin_, httpbin):
+    status, answer = call(bin_, "wrong", f"/digest-auth/auth/alice/{PASSWORD}/MD5/never")
     assert status == 502, answer
+    assert len(httpbin.requests("/MD5/never")) == 2
     assert (answer["call"]["status"], len(answer["call"]["attempts"])) == (401, 1)
     assert "canary-another-pass" not in json.dumps(answer)

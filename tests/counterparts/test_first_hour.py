@@ -1,6 +1,7 @@
 """The README's first hour, run as it stands there."""
 
 import json
+import os
 import re
 import urllib.request
 
@@ -63,6 +64,9 @@ def test_what_start_says_to_type_works(machine):
 
 
 def test_ctrl_c_ends_the_server(machine):
-    machine.stop()
+    machine.interrupt()
+    # Nobody of its group is left.
+    with pytest.raises(ProcessLookupError):
+        os.killpg(machine.process.pid, 0)
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://{machine.operator}/readyz", timeout=5)

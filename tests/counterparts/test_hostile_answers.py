@@ -150,12 +150,6 @@ def call(server, path, response):
     return answer.get("error", {}).get("code"), answer
 
 
-def peak_mib(server):
-    """The most memory that the server has had."""
-    status = open(f"/proc/{server.pid}/status").read()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def test_every_one_ends_by_name_within_its_limits(desk, hostile):
     wrong = {}
     for path, (_, response, expected) in ANSWERS.items():
@@ -174,12 +168,12 @@ def test_every_one_ends_by_name_within_its_limits(desk, hostile):
 def test_memory_stays_flat(desk):
     for path in ("/many-values", "/xml-many", "/endless"):
         call(desk, path, ANSWERS[path][1])
-    first = peak_mib(desk)
+    first = desk.peak_mib()
     for _ in range(4):
         for path in ("/endless", "/deep", "/many-values", "/xml-many", "/xml-attributes", "/laughs"):
             call(desk, path, ANSWERS[path][1])
-    assert peak_mib(desk) < first * 1.5 + 16, f"{first:.0f} MiB at first, then {peak_mib(desk):.0f} MiB"
-    assert peak_mib(desk) < 256
+    assert desk.peak_mib() < first * 1.5 + 16, f"{first:.0f} MiB at first, then {desk.peak_mib():.0f} MiB"
+    assert desk.peak_mib() < 256
 
 
 def test_addresses_that_nobody_may_call_are_refused_before_anything_is_sent(desk, hostile):

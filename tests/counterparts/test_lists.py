@@ -110,11 +110,6 @@ def test_a_parameter_that_the_api_does_not_know_is_found_out(shop):
     assert lines[-1]["error"]["code"] == "response.page"
 
 
-def peak_mib(server):
-    status = open(f"/proc/{server.pid}/status").read()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def test_a_hundred_megabytes_are_read_in_little_memory(shop):
     read = {
         "request": {"method": "GET", "path": "/shop/scans.json?_shape=objects&_size=20"},
@@ -127,4 +122,4 @@ def test_a_hundred_megabytes_are_read_in_little_memory(shop):
             size += len(line["item"]["picture"])
     assert line == {"end": {"pages": LARGE_ROWS // 20, "items": LARGE_ROWS, "complete": True}}
     assert (items, size) == (LARGE_ROWS, LARGE_ROWS * LARGE_BYTES)
-    assert peak_mib(shop) < 64, f"{peak_mib(shop):.0f} MiB"
+    assert shop.peak_mib() < 64, f"{shop.peak_mib():.0f} MiB"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from desk import Desk, moment
 from support import REPOSITORY, Caller, Program, free_port
-from test_traffic import Desk, moment
 
 PROGRAM = REPOSITORY / "target" / "test-tools" / "mitmproxy" / "bin" / "mitmdump"
 

@@ -9,70 +9,22 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from certificates import Authority, Nginx, new_key, public_half
-from support import Caller, Program, eventually, free_port, node_modules
-
-SECRET = "client-secret-with-more-than-thirty-two-bytes+/="
-LIFE = 3
-
-
-class Provider(Program):
-    def __init__(self, folder, callback, port=None, lives=(LIFE,), more=None):
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        (folder / "more.json").write_text(json.dumps(more or {}))
-        script = Path(__file__).with_name("oidc_provider.mjs")
-        command = ["node", str(script), str(node_modules()), str(self.port), callback, SECRET]
-        command.append(",".join(map(str, lives)))
-        command.append(str(folder / "more.json"))
-        self.begin(command, folder / "oidc-provider.log")
-
-    def is_up(self):
-        return "listening" in self.log.read_text()
-
-    def counts(self):
-        caller = Caller(self.url)
-        answer = json.loads(caller.call("GET", "/counts")[2])
-        caller.close()
-        return answer
+from oidc import LIFE, SECRET, Provider, call_at_once, documents
+from support import free_port
 
 
 @pytest.fixture
-def bench(request, start, tmp_path):
+def bench(request, start, beside, tmp_path):
     """A server and a provider that know each other's addresses."""
     public = free_port()
     lives = getattr(request, "param", (LIFE,))
-    provider = Provider(tmp_path, f"http://127.0.0.1:{public}/oauth/callback", lives=lives)
+    provider = beside(Provider, tmp_path, f"http://127.0.0.1:{public}/oauth/callback", lives=lives)
     args = ["--public", f"127.0.0.1:{public}", "--egress-allow", f"127.0.0.1/32:{provider.port}"]
-    yield start(args=args), provider
-    provider.stop()
-
-
-def documents(provider, client, **oauth2):
-    spec = {
-        "token_url": f"{provider.url}/token",
-        "client_id": client,
-        "client_secret": {"secret": "client"},
-        "client_auth": client.rpartition("-")[2],
-        **oauth2,
-    }
-    step = {"id": "call", "request": {"connection": "api", "method": "GET", "path": "/api/x", "response": "json"}}
-    return [
-        {"kind": "secret", "name": "client", "spec": {"value": SECRET}},
-        {"kind": "account", "name": "account", "spec": {"oauth2": spec}},
-        {
-            "kind": "connection",
-            "name": "api",
-            "spec": {"base_url": provider.url, "account": "account", "test": {"path": "/api/me"}},
-        },
-        {"kind": "endpoint", "name": "in", "spec": {"verify": "none"}},
-        {"kind": "recipe", "name": "call", "spec": {"trigger": {"webhook": {"endpoint": "in"}}, "steps": [step]}},
-    ]
+    return start(args=args), provider
 
 
 def of_user(provider, client, **oauth2):
@@ -117,24 +69,6 @@ def connect(server):
     with urllib.request.urlopen(back, timeout=20) as page:
         assert page.status == 200 and b"is connected" in page.read()
     return back
-
-
-def call_at_once(server, count):
-    """So many events at once, and their jobs."""
-    url = server.endpoint_url("in")
-
-    def send(_):
-        caller = Caller(url)
-        status, _, body = caller.call("POST", "", b"{}")
-        caller.close()
-        assert status == 202
-        return json.loads(body)["data"]["id"]
-
-    with ThreadPoolExecutor(16) as pool:
-        events = set(pool.map(send, range(count)))
-    # Each event starts its job a moment after its acknowledgement.
-    eventually(lambda: len([job for job in server.jobs("call") if job["event"] in events]) == count)
-    return [job for job in server.wait_for_jobs("call") if job["event"] in events]
 
 
 @pytest.mark.parametrize("client", ["user-basic", "user-body"])
@@ -250,34 +184,31 @@ def clients_document(provider, key, **oauth2):
 
 
 @pytest.mark.parametrize(("algorithm", "kind"), [("RS256", "rsa-pkcs8"), ("PS256", "rsa-pkcs1"), ("ES256", "p256-sec1"), ("EdDSA", "ed25519-pkcs8")])
-def test_clients_prove_themselves_by_what_they_sign(start, tmp_path, algorithm, kind):
+def test_clients_prove_themselves_by_what_they_sign(start, beside, tmp_path, algorithm, kind):
     key = new_key(kind)
     client = {"client_id": "client", "auth": "private_key_jwt", "public": public_half(key), "algorithm": algorithm}
-    provider = Provider(tmp_path, "http://127.0.0.1:1/", more={"clients": [client]})
-    try:
-        server = start(args=["--egress-allow", f"127.0.0.1/32:{provider.port}"])
-        assertion = {"algorithm": algorithm, "key": {"secret": "client"}, "key_id": "k-1"}
-        proof = {"client_auth": "private_key_jwt", "client_assertion": assertion}
-        server.apply(*clients_document(provider, key, **proof))
-        assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
-        # Each token is asked for with an assertion of its own: the provider takes none twice.
-        time.sleep(LIFE + 0.2)
-        assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
-        assert provider.counts()["refused"] == []
+    provider = beside(Provider, tmp_path, "http://127.0.0.1:1/", more={"clients": [client]})
+    server = start(args=["--egress-allow", f"127.0.0.1/32:{provider.port}"])
+    assertion = {"algorithm": algorithm, "key": {"secret": "client"}, "key_id": "k-1"}
+    proof = {"client_auth": "private_key_jwt", "client_assertion": assertion}
+    server.apply(*clients_document(provider, key, **proof))
+    assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
+    # Each token is asked for with an assertion of its own: the provider takes none twice.
+    time.sleep(LIFE + 0.2)
+    assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
+    assert provider.counts()["refused"] == []
 
-        server.apply(*clients_document(provider, new_key(kind), scopes=["openid"], **proof))
-        tested = server.api("POST", "/api/v1/connections/api/test")["data"]
-        assert tested["code"] == "account.refused" and "invalid_client" in tested["reason"], tested
-        assert "eyJ" not in server.log.read_text() + json.dumps(tested)
-    finally:
-        provider.stop()
+    server.apply(*clients_document(provider, new_key(kind), scopes=["openid"], **proof))
+    tested = server.api("POST", "/api/v1/connections/api/test")["data"]
+    assert tested["code"] == "account.refused" and "invalid_client" in tested["reason"], tested
+    assert "eyJ" not in server.log.read_text() + json.dumps(tested)
 
 
-def test_clients_prove_themselves_by_their_certificate(start, tmp_path):
+def test_clients_prove_themselves_by_their_certificate(start, beside, tmp_path):
     servers, clients = Authority(tmp_path, "Servers"), Authority(tmp_path, "Clients")
     (alice, alices), (bob, bobs) = clients.issue("/CN=alice"), clients.issue("/CN=bob")
     client = {"client_id": "client", "auth": "tls_client_auth", "subject": "CN=alice"}
-    provider = Provider(tmp_path, "http://127.0.0.1:1/", more={"clients": [client], "mtls": True})
+    provider = beside(Provider, tmp_path, "http://127.0.0.1:1/", more={"clients": [client], "mtls": True})
     location = f"""
         proxy_set_header X-Client-Verify $ssl_client_verify;
         proxy_set_header X-Client-Subject $ssl_client_s_dn;
@@ -285,31 +216,28 @@ def test_clients_prove_themselves_by_their_certificate(start, tmp_path):
         proxy_set_header Host $http_host;
         proxy_pass {provider.url};
     """
-    nginx = Nginx(tmp_path / "nginx", servers.issue("/CN=localhost", use="server"), clients, verify="optional", location=location)
-    try:
-        server = start(args=["--egress-allow", "127.0.0.1/32"])
+    shown = servers.issue("/CN=localhost", use="server")
+    nginx = beside(Nginx, tmp_path / "nginx", shown, clients, verify="optional", location=location)
+    server = start(args=["--egress-allow", "127.0.0.1/32"])
 
-        def apply(certificate, key):
-            found = clients_document(
-                provider,
-                key,
-                client_auth="tls",
-                client_certificate={"certificate": certificate, "key": {"secret": "client"}},
-                tls={"authorities": servers.pem},
-                token_url=f"{nginx.url}/token",
-            )
-            found[2]["spec"] |= {"base_url": nginx.url, "tls": {"authorities": servers.pem}}
-            server.apply(*found)
+    def apply(certificate, key):
+        found = clients_document(
+            provider,
+            key,
+            client_auth="tls",
+            client_certificate={"certificate": certificate, "key": {"secret": "client"}},
+            tls={"authorities": servers.pem},
+            token_url=f"{nginx.url}/token",
+        )
+        found[2]["spec"] |= {"base_url": nginx.url, "tls": {"authorities": servers.pem}}
+        server.apply(*found)
 
-        apply(alice, alices)
-        jobs = call_at_once(server, 3)
-        assert {job["status"] for job in jobs} == {"succeeded"}
-        # The token is bound to the certificate (RFC 8705, section 3), which the API saw too.
-        answer = server.job(jobs[0]["id"])["steps"][0]["output"]["body"]
-        assert answer["client"] == "client" and answer["bound"] is True, answer
-        apply(bob, bobs)
-        tested = server.api("POST", "/api/v1/connections/api/test")["data"]
-        assert tested["code"] == "account.refused" and "invalid_client" in tested["reason"], tested
-    finally:
-        nginx.stop()
-        provider.stop()
+    apply(alice, alices)
+    jobs = call_at_once(server, 3)
+    assert {job["status"] for job in jobs} == {"succeeded"}
+    # The token is bound to the certificate (RFC 8705, section 3), which the API saw too.
+    answer = server.job(jobs[0]["id"])["steps"][0]["output"]["body"]
+    assert answer["client"] == "client" and answer["bound"] is True, answer
+    apply(bob, bobs)
+    tested = server.api("POST", "/api/v1/connections/api/test")["data"]
+    assert tested["code"] == "account.refused" and "invalid_client" in tested["reason"], tested

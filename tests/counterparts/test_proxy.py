@@ -1,13 +1,14 @@
 """Proxies of connections: tinyproxy, the same behind TLS of haproxy's, and microsocks."""
 
+import itertools
 import json
 from urllib.parse import quote
 
 import pytest
 
 from certificates import Authority, Nginx
-from support import Process, free_port
-from test_oidc_provider import Provider, call_at_once, documents as oidc_documents
+from oidc import Provider, call_at_once, documents as oidc_documents
+from support import Haproxy, Process, free_port
 
 PASSWORD = "canary-proxy-pass"
 
@@ -25,16 +26,10 @@ class Tinyproxy(Process):
 
 
 @pytest.fixture
-def started(tmp_path):
-    processes = []
-
-    def started(kind, *args, **options):
-        processes.append(kind(tmp_path / f"process-{len(processes)}", *args, **options))
-        return processes[-1]
-
-    yield started
-    for process in processes:
-        process.stop()
+def started(beside, tmp_path):
+    """Starts programs that end with the test, each with a folder of its own."""
+    numbers = itertools.count()
+    return lambda kind, *args, **options: beside(kind, tmp_path / f"process-{next(numbers)}", *args, **options)
 
 
 def secret(name="password", value=PASSWORD):
@@ -120,16 +115,12 @@ def test_a_proxy_behind_tls(start, started, httpbin, tmp_path):
     pem, port = tmp_path / "proxy.pem", free_port()
     pem.write_text("".join(authority.issue("/CN=proxy", use="server")))
     config = f"""
-defaults
-    mode tcp
-    timeout client 30s
-    timeout server 30s
-    timeout connect 5s
 listen proxy
+    mode tcp
     bind 127.0.0.1:{port} ssl crt {pem}
     server tinyproxy {tinyproxy.address}
 """
-    proxy = started(Process, "haproxy", ["-db", "-f", "{folder}/config"], port, config)
+    proxy = started(Haproxy, port, config)
     server = start(args=["--egress-allow", "127.0.0.1/32"])
     trusted = {"authorities": authority.pem}
     server.apply(secret(), connection(httpbin.url, login(f"https://{proxy.address}"), tls=trusted))
@@ -210,18 +201,15 @@ def test_socks5(start, started, httpbin):
     assert result["code"] == "outbound.proxy" and "canary" not in json.dumps(result), result
 
 
-def test_tokens_are_asked_for_through_the_accounts_own_proxy(start, started, tmp_path):
+def test_tokens_are_asked_for_through_the_accounts_own_proxy(start, started, beside, tmp_path):
     proxy = started(Tinyproxy, f"BasicAuth robot {PASSWORD}")
-    provider = Provider(tmp_path, "http://127.0.0.1:1/")
-    try:
-        server = start(args=["--egress-allow", "127.0.0.1/32"])
-        at = login(f"http://{proxy.address}")
-        server.apply(secret(), *oidc_documents(provider, "machine-basic", grant="client_credentials", scopes=["read"], proxy=at))
-        assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
-        assert proxy.tunnels() == [f"127.0.0.1:{provider.port}"]
-        # Another way to the same provider: the token that there is goes on.
-        proxy.stop()
-        tested = server.api("POST", "/api/v1/connections/api/test")["data"]
-        assert tested["state"] == "connected", tested
-    finally:
-        provider.stop()
+    provider = beside(Provider, tmp_path, "http://127.0.0.1:1/")
+    server = start(args=["--egress-allow", "127.0.0.1/32"])
+    at = login(f"http://{proxy.address}")
+    server.apply(secret(), *oidc_documents(provider, "machine-basic", grant="client_credentials", scopes=["read"], proxy=at))
+    assert {job["status"] for job in call_at_once(server, 3)} == {"succeeded"}
+    assert proxy.tunnels() == [f"127.0.0.1:{provider.port}"]
+    # Another way to the same provider: the token that there is goes on.
+    proxy.stop()
+    tested = server.api("POST", "/api/v1/connections/api/test")["data"]
+    assert tested["state"] == "connected", tested

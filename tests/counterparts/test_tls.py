@@ -1,36 +1,33 @@
 """TLS of connections against nginx, with authorities and certificates that openssl made."""
 
+import itertools
 import json
 
 import pytest
 
-from certificates import Authority, Haproxy, Nginx, new_key
+from certificates import Authority, Nginx, StrictServer, new_key
 
 
 @pytest.fixture
-def world(start, tmp_path):
-    """A server, an authority for servers and one for clients, and what starts nginx and stops it."""
+def world(start, beside, tmp_path):
+    """A server, an authority for servers and one for clients, and what starts servers with certificates."""
     servers, clients = Authority(tmp_path, "Servers"), Authority(tmp_path, "Clients")
-    started = []
+    numbers = itertools.count()
 
     class World:
         def nginx(self, server=None, **options):
-            folder = tmp_path / f"nginx-{len(started)}"
+            folder = tmp_path / f"nginx-{next(numbers)}"
             server = server or servers.issue("/CN=localhost", use="server")
-            started.append(Nginx(folder, server, clients, **options))
-            return started[-1]
+            return beside(Nginx, folder, server, clients, **options)
 
-        def haproxy(self, versions):
+        def strict(self, versions):
             server = servers.issue("/CN=localhost", use="server")
-            started.append(Haproxy(tmp_path / f"haproxy-{len(started)}", server, clients, versions))
-            return started[-1]
+            return beside(StrictServer, tmp_path / "strict", server, clients, versions)
 
     world = World()
     world.servers, world.clients, world.folder = servers, clients, tmp_path
     world.server = start(args=["--egress-allow", "127.0.0.1/32"])
-    yield world
-    for nginx in started:
-        nginx.stop()
+    return world
 
 
 def secret(name, value):
@@ -121,7 +118,7 @@ def test_without_one_and_with_a_strangers(world):
 
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 def test_handshakes_that_a_server_ends(world, version):
-    haproxy = world.haproxy(f"ssl-min-ver {version} ssl-max-ver {version}")
+    strict = world.strict(f"ssl-min-ver {version} ssl-max-ver {version}")
     strangers = Authority(world.folder, "Strangers")
     shown = {
         "robot": world.clients.issue("/CN=robot"),
@@ -132,9 +129,9 @@ def test_handshakes_that_a_server_ends(world, version):
         world.server.apply(
             secret(name, key),
             account(name, certificate, name),
-            connection(name, haproxy, world.servers, name),
+            connection(name, strict, world.servers, name),
         )
-    world.server.apply(connection("none", haproxy, world.servers))
+    world.server.apply(connection("none", strict, world.servers))
     assert call(world.server, "robot")[1]["data"] == "robot"
     for name, words in [
         ("none", "client certificate"),

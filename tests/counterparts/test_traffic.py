@@ -1,21 +1,15 @@
 """How connections treat the APIs they call, against httpbin and a proxy that fails in its own ways."""
 
-import json
 import time
-from datetime import datetime
 
 import pytest
 
-from support import Caller, Program, answers, eventually, free_port, program
+from desk import Desk, moment
+from support import Haproxy, free_port
 
 HAPROXY = """
-defaults
-    mode http
-    timeout client 30s
-    timeout server 30s
-    timeout connect 5s
-    timeout tarpit 20s
 frontend api
+    timeout tarpit 20s
     bind 127.0.0.1:{port}
     http-request return status 200 content-type text/plain string up if {{ path /up }}
     http-request return status 503 hdr Retry-After 2 content-type text/plain string later if {{ path /later }} {{ src_inc_gpc0(counts) le 1 }}
@@ -28,71 +22,13 @@ backend counts
 """
 
 
-class Haproxy(Program):
-    """A proxy with nothing behind it: it answers, refuses, keeps waiting and goes silent by itself."""
-
-    def __init__(self, folder):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        config = folder / "haproxy.cfg"
-        config.write_text(HAPROXY.format(port=self.port))
-        self.begin([program("haproxy"), "-db", "-f", config], folder / "haproxy.log", seconds=20)
-
-    def is_up(self):
-        return answers(self.url, "/up") == 200
-
-
 @pytest.fixture
-def haproxy(tmp_path):
-    haproxy = Haproxy(tmp_path)
-    yield haproxy
-    haproxy.stop()
-
-
-class Desk:
-    """A server with one connection, and recipes that call it with a path of the event."""
-
-    def __init__(self, start, upstream, **connection):
-        self.upstream = upstream
-        self.server = start(args=["--egress-allow", f"127.0.0.1/32:{upstream.port}"])
-        self.server.apply(
-            {"kind": "endpoint", "name": "in", "spec": {"verify": "none", "format": "json"}},
-            self.connection(**connection),
-        )
-        self.caller = Caller(self.server.endpoint_url("in"))
-
-    def connection(self, **spec):
-        return {"kind": "connection", "name": "desk", "spec": {"base_url": self.upstream.url, **spec}}
-
-    def recipe(self, name, **step):
-        request = {"connection": "desk", "method": "GET", "path": "/", **step}
-        spec = {"trigger": {"webhook": {"endpoint": "in", "when": f"trigger.query.r == '{name}'"}}}
-        self.server.apply({"kind": "recipe", "name": name, "spec": spec | {"steps": [{"id": "call", "request": request}]}})
-        return name
-
-    def send(self, recipe):
-        """Starts a job; gives its id."""
-        status, _, answer = self.caller.call("POST", f"?r={recipe}", b"{}")
-        assert status == 202, answer
-        event = json.loads(answer)["data"]["id"]
-        return eventually(lambda: self.server.jobs(recipe, event=event))[0]["id"]
-
-    def when(self, job, *states, seconds=40):
-        def there():
-            found = self.server.job(job)
-            return found if found["status"] in states else None
-
-        return eventually(there, seconds)
-
-    def ended(self, job):
-        return self.when(job, "succeeded", "failed")
-
-    def traffic(self):
-        return self.server.get("/api/v1/connections/desk")["data"]["status"]["traffic"]
-
-
-def moment(text):
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+def haproxy(beside, tmp_path):
+    """A proxy with nothing behind it: it answers, refuses, keeps waiting and goes silent by itself."""
+    port = free_port()
+    haproxy = beside(Haproxy, tmp_path / "haproxy", port, HAPROXY.format(port=port))
+    haproxy.url = f"http://{haproxy.address}"
+    return haproxy
 
 
 def test_every_attempt_at_a_failing_api_is_recorded(start, httpbin):

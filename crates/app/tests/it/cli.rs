@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Options, Server, eventually, open_endpoint, repository, request, run};
+use crate::harness::{Options, Server, eventually, open_endpoint, repository, request, run, unheard};
 
 const SECRET: &str = "a-value-that-nobody-may-see";
 
@@ -185,7 +185,7 @@ fn exit_codes_tell_scripts_what_happened() {
     assert_eq!(server.cli(&["jobs", "show", "nobody"]).code, 3);
     assert_eq!(server.cli(&["endpoints", "frobnicate"]).code, 2);
     let data = server.data.to_str().unwrap();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_kept, closed) = unheard();
     let away = run(&["events"], &[("LINKSPAN_URL", &format!("http://{closed}")), ("LINKSPAN_DATA", data)]);
     assert!(away.failure(4).contains(&closed.to_string()));
     let url = format!("http://{}", server.operator);

@@ -1,12 +1,12 @@
 //! Accounts that a user connects: the provider's page, the callback, and every answer that must not be taken.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Options, Reply, Response, Seen, Server, Upstream, eventually, open_endpoint, request};
+use crate::harness::{Ending, Options, Reply, Response, Seen, Server, Upstream, eventually, open_endpoint, request};
 
 fn documents(provider: &str, more: &str) -> String {
     format!(
@@ -265,7 +265,7 @@ fn callback_works_behind_a_proxy_with_a_prefix() {
         .flag("--public", public)
         .flag("--operator", operator)
         .flag("--public-url", "https://hooks.example.com/span/");
-    let mut child = Server::command(folder.path(), &options).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let _server = Ending(Server::command(folder.path(), &options).stdout(Stdio::null()).spawn().unwrap());
     let token = eventually("there is a token", || std::fs::read_to_string(folder.path().join("operator-token")).ok());
     let authorization = format!("Bearer {}", token.trim());
     let headers = [("Authorization", authorization.as_str()), ("Content-Type", "application/json")];
@@ -289,8 +289,6 @@ fn callback_works_behind_a_proxy_with_a_prefix() {
         let page = request(public, "GET", &format!("{path}?code=right-code&state={state}"), &[], b"");
         assert_eq!(page.status, 200, "{page:?}");
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
@@ -301,7 +299,7 @@ fn command_prints_the_page_and_waits_for_the_consent() {
     for (answer, code, said) in
         [("code=right-code", 0, "connected, scopes: read"), ("error=access_denied", 1, "did not consent")]
     {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_linkspan"))
+        let command = Command::new(env!("CARGO_BIN_EXE_linkspan"))
             .args(["accounts", "connect", "robot", "--url", &format!("http://{}", server.operator), "--data"])
             .arg(&server.data)
             .env_clear()
@@ -309,14 +307,15 @@ fn command_prints_the_page_and_waits_for_the_consent() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut command = Ending(command);
         let mut url = String::new();
-        BufReader::new(command.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        BufReader::new(command.0.stdout.take().unwrap()).read_line(&mut url).unwrap();
         assert!(url.starts_with(&format!("{}/auth?", upstream.url())), "{url}");
         let state = url.split("state=").nth(1).unwrap().split('&').next().unwrap();
         callback(&server, &format!("{answer}&state={state}"));
-        let ended = command.wait_with_output().unwrap();
-        let stderr = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(code), "{stderr}");
+        let mut stderr = String::new();
+        command.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(command.0.wait().unwrap().code(), Some(code), "{stderr}");
         assert!(stderr.contains(said), "{stderr}");
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Longest wait for anything that should happen at once; long, because the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -320,8 +321,19 @@ impl Server {
     /// Every file of the data folder that holds `needle`. By `grep`: the disk reserve alone is 64 MiB, which an
     /// unoptimised search takes seconds for.
     pub(crate) fn files_with(&self, needle: &str) -> Vec<PathBuf> {
-        let output = Command::new("grep").args(["-rlFs", "--", needle]).arg(&self.data).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+        // One that does hold it, searched last: a search that cannot find must not pass for one that found nothing.
+        let mut control = tempfile::NamedTempFile::new().unwrap();
+        control.write_all(needle.as_bytes()).unwrap();
+        let mut search = Command::new("grep");
+        search.args(["-rlF", "--", needle]).arg(&self.data).arg(control.path()).env("LC_ALL", "C");
+        let output = search.output().unwrap();
+        // The server works on, so that files may go away meanwhile; the folder may not.
+        let complaints = String::from_utf8(output.stderr).unwrap();
+        let are_of_files_gone = complaints.lines().all(|line| line.ends_with(": No such file or directory"));
+        assert!(are_of_files_gone && self.data.is_dir(), "{complaints}");
+        let mut files: Vec<_> = String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect();
+        assert_eq!(files.pop().as_deref(), Some(control.path()), "{complaints}");
+        files
     }
 }
 
@@ -365,6 +377,25 @@ impl Ran {
 /// Runs the binary without any server.
 pub(crate) fn run(args: &[&str], env: &[(&str, &str)]) -> Ran {
     Ran::of(binary().args(args).envs(env.iter().copied()), "")
+}
+
+/// A process that does not outlive the test, also when the test fails.
+pub(crate) struct Ending(pub(crate) Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Fails only for one that has ended.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// An address where nobody listens: bound, so that no other test gets it, as long as the socket lives.
+pub(crate) fn unheard() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// Asks again and again until there is an answer.

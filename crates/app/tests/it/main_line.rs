@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Options, Reply, Server, Upstream, connection, eventually, hmac_sha256, is_ended, open_endpoint, repository,
+    Options, Reply, Server, Upstream, connection, eventually, hmac_sha256, is_ended, open_endpoint, repository, unheard,
 };
 
 const GITHUB_SECRET: &str = "first-hour-github-secret";
@@ -324,8 +324,7 @@ fn pill_to_a_missing_field_fails_the_step_naming_pill_and_column() {
 
 #[test]
 fn upstream_that_is_down_leaves_the_job_waiting_with_the_connections_message() {
-    // A port that was free a moment ago and that nobody listens on.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_kept, closed) = unheard();
     let server = Server::start(&Options::egress());
     server.apply(&[open_endpoint("in"), connection("desk", &format!("http://{closed}")), recipe("tell")].join("---\n"));
     server.accept(&server.path_of("in"), &json!({"title": "a"}));

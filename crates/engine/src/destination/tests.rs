@@ -227,7 +227,7 @@ fn shows_tables_and_columns_that_others_made() {
 }
 
 #[test]
-fn waits_for_another_program_and_says_so_in_the_end() {
+fn waits_for_another_program() {
     let warehouse = Warehouse::new();
     warehouse.load(0, &["{}"]);
     let other = warehouse.db();
