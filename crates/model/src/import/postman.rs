@@ -183,7 +183,7 @@ impl Collection<'_> {
             })
         });
         if has {
-            let place = text_of(item, "name").unwrap_or_default();
+            let place = text_of(item, "name").filter(|name| is_usable_title(name)).unwrap_or_default();
             self.draft.notes.add("scripts are left out; what they set has to be given", place);
         }
     }
@@ -224,8 +224,7 @@ impl Collection<'_> {
     }
 
     fn request(&mut self, request: &Value, item: &Value, title: String, folders: &[String]) -> Example {
-        // What nobody has named is called by its URL, which may hold a secret.
-        let title = Some(title).filter(|title| !title.contains("://") && !title.contains(['?', '/', '@']));
+        let title = Some(title).filter(|title| is_usable_title(title));
         let mut example = Example { title, groups: folders.to_vec(), ..Example::default() };
         example.sample = sample(item);
         if let Some(url) = request.as_str() {
@@ -273,6 +272,11 @@ impl Collection<'_> {
             }
         }
     }
+}
+
+/// Whether a name can be shown: what nobody has named is called by its URL, which may hold a secret.
+fn is_usable_title(title: &str) -> bool {
+    !title.contains("://") && !title.contains(['?', '/', '@'])
 }
 
 /// The settings of an authorization: a list in format 2.1, an object in 2.0.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::draft::Draft;
-use super::text;
+use super::{credentials, text};
 
 /// A server with its variables.
 #[derive(Debug)]
@@ -70,10 +70,11 @@ pub(super) fn settle(root: &Value, draft: &mut Draft) {
     }
 }
 
-/// A URL as written, perhaps with variables, without a user and a password.
+/// A URL as written, perhaps with variables, without a user and a password, and without a query, which may hold a key.
 fn without_credentials(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("//") else { return url.to_owned() };
-    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = rest.find('/').unwrap_or(rest.len());
     match rest[..authority].rfind('@') {
         Some(at) => format!("{scheme}//{}", &rest[at + 1..]),
         None => url.to_owned(),
@@ -101,7 +102,7 @@ impl Server<'_> {
                 Piece::Text(text) => base.push_str(&text::literal(text)),
                 Piece::Variable(name) => {
                     let variable = self.variables.and_then(|variables| variables.get(name));
-                    let (schema, is_required) = schema_of(variable);
+                    let (schema, is_required) = schema_of(name, variable);
                     let setting = draft.settings.add(name, schema, is_required);
                     base.push_str(&text::pill("settings", &setting));
                 }
@@ -143,7 +144,8 @@ impl Server<'_> {
             match piece {
                 Piece::Text(text) => whole.push_str(text),
                 Piece::Variable(name) => {
-                    let default = self.variables.and_then(|variables| variables.get(name)?.get("default"))?;
+                    let variable = self.variables.and_then(|variables| variables.get(name))?;
+                    let default = variable.get("default").filter(|_| !is_secret(name, Some(variable)))?;
                     whole.push_str(&text_of(default));
                 }
             }
@@ -180,12 +182,21 @@ fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// Whether a variable is one for a secret, whose default stays behind.
+fn is_secret(name: &str, variable: Option<&Value>) -> bool {
+    let default = variable.and_then(|variable| variable.get("default")).map(text_of);
+    credentials::is_secret_parameter(name) || default.is_some_and(|default| credentials::is_secret_segment(&default))
+}
+
 /// The schema of the setting for a variable, and whether it must be given.
-fn schema_of(variable: Option<&Value>) -> (Value, bool) {
+fn schema_of(name: &str, variable: Option<&Value>) -> (Value, bool) {
     let get = |field: &str| variable.and_then(|variable| variable.get(field));
     let mut schema = json!({"type": "string"});
     if let Some(text) = get("description").and_then(Value::as_str).and_then(|text| text::plain(text, 300)) {
         schema["description"] = text.into();
+    }
+    if is_secret(name, variable) {
+        return (schema, true);
     }
     let default = get("default").map(text_of);
     let values = get("enum").and_then(Value::as_array).into_iter().flatten().take(100).map(text_of);

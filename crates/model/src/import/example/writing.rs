@@ -182,7 +182,9 @@ impl Writing<'_> {
                     schema.insert("description".to_owned(), about.into());
                 }
                 let value = given.and_then(|given| given.value.as_deref()).filter(|value| !is_placeholder(value));
-                if let Some(value) = value.filter(|value| !has_variables(value)) {
+                let is_secret =
+                    |value: &str| credentials::is_secret_parameter(name) || credentials::is_secret_segment(value);
+                if let Some(value) = value.filter(|value| !has_variables(value) && !is_secret(value)) {
                     schema.insert("examples".to_owned(), json!([value]));
                 }
                 let input = self.fields.add(name, schema.into(), true);
@@ -207,7 +209,7 @@ impl Writing<'_> {
                 self.draft.notes.add("a parameter is left out, because its name is a variable", self.place);
                 continue;
             }
-            let looks_secret = fields.iter().filter_map(|field| field.value.as_deref()).any(credentials::looks_secret);
+            let looks_secret = fields.iter().filter_map(|field| field.value.as_deref()).any(looks_secret);
             if origin == Origin::Query && (looks_secret || credentials::is_secret_parameter(name)) {
                 self.draft.asks_for_account("query", Some(name), &format!("The query parameter `{name}`."));
                 continue;
@@ -225,6 +227,9 @@ impl Writing<'_> {
     fn given(&mut self, field: &Given) -> String {
         let value = field.value.as_deref();
         if let Some(value) = value.filter(|value| has_variables(value)) {
+            if is_secret_template(&field.name, value) {
+                return self.secret(&field.name, None, field.description.as_deref());
+            }
             return self.template(value);
         }
         let default = value.filter(|value| !is_placeholder(value)).map(Value::from);
@@ -251,26 +256,29 @@ impl Writing<'_> {
 
     /// The pill of an input. A secret has no default and must be given.
     fn input(&mut self, name: &str, kind: Option<Value>, default: Option<Value>, description: Option<&str>) -> String {
-        let mut schema = Map::new();
-        schema.extend(kind.map(|kind| ("type".to_owned(), kind)));
-        if let Some(text) = description.and_then(|text| text::plain(text, 400)) {
-            schema.insert("description".to_owned(), text.into());
+        let is_secret = |value: &Value| credentials::is_secret_name(name) || credentials::holds_secret(value);
+        if default.as_ref().is_some_and(is_secret) {
+            return self.secret(name, kind, description);
         }
-        let is_secret = default.as_ref().is_some_and(|value| {
-            credentials::is_secret_name(name) && !is_container(value) || credentials::holds_secret(value)
-        });
-        if is_secret {
-            let text = "a value that looks like a secret is left out; give it to the action, or better: put it into an account";
-            self.draft.notes.add(text, &format!("{}: {name}", self.place));
-        } else if default.as_ref().is_some_and(holds_placeholder) {
+        let mut schema = written(kind, description);
+        if default.as_ref().is_some_and(holds_placeholder) {
             schema.extend(default.map(|default| ("examples".to_owned(), json!([default]))));
         } else {
             schema.extend(default.map(|default| ("default".to_owned(), default)));
         }
         // As converters from OpenAPI say it.
         let is_told = description.is_some_and(|text| text.starts_with("(Required)"));
-        let is_required = is_secret || (is_told && !schema.contains_key("default"));
+        let is_required = is_told && !schema.contains_key("default");
         let input = self.fields.add(name, schema.into(), is_required);
+        text::pill("input", &input)
+    }
+
+    /// The pill of an input for a value that stays behind.
+    fn secret(&mut self, name: &str, kind: Option<Value>, description: Option<&str>) -> String {
+        let text =
+            "a value that looks like a secret is left out; give it to the action, or better: put it into an account";
+        self.draft.notes.add(text, &format!("{}: {name}", self.place));
+        let input = self.fields.add(name, written(kind, description).into(), true);
         text::pill("input", &input)
     }
 
@@ -291,7 +299,7 @@ impl Writing<'_> {
                 self.authorization(value);
             } else if has_variables(name) || is_taken {
                 self.draft.notes.add("a header is left out: its name is a variable, or it stands twice", self.place);
-            } else if credentials::is_secret_header(name) || credentials::looks_secret(value) {
+            } else if credentials::is_secret_header(name) || looks_secret(value) {
                 self.draft.asks_for_account("headers", Some(name), &format!("The header `{name}`."));
             } else {
                 let value = self.template(value.trim());
@@ -365,7 +373,7 @@ impl Writing<'_> {
                 let fields = map.iter().map(|(key, item)| (key.clone(), self.json_field(key, item)));
                 Value::Object(fields.collect())
             }
-            value if holds_variables(value) => self.json_template(value),
+            value if holds_variables(value) => self.json_template("body", value),
             value => self.json_input("body", value).into(),
         }
     }
@@ -373,7 +381,7 @@ impl Writing<'_> {
     /// A field of a JSON body.
     fn json_field(&mut self, key: &str, value: &Value) -> Value {
         match value {
-            value if holds_variables(value) => self.json_template(value),
+            value if holds_variables(value) => self.json_template(key, value),
             Value::String(text) if is_placeholder(text) && !text.is_empty() => {
                 self.input(key, Some("string".into()), None, None).into()
             }
@@ -383,28 +391,30 @@ impl Writing<'_> {
 
     /// The pill of an input that is a part of a JSON body, typed as its value is.
     fn json_input(&mut self, key: &str, value: &Value) -> String {
-        let kind = match value {
-            Value::Null => None,
-            Value::Bool(_) => Some("boolean"),
-            Value::Number(number) if number.is_i64() || number.is_u64() => Some("integer"),
-            Value::Number(_) => Some("number"),
-            Value::String(_) => Some("string"),
-            Value::Array(_) => Some("array"),
-            Value::Object(_) => Some("object"),
-        };
-        self.input(key, kind.map(Value::from), Some(value.clone()), None)
+        self.input(key, kind_of(value), Some(value.clone()), None)
     }
 
-    /// JSON with pills in the place of variables.
-    fn json_template(&mut self, value: &Value) -> Value {
+    /// JSON with pills in the place of variables, and of secrets; `key` is the field that it stands in.
+    fn json_template(&mut self, key: &str, value: &Value) -> Value {
         match value {
-            Value::String(text) => self.template(text).into(),
-            Value::Array(items) => items.iter().map(|item| self.json_template(item)).collect(),
+            Value::String(text) if has_variables(text) && is_secret_template(key, text) => {
+                self.secret(key, kind_of(value), None).into()
+            }
+            Value::String(text) if has_variables(text) => self.template(text).into(),
+            Value::String(_) | Value::Number(_)
+                if credentials::is_secret_name(key) || credentials::holds_secret(value) =>
+            {
+                self.secret(key, kind_of(value), None).into()
+            }
+            Value::String(text) => text::literal(text).into(),
+            Value::Array(items) => items.iter().map(|item| self.json_template(key, item)).collect(),
             Value::Object(map) => {
-                let fields = map.iter().map(|(key, item)| {
-                    let is_secret = credentials::is_secret_name(key) && !holds_variables(item) && item.is_string();
-                    let item = if is_secret { self.json_input(key, item).into() } else { self.json_template(item) };
-                    (unmarked(key), item)
+                let is_secret = credentials::is_secret_name(key);
+                let fields = map.iter().map(|(inner, item)| {
+                    let inner = unmarked(inner);
+                    // Below the name of a secret everything is one.
+                    let item = self.json_template(if is_secret { key } else { &inner }, item);
+                    (inner, item)
                 });
                 Value::Object(fields.collect())
             }
@@ -414,10 +424,15 @@ impl Writing<'_> {
 
     fn graphql(&mut self, query: &str, variables: &Value) -> Value {
         let mut body = Map::new();
-        body.insert("query".to_owned(), self.template(query).into());
+        let query = if credentials::has_secret_words(query) {
+            self.secret("query", Some("string".into()), None)
+        } else {
+            self.template(query)
+        };
+        body.insert("query".to_owned(), query.into());
         let variables = match variables {
             Value::Null => return body.into(),
-            variables if holds_variables(variables) => self.json_template(variables),
+            variables if holds_variables(variables) => self.json_template("variables", variables),
             variables => self.json_input("variables", variables).into(),
         };
         body.insert("variables".to_owned(), variables);
@@ -442,6 +457,54 @@ impl Writing<'_> {
         }
         spec
     }
+}
+
+/// The schema of an input, as far as its kind and its description say it.
+fn written(kind: Option<Value>, description: Option<&str>) -> Map<String, Value> {
+    let mut schema = Map::new();
+    schema.extend(kind.map(|kind| ("type".to_owned(), kind)));
+    if let Some(text) = description.and_then(|text| text::plain(text, 400)) {
+        schema.insert("description".to_owned(), text.into());
+    }
+    schema
+}
+
+/// The type that a value has in a schema.
+fn kind_of(value: &Value) -> Option<Value> {
+    let kind = match value {
+        Value::Null => return None,
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_i64() || number.is_u64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    Some(kind.into())
+}
+
+/// What stands round the variables of a text.
+fn literals(text: &str) -> String {
+    pieces(text)
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => text,
+            Piece::Variable(_) => "",
+        })
+        .collect()
+}
+
+/// Whether what a text says itself, not by its variables, looks like a secret.
+fn looks_secret(text: &str) -> bool {
+    credentials::looks_secret(&literals(text))
+}
+
+/// Whether a text with variables has a secret beside them: under the name of one everything is, but the word that says
+/// what kind of token follows.
+fn is_secret_template(name: &str, text: &str) -> bool {
+    let literals = literals(text);
+    let is_word = matches!(literals.trim().to_ascii_lowercase().as_str(), "" | "bearer" | "basic" | "token");
+    credentials::looks_secret(&literals) || (!is_word && credentials::is_secret_name(name))
 }
 
 /// How often `{{` may stand in the texts of a request: each is a pill of its own to stay what it is.
@@ -515,8 +578,4 @@ fn is_senders(name: &str) -> bool {
 fn is_graphql_query(query: &str) -> bool {
     let query = query.trim_start();
     query.starts_with('{') || query.starts_with("query")
-}
-
-fn is_container(value: &Value) -> bool {
-    value.is_array() || value.is_object()
 }
