@@ -1,17 +1,19 @@
 //! curl commands: what others paste, and what browsers copy.
 
+mod options;
+
 use std::collections::VecDeque;
 
 use serde_json::Value;
 
+use self::options::{is_about_output, long_name, takes_value};
 use super::draft::Draft;
 use super::example::{
     Body, Example, Given, PartGiven, Variables, Writer, json_with_variables, settle_base, shown, take_apart, unmarked,
     variable,
 };
 use super::only::Only;
-use super::shell;
-use super::text;
+use super::{credentials, shell, text};
 use crate::fault::Fault;
 use crate::limits;
 use crate::units::Duration;
@@ -45,7 +47,7 @@ pub(super) fn read(source: &str, only: &Only) -> Result<Draft, Fault> {
             continue;
         }
         if !matches!(program.rsplit(['/', '\\']).next(), Some("curl" | "curl.exe")) {
-            draft.notes.add("left out, because it is no curl command", &program);
+            draft.notes.add("left out, because it is no curl command", &program_name(&program));
             continue;
         }
         let mut rest = words;
@@ -66,8 +68,17 @@ pub(super) fn read(source: &str, only: &Only) -> Result<Draft, Fault> {
 
 fn is_assignment(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     })
+}
+
+/// What a note may call a program: nothing that could be a value.
+fn program_name(word: &str) -> String {
+    let name: String =
+        word.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '\\')).collect();
+    if credentials::is_secret_segment(&name) { String::new() } else { name }
 }
 
 /// Makes a connector of requests; the first decides the base URL.
@@ -157,6 +168,22 @@ struct Options {
 /// Most URLs of one command: each is a request with all of its headers.
 const URLS_MAX: usize = 100;
 
+/// Whether an option is one that we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Yes,
+    No,
+}
+
+/// What became of a word of short options.
+enum Short {
+    Read,
+    /// The last of them is not known, so that the next word may be its value.
+    Unknown,
+    /// Another request begins.
+    Next,
+}
+
 /// What a body is made of.
 #[derive(Debug)]
 enum Data {
@@ -169,7 +196,10 @@ enum Data {
 impl Options {
     /// Reads words up to the end, or to `--next`, which begins another request.
     fn read(&mut self, words: &mut VecDeque<String>, stdin: Option<&str>, draft: &mut Draft) -> bool {
+        // What follows an option that is not known may be its value, and be a secret.
+        let mut may_be_value = false;
         while let Some(word) = words.pop_front() {
+            let was_unknown = std::mem::take(&mut may_be_value);
             if let Some(long) = word.strip_prefix("--").filter(|long| !long.is_empty()) {
                 if long == "next" {
                     return true;
@@ -179,10 +209,14 @@ impl Options {
                     None => (long, None),
                 };
                 let value = given.or_else(|| takes_value(name).then(|| words.pop_front()).flatten());
-                self.option(name, value.unwrap_or_default(), stdin, draft);
+                may_be_value = self.option(name, value.unwrap_or_default(), stdin, draft) == Known::No;
             } else if let Some(short) = word.strip_prefix('-').filter(|short| !short.is_empty()) {
-                self.short(short, words, stdin, draft);
-            } else if !word.is_empty() && word != "--" {
+                match self.short(short, words, stdin, draft) {
+                    Short::Read => {}
+                    Short::Unknown => may_be_value = true,
+                    Short::Next => return true,
+                }
+            } else if !word.is_empty() && word != "--" && (!was_unknown || word.contains("://")) {
                 self.urls.push(word);
             }
         }
@@ -190,22 +224,29 @@ impl Options {
     }
 
     /// Several options in one word: `-sXPOST`.
-    fn short(&mut self, letters: &str, words: &mut VecDeque<String>, stdin: Option<&str>, draft: &mut Draft) {
+    fn short(&mut self, letters: &str, words: &mut VecDeque<String>, stdin: Option<&str>, draft: &mut Draft) -> Short {
+        let mut read = Short::Read;
         for (at, letter) in letters.char_indices() {
             let Some(name) = long_name(letter) else {
                 draft.notes.add("an option that is not known is left out", &format!("-{letter}"));
+                read = Short::Unknown;
                 continue;
             };
+            if name == "next" {
+                return Short::Next;
+            }
             if takes_value(name) {
                 let rest = &letters[at + letter.len_utf8()..];
                 let value = if rest.is_empty() { words.pop_front() } else { Some(rest.to_owned()) };
-                return self.option(name, value.unwrap_or_default(), stdin, draft);
+                self.option(name, value.unwrap_or_default(), stdin, draft);
+                return Short::Read;
             }
             self.option(name, String::new(), stdin, draft);
         }
+        read
     }
 
-    fn option(&mut self, name: &str, value: String, stdin: Option<&str>, draft: &mut Draft) {
+    fn option(&mut self, name: &str, value: String, stdin: Option<&str>, draft: &mut Draft) -> Known {
         match name {
             "url" => self.urls.push(value),
             "request" => self.method = Some(value.to_ascii_uppercase()),
@@ -258,9 +299,16 @@ impl Options {
             | "request-target" | "variable" | "anyauth" | "haproxy-protocol" | "proto" => {
                 draft.notes.add("an option that a request cannot say is left out", &format!("--{name}"));
             }
+            name if name.starts_with("expand-") => {
+                draft.notes.add("an option that a request cannot say is left out", &format!("--{name}"));
+            }
             name if is_about_output(name) => {}
-            name => draft.notes.add("an option that is not known is left out", &format!("--{name}")),
+            name => {
+                draft.notes.add("an option that is not known is left out", &format!("--{name}"));
+                return Known::No;
+            }
         }
+        Known::Yes
     }
 
     fn header(&mut self, text: &str, draft: &mut Draft) {
@@ -457,260 +505,4 @@ fn part(value: &str, reads_files: bool) -> PartGiven {
         _ => part.field.value = Some(content.to_owned()),
     }
     part
-}
-
-/// Options that take a value.
-fn takes_value(name: &str) -> bool {
-    // All of curl's own: the value of one that is left out must not be taken for a URL.
-    matches!(
-        name,
-        "abstract-unix-socket"
-            | "create-file-mode"
-            | "delegation"
-            | "dns-interface"
-            | "dns-ipv4-addr"
-            | "dns-ipv6-addr"
-            | "egd-file"
-            | "etag-compare"
-            | "etag-save"
-            | "ftp-account"
-            | "ftp-alternative-to-user"
-            | "ftp-method"
-            | "ftp-port"
-            | "ftp-ssl-ccc-mode"
-            | "hostpubmd5"
-            | "hostpubsha256"
-            | "krb"
-            | "libcurl"
-            | "login-options"
-            | "mail-auth"
-            | "mail-from"
-            | "mail-rcpt"
-            | "parallel-max"
-            | "proto-default"
-            | "proxy-cacert"
-            | "proxy-capath"
-            | "proxy-cert"
-            | "proxy-cert-type"
-            | "proxy-ciphers"
-            | "proxy-crlfile"
-            | "proxy-header"
-            | "proxy-key"
-            | "proxy-key-type"
-            | "proxy-pass"
-            | "proxy-pinnedpubkey"
-            | "proxy-service-name"
-            | "proxy-tls13-ciphers"
-            | "proxy-tlsauthtype"
-            | "proxy-tlspassword"
-            | "proxy-tlsuser"
-            | "proxy1.0"
-            | "pubkey"
-            | "quote"
-            | "random-file"
-            | "sasl-authzid"
-            | "socks4"
-            | "socks4a"
-            | "socks5-gssapi-service"
-            | "telnet-option"
-            | "tftp-blksize"
-            | "tlsauthtype"
-            | "tlspassword"
-            | "tlsuser"
-            | "url"
-            | "request"
-            | "header"
-            | "user-agent"
-            | "referer"
-            | "range"
-            | "cookie"
-            | "data"
-            | "data-ascii"
-            | "data-binary"
-            | "data-raw"
-            | "data-urlencode"
-            | "json"
-            | "form"
-            | "form-string"
-            | "url-query"
-            | "upload-file"
-            | "user"
-            | "aws-sigv4"
-            | "oauth2-bearer"
-            | "max-redirs"
-            | "max-time"
-            | "proxy"
-            | "proxy-user"
-            | "preproxy"
-            | "socks5"
-            | "socks5-hostname"
-            | "cert"
-            | "key"
-            | "cacert"
-            | "capath"
-            | "cert-type"
-            | "key-type"
-            | "pass"
-            | "resolve"
-            | "connect-to"
-            | "unix-socket"
-            | "interface"
-            | "config"
-            | "request-target"
-            | "variable"
-            | "proto"
-            | "output"
-            | "write-out"
-            | "cookie-jar"
-            | "dump-header"
-            | "connect-timeout"
-            | "retry"
-            | "retry-delay"
-            | "retry-max-time"
-            | "limit-rate"
-            | "max-filesize"
-            | "noproxy"
-            | "trace"
-            | "trace-ascii"
-            | "stderr"
-            | "ciphers"
-            | "tls13-ciphers"
-            | "tls-max"
-            | "speed-limit"
-            | "speed-time"
-            | "time-cond"
-            | "dns-servers"
-            | "keepalive-time"
-            | "local-port"
-            | "output-dir"
-            | "engine"
-            | "proto-redir"
-            | "expect100-timeout"
-            | "continue-at"
-            | "netrc-file"
-            | "service-name"
-            | "doh-url"
-            | "happy-eyeballs-timeout-ms"
-            | "alt-svc"
-            | "hsts"
-            | "rate"
-            | "crlfile"
-            | "pinnedpubkey"
-            | "curves"
-    )
-}
-
-/// The long name of a short option.
-fn long_name(letter: char) -> Option<&'static str> {
-    Some(match letter {
-        'X' => "request",
-        'H' => "header",
-        'd' => "data",
-        'F' => "form",
-        'u' => "user",
-        'G' => "get",
-        'I' => "head",
-        'b' => "cookie",
-        'A' => "user-agent",
-        'e' => "referer",
-        'k' => "insecure",
-        'L' => "location",
-        'm' => "max-time",
-        'x' => "proxy",
-        'T' => "upload-file",
-        'r' => "range",
-        'E' => "cert",
-        'K' => "config",
-        'n' => "netrc",
-        'c' => "cookie-jar",
-        'C' => "continue-at",
-        'D' => "dump-header",
-        'o' => "output",
-        'w' => "write-out",
-        'y' => "speed-time",
-        'Y' => "speed-limit",
-        'z' => "time-cond",
-        's' => "silent",
-        'S' => "show-error",
-        'v' => "verbose",
-        'i' => "include",
-        'f' => "fail",
-        'g' => "globoff",
-        'N' => "no-buffer",
-        'O' => "remote-name",
-        'J' => "remote-header-name",
-        'R' => "remote-time",
-        'q' => "disable",
-        'Z' => "parallel",
-        '#' => "progress-bar",
-        '0' => "http1.0",
-        '1' => "tlsv1",
-        '2' => "sslv2",
-        '3' => "sslv3",
-        '4' => "ipv4",
-        '6' => "ipv6",
-        'j' => "junk-session-cookies",
-        'a' => "append",
-        'l' => "list-only",
-        'p' => "proxytunnel",
-        'B' => "use-ascii",
-        _ => return None,
-    })
-}
-
-/// Options about what is done with the answer, or about what Linkspan decides by itself.
-fn is_about_output(name: &str) -> bool {
-    let name = name.strip_prefix("no-").unwrap_or(name);
-    takes_value(name)
-        || name.starts_with("http")
-        || name.starts_with("tls")
-        || name.starts_with("ssl")
-        || name.starts_with("retry")
-        || name.starts_with("progress")
-        || matches!(
-            name,
-            "silent"
-                | "show-error"
-                | "verbose"
-                | "include"
-                | "show-headers"
-                | "fail"
-                | "fail-with-body"
-                | "fail-early"
-                | "globoff"
-                | "buffer"
-                | "remote-name"
-                | "remote-name-all"
-                | "remote-header-name"
-                | "remote-time"
-                | "disable"
-                | "parallel"
-                | "ipv4"
-                | "ipv6"
-                | "compressed"
-                | "compressed-ssh"
-                | "junk-session-cookies"
-                | "append"
-                | "list-only"
-                | "use-ascii"
-                | "path-as-is"
-                | "keepalive"
-                | "tcp-nodelay"
-                | "tcp-fastopen"
-                | "styled-output"
-                | "create-dirs"
-                | "trace-time"
-                | "raw"
-                | "alpn"
-                | "npn"
-                | "sessionid"
-                | "post301"
-                | "post302"
-                | "post303"
-                | "clobber"
-                | "basic"
-                | "tr-encoding"
-                | "suppress-connect-headers"
-                | "xattr"
-        )
 }

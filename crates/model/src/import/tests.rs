@@ -531,6 +531,110 @@ fn credentials_in_urls_and_behind_options_stay_behind() {
     assert!(!format!("{} {}", imported.document, notes(&imported)).contains("hunter2pw"), "{}", imported.document);
 }
 
+/// The whole of what an import gives, in which nothing secret may stand.
+fn all_of(imported: &Imported) -> String {
+    format!("{:#}\n{}", imported.document, notes(imported))
+}
+
+#[test]
+fn notes_hold_no_secrets() {
+    for command in
+        ["token=hunter2pw curl https://a.test/y", "token=hunter2pw", "$token=hunter2pw", "ghp_hunter2pwhunter2pw"]
+    {
+        let imported = import(&format!("curl https://a.test/x\n{command}"));
+        assert!(!all_of(&imported).contains("hunter2pw"), "{}", all_of(&imported));
+    }
+    let imported = import("curl https://a.test/x\necho hi");
+    assert_eq!(notes(&imported), "echo: left out, because it is no curl command\n");
+    let event = json!([{"listen": "test", "script": {"exec": ["pm.test()"]}}]);
+    let imported = import(
+        &json!({"info": {"name": "a"}, "item": [
+            {"name": "https://a.test/x?key=hunter2pw", "event": event, "request": "https://a.test/x?key=hunter2pw"},
+        ]})
+        .to_string(),
+    );
+    assert!(notes(&imported).contains("scripts are left out") && !all_of(&imported).contains("hunter2pw"));
+}
+
+#[test]
+fn secrets_beside_variables_and_below_their_names_stay_behind() {
+    for command in [
+        "curl https://a.test/x --json '{\"credentials\": {\"value\": \"hunter2pw\"}}'",
+        "curl https://a.test/x --json '{\"a\": {\"secrets\": [\"hunter2pw\"]}}'",
+        "curl https://a.test/x --json '{\"password\": [\"hunter2pw\"]}'",
+        "curl https://a.test/x --json '{\"a\": {\"otp\": 123456}, \"b\": \"otp: 123456\"}'",
+        "curl https://a.test/x --json \"{\\\"a\\\": {\\\"id\\\": \\\"$ID\\\", \\\"otp\\\": 123456}}\"",
+        "curl https://a.test/x --json \"{\\\"credentials\\\": {\\\"id\\\": \\\"$ID\\\", \\\"value\\\": [\\\"hunter2pw\\\"]}}\"",
+        "curl https://a.test/x --json '{\"query\": \"mutation {login(password: \\\"hunter2pw\\\")}\"}'",
+        "curl https://a.test/x --json '{\"text\": \"one\\nmy secret is hunter2pw\"}'",
+        "curl https://a.test/x -d \"auth=ghp_hunter2pwhunter$X\"",
+        "curl https://a.test/x -d \"password=hunter2pw$X\"",
+        "curl https://a.test/x -F \"auth=${X}ghp_hunter2pwhunter\"",
+        "curl -X POST https://a.test/x -H 'Content-Type: text/plain' -d 'otp=123456 and pwd=hunter2pw'",
+        "curl 'https://a.test/x?X-Amz-Signature=hunter2pw'",
+        "curl https://a.test/x -H 'Referer: https://app.test/?access_token=hunter2pw'",
+        "curl 'https://a.test/x?next=https://app.test/?access_token=hunter2pw'",
+    ] {
+        let imported = import(command);
+        let text = all_of(&imported);
+        assert!(!text.contains("hunter2pw") && !text.contains("123456"), "{command}\n{text}");
+    }
+    // What a variable gives is no secret of the source.
+    let imported = import("curl https://a.test/x --json \"{\\\"token\\\": \\\"Bearer $T\\\", \\\"a\\\": \\\"$T\\\"}\"");
+    assert_eq!(sent(&imported, "post_x", json!({}), json!({"t": "s"})).2, r#"{"token":"Bearer s","a":"s"}"#);
+
+    let imported = import(
+        &json!({"info": {"name": "a"}, "item": [
+            {"name": "One", "request": {"method": "POST", "url": {"raw": "https://a.test/:token/:id", "variable": [
+                {"key": "token", "value": "hunter2pw"}, {"key": "id", "value": "17"},
+            ]}, "body": {"mode": "graphql", "graphql": {"query": "mutation {\n  login(password: \"hunter2pw\") {id}\n}"}}}},
+            {"name": "Two", "request": {"method": "POST", "url": "https://a.test/", "body": {"mode": "raw",
+                "raw": "{\"cfg\": {\"id\": \"{{id}}\", \"value\": \"ghp_hunter2pwhunter\", \"pin\": 1234}}"}}},
+            {"name": "Three", "request": {"method": "POST", "url": "https://a.test/", "body": {"mode": "graphql",
+                "graphql": {"query": "mutation ($password: String!) {login(password: $password) {token}}"}}}},
+        ]})
+        .to_string(),
+    );
+    let text = all_of(&imported);
+    assert!(!text.contains("hunter2pw") && !text.contains("1234"), "{text}");
+    assert_eq!(action(&imported, "one")["input"]["properties"]["id"], json!({"examples": ["17"]}));
+    assert_eq!(
+        sent(&imported, "two", json!({}), json!({"id": 1, "value": "v", "pin": 2})).2,
+        r#"{"cfg":{"id":1,"value":"v","pin":2}}"#
+    );
+    assert!(sent(&imported, "three", json!({}), json!({})).2.contains("login(password: $password)"));
+
+    for servers in [
+        json!([{"url": "https://a.test/?key=hunter2pw"}, {"url": "https://b.test/v1?key=hunter2pw"}]),
+        json!([{"url": "https://b.test/{token}", "variables": {"token": {"default": "hunter2pw", "enum": ["hunter2pw"]}}}]),
+        json!([{"url": "https://b.test/{token}", "variables": {"token": {"default": "hunter2pw"}}}, {"url": "https://c.test"}]),
+        json!([{"url": "https://{token}:x@b.test/", "variables": {"token": {"default": "hunter2pw"}}}, {"url": "https://c.test"}]),
+    ] {
+        let imported = import(&openapi(json!({"servers": servers, "paths": {"/a": {"get": {}}}})));
+        assert!(!all_of(&imported).contains("hunter2pw"), "{}", all_of(&imported));
+    }
+}
+
+#[test]
+fn values_of_options_are_no_urls() {
+    for options in [
+        "-U bob:1234 -x http://proxy.test:8080",
+        "-P 1.2.3.4 -Q pwd -t TTYPE=vt100",
+        "--haproxy-clientip 1.2.3.4 --ip-tos 0x10 --ipfs-gateway http://ipfs.test --keepalive-cnt 3 --sigalgs x",
+        "--parallel-max-host 2 --trace-config ids --vlan-priority 3 --ech true --upload-flags answered",
+        "--expand-url 'https://{{x}}.test' --expand-header 'a: {{b}}'",
+        "--no-such-option bob:hunter2pw -s9 hunter2pw",
+    ] {
+        let imported = import(&format!("curl {options} https://api.test/x"));
+        assert_eq!(imported.document["spec"]["connection"]["base_url"], "https://api.test", "{options}");
+        assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), 1, "{options}");
+        assert!(!all_of(&imported).contains("hunter2pw"), "{}", all_of(&imported));
+    }
+    let two = import("curl https://api.test/x -: -d a=1 https://api.test/y");
+    assert_eq!(sent(&two, "post_y", json!({}), json!({})).2, "a=1");
+    assert_eq!(sent(&two, "get_x", json!({}), json!({})).2, "");
+}
+
 #[test]
 fn hostile_sources_end_soon() {
     let nested = openapi(
