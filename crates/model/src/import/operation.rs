@@ -5,7 +5,7 @@ mod body;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use self::body::Media;
+use self::body::{MEDIA_MAX, Media};
 use super::credentials;
 use super::draft::{Draft, Fields};
 use super::schema::{Schemas, Side, short_example};
@@ -94,15 +94,19 @@ impl<'a> Reader<'a> {
     fn response(&self, operation: &Operation<'a>) -> Option<&'a Map<String, Value>> {
         let responses = operation.operation.get("responses")?.as_object()?;
         let usual = ["200", "201", "202", "2XX", "2xx"].iter().find_map(|status| responses.get(*status));
-        let found =
-            usual.or_else(|| responses.iter().find(|(status, _)| status.starts_with('2')).map(|(_, found)| found));
+        let found = usual.or_else(|| {
+            responses.iter().take(MEDIA_MAX).find(|(status, _)| status.starts_with('2')).map(|(_, found)| found)
+        });
         self.schemas.resolve(found.or_else(|| responses.get("default"))?)?.as_object()
     }
 
     fn output(&self, operation: &Operation<'a>, detail: Detail, place: &str, draft: &mut Draft) -> Option<OutputSpec> {
         let content = self.response(operation)?.get("content")?.as_object()?;
-        let (_, media) =
-            content.iter().find(|(name, _)| Media::of(name) == Media::Json).or_else(|| content.iter().next())?;
+        let (_, media) = content
+            .iter()
+            .take(MEDIA_MAX)
+            .find(|(name, _)| Media::of(name) == Media::Json)
+            .or(content.iter().next())?;
         let media = media.as_object()?;
         let schema = media.get("schema").filter(|_| detail.output_bytes > 0);
         let schema = schema.map(|schema| self.schemas.write(schema, Side::Output, detail.output_bytes));
@@ -496,7 +500,7 @@ impl<'a> Building<'_, 'a> {
     fn accept(&mut self, operation: &Operation<'a>) {
         let content = self.reader.response(operation).and_then(|response| response.get("content")?.as_object());
         let Some(content) = content else { return };
-        let json = content.keys().find(|name| Media::of(name) == Media::Json);
+        let json = content.keys().take(MEDIA_MAX).find(|name| Media::of(name) == Media::Json);
         let Some(accept) = json.or_else(|| content.keys().next()) else { return };
         let is_header = http::HeaderValue::from_str(accept).is_ok();
         if is_header && !accept.is_empty() && !accept.contains('*') && accept.len() <= 200 {

@@ -30,6 +30,8 @@ pub(super) enum Side {
 
 /// How many references may lead to each other.
 const HOPS_MAX: usize = 16;
+/// Longest reference that is followed, in bytes: what refers to it may be shared by every operation.
+const REFERENCE_BYTES: usize = 2 << 10;
 /// How deep schemas may be that are put together of `allOf`.
 const ALL_OF_DEPTH: usize = 8;
 /// How many schemas one may be put together of.
@@ -101,8 +103,8 @@ impl<'a> Schemas<'a> {
             self.remark(EXTERNAL);
             return None;
         };
-        let pointer = percent_decode_str(pointer).decode_utf8_lossy();
-        let found = self.root.pointer(&pointer);
+        let pointer = Some(pointer).filter(|pointer| pointer.len() <= REFERENCE_BYTES);
+        let found = pointer.and_then(|pointer| self.root.pointer(&percent_decode_str(pointer).decode_utf8_lossy()));
         if found.is_none() {
             self.remark(DANGLING);
         }

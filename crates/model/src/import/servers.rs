@@ -5,6 +5,7 @@ use url::Url;
 
 use super::draft::Draft;
 use super::{credentials, text};
+use crate::limits;
 
 /// A server with its variables.
 #[derive(Debug)]
@@ -18,8 +19,10 @@ fn servers(value: Option<&Value>) -> Vec<Server<'_>> {
     let servers = value.and_then(Value::as_array).into_iter().flatten().take(SERVERS_MAX);
     servers
         .filter_map(|server| {
-            Some(Server {
-                url: server.get("url")?.as_str()?.trim(),
+            let url = server.get("url")?.as_str()?.trim();
+            // Each operation may name one, or share one with all others.
+            (url.len() <= limits::URI_MAX_BYTES).then(|| Server {
+                url,
                 description: server.get("description").and_then(Value::as_str),
                 variables: server.get("variables"),
             })
@@ -149,6 +152,9 @@ impl Server<'_> {
                     whole.push_str(&text_of(default));
                 }
             }
+        }
+        if whole.len() > limits::URI_MAX_BYTES {
+            return None;
         }
         let url = Url::parse(&whole).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
         let has_credentials = !url.username().is_empty() || url.password().is_some();

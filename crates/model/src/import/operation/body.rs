@@ -214,9 +214,10 @@ struct Body<'a> {
     about: Option<&'a str>,
 }
 
-/// Longest name of a media type that is looked at, in bytes, and how many of one body are.
+/// Longest name of a media type that is looked at, in bytes.
 const NAME_BYTES: usize = 200;
-const MEDIA_MAX: usize = 50;
+/// How many media types of one body and answers of one operation are looked at: operations may share them.
+pub(super) const MEDIA_MAX: usize = 50;
 
 /// What a media type is for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
