@@ -9,8 +9,8 @@ use serde_json::Value;
 use self::options::{is_about_output, long_name, takes_value};
 use super::draft::Draft;
 use super::example::{
-    Body, Example, Given, PartGiven, Variables, Writer, json_with_variables, settle_base, shown, take_apart, unmarked,
-    variable,
+    Body, Example, Given, INPUTS_MAX, PartGiven, Variables, Writer, encoded_text, json_with_variables, settle_base,
+    shown, take_apart, unmarked, variable,
 };
 use super::only::Only;
 use super::{credentials, shell, text};
@@ -37,33 +37,72 @@ pub(super) fn read(source: &str, only: &Only) -> Result<Draft, Fault> {
     let commands = shell::commands(&unmarked(source))?;
     let mut draft = Draft::new(None);
     let mut requests = Vec::new();
-    for command in commands {
+    // What commands repeat for each of their URLs would be too large for a connector anyway.
+    let mut copies = limits::IMPORTED_BYTES;
+    let mut commands = commands.into_iter().peekable();
+    let mut fed = None;
+    while let Some(command) = commands.next() {
+        let piped = fed.take().filter(|_| command.is_piped);
+        let stdin = command.stdin.or(piped);
         let mut words: VecDeque<String> = command.words.into();
-        while words.front().is_some_and(|word| word == "$" || word == "sudo" || word == "time" || is_assignment(word)) {
+        while words.front().is_some_and(|word| is_before_program(word)) {
             words.pop_front();
         }
-        let Some(program) = words.pop_front() else { continue };
-        if command.is_piped {
-            continue;
+        let program = words.pop_front();
+        if command.takes_curls_output {
+            let text = "a curl command whose output another one takes is left out; import it by itself";
+            draft.notes.add(text, &program.as_deref().map(program_name).unwrap_or_default());
         }
-        if !matches!(program.rsplit(['/', '\\']).next(), Some("curl" | "curl.exe")) {
-            draft.notes.add("left out, because it is no curl command", &program_name(&program));
-            continue;
-        }
-        let mut rest = words;
-        loop {
-            let mut options = Options::default();
-            let goes_on = options.read(&mut rest, command.stdin.as_deref(), &mut draft);
-            requests.extend(options.requests());
-            if !goes_on {
-                break;
+        let Some(program) = program else { continue };
+        if is_curl(&program) {
+            let mut rest = words;
+            loop {
+                let mut options = Options::default();
+                let goes_on = options.read(&mut rest, stdin.as_deref(), &mut draft);
+                requests.extend(options.requests(&mut copies, &mut draft));
+                if !goes_on {
+                    break;
+                }
             }
+        } else if commands.peek().is_some_and(feeds_curl) {
+            fed = printed(&program, words, stdin);
+        } else if !command.is_piped {
+            draft.notes.add("left out, because it is no curl command", &program_name(&program));
         }
     }
     if requests.len() > limits::ACTIONS_MAX {
         return Err(Fault::new("source", format_args!("at most {} commands become a connector", limits::ACTIONS_MAX)));
     }
     write(draft, requests, only)
+}
+
+fn is_curl(program: &str) -> bool {
+    matches!(program.rsplit(['/', '\\']).next(), Some("curl" | "curl.exe"))
+}
+
+/// Whether a pipe leads into this command, and it is curl.
+fn feeds_curl(command: &shell::Command) -> bool {
+    command.is_piped && command.words.iter().find(|word| !is_before_program(word)).is_some_and(|word| is_curl(word))
+}
+
+/// What a program gives to the next, where it is plain: `echo text`, `cat` of what it is fed.
+fn printed(program: &str, words: VecDeque<String>, stdin: Option<String>) -> Option<String> {
+    match program {
+        "echo" => {
+            let is_bare = words.front().is_some_and(|word| word == "-n");
+            let text = Vec::from(words)[usize::from(is_bare)..].join(" ");
+            Some(if is_bare { text } else { text + "\n" })
+        }
+        "cat" if words.is_empty() => stdin,
+        _ => None,
+    }
+}
+
+/// Whether a word stands before the name of the program that a command runs.
+fn is_before_program(word: &str) -> bool {
+    let is_keyword =
+        matches!(word, "$" | "{" | "!" | "sudo" | "time" | "nohup" | "exec" | "env" | "do" | "then" | "else");
+    is_keyword || is_assignment(word)
 }
 
 fn is_assignment(word: &str) -> bool {
@@ -91,7 +130,7 @@ fn write(mut draft: Draft, requests: Vec<(Example, Connection)>, only: &Only) ->
     let mut variables = Variables::default();
     let base = settle_base(&mut draft, &mut variables, &first.base, &|_| None);
     draft.spec.connection.base_url = Some(base);
-    let mut writer = Writer { draft: &mut draft, variables: &mut variables, base: &first.base, only };
+    let mut writer = Writer::new(&mut draft, &mut variables, &first.base, only);
     for (request, connection) in &requests {
         let url = take_apart(&request.url);
         let place = url.as_ref().map(|url| format!("{} {}{}", request.method, url.base, url.path)).unwrap_or_default();
@@ -100,7 +139,7 @@ fn write(mut draft: Draft, requests: Vec<(Example, Connection)>, only: &Only) ->
             let text = "the URL says no scheme, which is http for curl; write https into base_url where the API has it";
             writer.draft.notes.add(text, &place);
         }
-        if let Some(name) = writer.write(request, &place) {
+        if let Some(name) = writer.write(request, &place)? {
             connection.settle(writer.draft, &name);
         }
     }
@@ -131,7 +170,8 @@ fn host_name(base: &str) -> String {
 struct Connection {
     redirects: Option<u8>,
     timeout: Option<Duration>,
-    accounts: Vec<(&'static str, &'static str)>,
+    /// The kind of account that it needs, and what it is.
+    account: Option<(&'static str, &'static str)>,
 }
 
 impl Connection {
@@ -143,7 +183,7 @@ impl Connection {
         if let Some(action) = draft.spec.actions.get_mut(action) {
             action.request.timeout = self.timeout;
         }
-        for (kind, help) in &self.accounts {
+        if let Some((kind, help)) = self.account {
             draft.asks_for_account(kind, None, help);
         }
     }
@@ -253,10 +293,10 @@ impl Options {
             "head" => self.is_head = true,
             "get" => self.is_get = true,
             "header" => self.header(&value, draft),
-            "user-agent" => self.headers.push(("User-Agent".to_owned(), value)),
-            "referer" => self.headers.push(("Referer".to_owned(), value)),
-            "range" => self.headers.push(("Range".to_owned(), format!("bytes={value}"))),
-            "cookie" if value.contains('=') || value.is_empty() => self.headers.push(("Cookie".to_owned(), value)),
+            "user-agent" => self.adds_header("User-Agent", value, draft),
+            "referer" => self.adds_header("Referer", value, draft),
+            "range" => self.adds_header("Range", format!("bytes={value}"), draft),
+            "cookie" if value.contains('=') || value.is_empty() => self.adds_header("Cookie", value, draft),
             "data" | "data-ascii" | "data-binary" => self.data.push(data(&value, name, stdin)),
             "data-raw" => self.data.push(Data::Text(value)),
             "data-urlencode" => self.data.push(encoded(&value, stdin)),
@@ -264,17 +304,17 @@ impl Options {
                 self.is_json = true;
                 self.data.push(data(&value, name, stdin));
             }
+            // One more than there can be, which is said when the request is written.
+            "form" | "form-string" if self.parts.len() > limits::MULTIPART_PARTS => {}
             "form" | "form-string" => self.parts.push(part(&value, name == "form")),
             "url-query" => self.query.push(given(&value)),
             "upload-file" => self.uploads = true,
             "user" => {
-                if !self.connection.accounts.iter().any(|(kind, _)| matches!(*kind, "digest" | "aws_sigv4")) {
-                    self.connection.accounts.push(("basic", "User and password of HTTP Basic."));
-                }
+                self.connection.account.get_or_insert(("basic", "User and password of HTTP Basic."));
             }
-            "digest" => self.connection.accounts = vec![("digest", "User and password of HTTP Digest.")],
-            "aws-sigv4" => self.connection.accounts = vec![("aws_sigv4", "An AWS key, with region and service.")],
-            "oauth2-bearer" => self.connection.accounts = vec![("bearer", "A bearer token.")],
+            "digest" => self.connection.account = Some(("digest", "User and password of HTTP Digest.")),
+            "aws-sigv4" => self.connection.account = Some(("aws_sigv4", "An AWS key, with region and service.")),
+            "oauth2-bearer" => self.connection.account = Some(("bearer", "A bearer token.")),
             "location" | "location-trusted" => {
                 self.connection.redirects.get_or_insert(limits::REDIRECTS_MAX);
             }
@@ -313,14 +353,19 @@ impl Options {
 
     fn header(&mut self, text: &str, draft: &mut Draft) {
         match text.split_once(':') {
-            _ if self.headers.len() >= limits::HEADERS_MAX => {
-                draft.notes.add(format!("at most {} headers are taken", limits::HEADERS_MAX), "");
-            }
             Some((name, value)) if !value.trim().is_empty() => {
-                self.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+                self.adds_header(name.trim(), value.trim().to_owned(), draft);
             }
             // `Name;` sends it without a value, `Name:` takes it away.
             _ => draft.notes.add("a header without a value is left out", "-H"),
+        }
+    }
+
+    fn adds_header(&mut self, name: &str, value: String, draft: &mut Draft) {
+        if self.headers.len() < limits::HEADERS_MAX {
+            self.headers.push((name.to_owned(), value));
+        } else {
+            draft.notes.add(format!("at most {} headers are taken", limits::HEADERS_MAX), "");
         }
     }
 
@@ -336,8 +381,8 @@ impl Options {
         }
     }
 
-    /// A request for each URL.
-    fn requests(self) -> Vec<(Example, Connection)> {
+    /// A request for each URL, with all that the command says of them. `copies` is how many bytes may be repeated.
+    fn requests(self, copies: &mut usize, draft: &mut Draft) -> Vec<(Example, Connection)> {
         let to_query = self.is_get || self.is_head;
         let mut headers = self.headers;
         if self.is_json {
@@ -358,43 +403,90 @@ impl Options {
             };
             method.to_owned()
         });
+        let weight = weight(&headers, &self.query, &self.data, &self.parts);
         let mut query = self.query;
         let body = match () {
             () if to_query => {
-                query.extend(self.data.into_iter().flat_map(Data::into_fields));
+                query.extend(self.data.into_iter().flat_map(Data::into_fields).take(INPUTS_MAX + 1));
                 Body::None
             }
             () if self.uploads => Body::File,
             () if !self.parts.is_empty() => Body::Multipart(self.parts),
-            () => body(self.data, &headers),
+            () => {
+                let is_said = content_type(&headers).is_some();
+                let body = body(self.data, &headers);
+                if matches!(body, Body::Text(_) | Body::File) && !is_said {
+                    // What curl says of any data when nothing else does.
+                    headers.push(("Content-Type".to_owned(), FORM.to_owned()));
+                }
+                body
+            }
         };
-        let mut body = Some(body);
-        let last = self.urls.len().saturating_sub(1);
-        let mut requests = Vec::new();
-        for (n, url) in self.urls.into_iter().enumerate().take(URLS_MAX) {
-            let body = if n == last { body.take() } else { None };
-            let (method, headers, query) = (method.clone(), headers.clone(), query.clone());
-            let example = Example { method, url, query, headers, body: body.unwrap_or_default(), ..Example::default() };
-            requests.push((example, self.connection.clone()));
+        let example = Example { method, query, headers, body, ..Example::default() };
+        let mut requests: Vec<(Example, Connection)> = Vec::new();
+        let total = self.urls.len();
+        for url in self.urls.into_iter().take(URLS_MAX) {
+            if total > 1 {
+                match copies.checked_sub(weight) {
+                    Some(left) => *copies = left,
+                    // The first is no copy.
+                    None if requests.is_empty() => {}
+                    None => break,
+                }
+            }
+            requests.push((Example { url, ..example.clone() }, self.connection.clone()));
+        }
+        let left_out = total - requests.len();
+        if left_out > 0 {
+            let text = format!("a command has too many URLs for what it sends; {left_out} of them are left out");
+            draft.notes.add(text, "");
         }
         requests
     }
 }
 
+/// About how many bytes each request of a command repeats.
+fn weight(headers: &[(String, String)], query: &[Given], data: &[Data], parts: &[PartGiven]) -> usize {
+    let of = |given: &Given| given.name.len() + given.value.as_deref().map_or(0, str::len) + size_of::<Given>();
+    let headers = headers.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>());
+    let data = data.iter().map(|data| match data {
+        // Fields of a form may be as short as `a&`.
+        Data::Text(text) => text.len() + text.matches('&').count() * size_of::<Given>(),
+        Data::Encoded(given) => of(given),
+        Data::File => 0,
+    });
+    let parts = parts.iter().map(|part| of(&part.field) + part.content_type.as_deref().map_or(0, str::len));
+    headers.chain(query.iter().map(of)).chain(data).chain(parts).sum()
+}
+
+/// The media type of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
+
 impl Data {
-    /// What of it goes into a query.
+    /// What of it goes into a query or a form.
     fn into_fields(self) -> Vec<Given> {
         match self {
             Self::Text(text) => fields(&text),
-            Self::Encoded(given) => vec![given],
+            // A field that is its content alone has no value.
+            Self::Encoded(Given { name, value, .. }) if name.is_empty() => {
+                vec![Given { name: value.unwrap_or_default(), value: Some(String::new()), description: None }]
+            }
+            // The name is encoded already.
+            Self::Encoded(given) => {
+                let mut fields = fields(&given.name);
+                if let Some(last) = fields.last_mut() {
+                    last.value = given.value;
+                }
+                fields
+            }
             Self::File => vec![given(&variable("file"))],
         }
     }
 }
 
-/// `name=value&name=value`, percent-encoded.
+/// `name=value&name=value`, percent-encoded; of very many, the first.
 fn fields(text: &str) -> Vec<Given> {
-    let pairs = url::form_urlencoded::parse(text.as_bytes());
+    let pairs = url::form_urlencoded::parse(text.as_bytes()).take(INPUTS_MAX + 1);
     pairs.map(|(name, value)| Given { name: name.into(), value: Some(value.into()), description: None }).collect()
 }
 
@@ -408,23 +500,27 @@ fn given(text: &str) -> Given {
 fn data(value: &str, option: &str, stdin: Option<&str>) -> Data {
     match (value.strip_prefix('@'), stdin) {
         (None, _) => Data::Text(value.to_owned()),
-        (Some("-"), Some(fed)) if option == "data" => Data::Text(fed.replace('\n', "")),
+        (Some("-"), Some(fed)) if matches!(option, "data" | "data-ascii") => Data::Text(fed.replace('\n', "")),
         (Some("-"), Some(fed)) => Data::Text(fed.to_owned()),
         (Some(_), _) => Data::File,
     }
 }
 
-/// The value of `--data-urlencode`: `content`, `=content`, `name=content`, `@file`, `name@file`.
+/// The value of `--data-urlencode`: `content`, `=content`, `name=content`, `@file`, `name@file`. Content that has no name
+/// is a field of its own.
 fn encoded(value: &str, stdin: Option<&str>) -> Data {
-    match (value.find('='), value.find('@')) {
-        (None, None) => Data::Text(value.to_owned()),
-        (Some(0), _) => Data::Text(value[1..].to_owned()),
-        (Some(at), file) if file.is_none_or(|file| at < file) => Data::Encoded(given(value)),
-        (_, Some(0)) => data(value, "data-urlencode", stdin),
-        (_, Some(at)) => {
-            Data::Encoded(Given { name: value[..at].to_owned(), value: Some(variable("file")), description: None })
-        }
-        (Some(_), None) => Data::Encoded(given(value)),
+    let content = |name: &str, value: &str| {
+        Data::Encoded(Given { name: name.to_owned(), value: Some(value.to_owned()), description: None })
+    };
+    match value.find('=').or_else(|| value.find('@')) {
+        None => content("", value),
+        Some(at) if value[at..].starts_with('=') => content(&value[..at], &value[at + 1..]),
+        Some(0) => match data(value, "data-urlencode", stdin) {
+            Data::Text(text) => content("", &text),
+            data => data,
+        },
+        // Files of several fields are several inputs.
+        Some(at) => content(&value[..at], &variable(&format!("{}_file", unmarked(&value[..at])))),
     }
 }
 
@@ -446,24 +542,44 @@ fn body(data: Vec<Data>, headers: &[(String, String)]) -> Body {
         let whole: String = data.iter().map(Data::as_text).collect();
         return json(&whole).map_or(Body::Text(whole), Body::Json);
     }
-    let is_form_said = content_type(headers).is_none_or(|text| text.contains("x-www-form-urlencoded"));
-    let looks_like_form = data.iter().all(|data| match data {
-        Data::Text(text) => text.split('&').all(|field| field.contains('=')) && !text.contains('\n'),
-        Data::Encoded(_) => true,
-        Data::File => false,
-    });
-    if is_form_said && looks_like_form {
-        return Body::Form(data.into_iter().flat_map(Data::into_fields).collect());
+    let is_form_said = content_type(headers).is_none_or(|text| text.contains(FORM));
+    if is_form_said && is_form(&data) {
+        return Body::Form(data.into_iter().flat_map(Data::into_fields).take(INPUTS_MAX + 1).collect());
     }
     let pieces: Vec<String> = data.iter().map(Data::as_text).collect();
     Body::Text(pieces.join("&"))
+}
+
+/// Whether data are the fields of a form: at least one has a value, and the others are names.
+fn is_form(data: &[Data]) -> bool {
+    let is_name =
+        |field: &str| field.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%' | b'+'));
+    let mut has_value = false;
+    data.iter().all(|data| match data {
+        Data::Text(text) => {
+            !text.contains('\n')
+                && text.split('&').all(|field| {
+                    let is_pair = field.contains('=');
+                    has_value |= is_pair;
+                    is_pair || is_name(field)
+                })
+        }
+        Data::Encoded(given) => {
+            has_value |= !given.name.is_empty();
+            true
+        }
+        Data::File => false,
+    }) && has_value
 }
 
 impl Data {
     fn as_text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Encoded(given) => format!("{}={}", given.name, given.value.as_deref().unwrap_or_default()),
+            Self::Encoded(given) => {
+                let value = encoded_text(given.value.as_deref().unwrap_or_default());
+                if given.name.is_empty() { value } else { format!("{}={value}", given.name) }
+            }
             Self::File => variable("file"),
         }
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use url::Url;
 
-pub(super) use self::writing::Writer;
+pub(super) use self::writing::{INPUTS_MAX, Writer};
 use super::draft::Draft;
 use super::{credentials, text};
 
@@ -72,7 +72,7 @@ fn whole_variable(text: &str) -> Option<&str> {
 }
 
 /// A request with its values. Texts may hold variables.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Example {
     /// What the action is to be called; none: by its method and path.
     pub(super) name: Option<String>,
@@ -110,7 +110,7 @@ pub(super) struct Given {
 }
 
 /// A body with its values.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Body {
     /// None.
     #[default]
@@ -125,12 +125,12 @@ pub(super) enum Body {
     Text(String),
     /// A file.
     File,
-    /// A GraphQL query with its variables.
-    GraphQl(String, Value),
+    /// A GraphQL query with its variables, and the operation of it that is meant.
+    GraphQl { query: String, variables: Value, operation: Option<String> },
 }
 
 /// A part of a multipart body.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct PartGiven {
     pub(super) field: Given,
     /// The name of the file, when it is one.
@@ -228,6 +228,17 @@ fn origin(base: &str) -> Option<String> {
 /// A text as people read it: variables in braces.
 pub(super) fn shown(text: &str) -> String {
     text.replace(OPEN, "{").replace(CLOSE, "}")
+}
+
+/// A text as a form encodes it, but for its variables.
+pub(super) fn encoded_text(text: &str) -> String {
+    pieces(text)
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => url::form_urlencoded::byte_serialize(text.as_bytes()).collect(),
+            Piece::Variable(name) => variable(name),
+        })
+        .collect()
 }
 
 /// JSON in which variables may stand for whole values too: `{"id": {{id}}}`.

@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::only::{Known, Only};
 use super::operation::{Detail, Operation, Reader};
 use super::schema::Schemas;
-use super::{security, servers, swagger, text};
+use super::{security, servers, swagger, text, too_large};
 use crate::fault::Fault;
 use crate::limits;
 
@@ -186,9 +186,7 @@ fn write(reader: &Reader<'_>, operations: &[Operation<'_>], draft: &mut Draft) -
             *groups.entry(tag).or_default() += 1;
         }
     }
-    let reason =
-        format!("the connector would be larger than the {} MiB that can be applied", limits::IMPORTED_BYTES >> 20);
-    Err(Fault::new("source", reason).hint(hint(&groups)))
+    Err(too_large().hint(hint(&groups)))
 }
 
 /// Adds every action; false when they are too large together.

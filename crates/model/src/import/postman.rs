@@ -116,11 +116,11 @@ fn write(
     draft.spec.connection.base_url = Some(base_url);
     variables.know(values);
     name_requests(&mut requests);
-    let mut writer = Writer { draft: &mut draft, variables: &mut variables, base, only };
+    let mut writer = Writer::new(&mut draft, &mut variables, base, only);
     for request in &requests {
         let folders = request.groups.iter().map(String::as_str).chain(request.title.as_deref());
         let place = shown(&folders.collect::<Vec<_>>().join(" / "));
-        writer.write(request, &place);
+        writer.write(request, &place)?;
     }
     Ok(draft)
 }
@@ -262,7 +262,9 @@ impl Collection<'_> {
                     Some(text) => json_with_variables(&marked(text)),
                     None => variables.map(marked_value),
                 };
-                Body::GraphQl(query, variables.unwrap_or_default())
+                let operation = body.pointer("/graphql/operationName").and_then(Value::as_str);
+                let operation = operation.filter(|name| !name.is_empty()).map(marked);
+                Body::GraphQl { query, variables: variables.unwrap_or_default(), operation }
             }
             "file" => Body::File,
             "" => Body::None,

@@ -636,6 +636,162 @@ fn values_of_options_are_no_urls() {
 }
 
 #[test]
+fn what_commands_repeat_for_each_url_is_bounded() {
+    let urls: String = (0..100).map(|n| format!(" https://a.test/{n}")).collect();
+    let imported = import(&format!("curl -H 'X-Long: {}'{urls}", "x".repeat(3 << 20)));
+    let actions = imported.document["spec"]["actions"].as_object().unwrap().len();
+    assert_eq!(actions, 2, "as many as a connector can have");
+    assert!(notes(&imported).contains("98 of them are left out"), "{}", notes(&imported));
+    // All commands share what may be repeated.
+    let command = format!("curl -d 'a={}'{urls}\n", "x".repeat(60_000));
+    let spec = ImportSpec { source: command.repeat(20), ..ImportSpec::default() };
+    assert!(spec.import().is_err_and(|fault| fault.reason.contains("larger than the 7 MiB")));
+    let urls: String = (0..101).map(|n| format!(" https://a.test/{n}")).collect();
+    let imported = import(&format!("curl{urls}"));
+    assert!(notes(&imported).contains("1 of them are left out"), "{}", notes(&imported));
+    // Of accounts, the last counts.
+    let imported = import(&format!("curl https://a.test/{}", " -u a".repeat(50_000)));
+    assert_eq!(imported.document["spec"]["accounts"].as_array().unwrap().len(), 1);
+    assert!(fault(&"curl a ".repeat(200_000)).contains("at most 200000 words"));
+}
+
+#[test]
+fn what_would_be_too_large_is_left_out_before_it_is_compiled() {
+    let many = |count: usize| (0..count).map(|n| format!("a{n}=1&")).collect::<String>();
+    for command in [
+        format!("curl https://a.test/x -d '{}'", many(1_001)),
+        format!("curl https://a.test/x -G -d '{}'", many(1_001)),
+        format!("curl https://a.test/x -d '{}'", "a=&".repeat(500_000)),
+        format!("curl https://a.test/x -d \"{}\"", "$A".repeat(1_001)),
+        format!("curl https://a.test/x {}", "-F a=b ".repeat(1_001)),
+    ] {
+        let imported = import(&format!("curl https://a.test/y\n{command}"));
+        assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), 1);
+        assert!(notes(&imported).contains("left out, because it"), "{}", notes(&imported));
+    }
+    assert_eq!(
+        sent(&import(&format!("curl https://a.test/x -d '{}'", many(900))), "post_x", json!({}), json!({})).2.len(),
+        6189
+    );
+    let long = "x".repeat(1 << 20);
+    let commands: String = (0..9).map(|n| format!("curl https://a.test/{n} -d 'a={long}'\n")).collect();
+    assert!(fault(&commands).contains("larger than the 7 MiB"));
+    let item = json!({"name": "a", "request": {"url": "https://a.test/", "body": {"mode": "raw", "raw": long}}});
+    let collection = json!({"info": {"name": "a"}, "item": vec![item; 9]});
+    assert!(fault(&collection.to_string()).contains("larger than the 7 MiB"));
+}
+
+#[test]
+fn of_what_operations_share_only_the_first_is_looked_at() {
+    let with = |count: usize| {
+        let mut content: serde_json::Map<String, Value> =
+            (0..count).map(|n| (format!("text/x{n}"), json!({}))).collect();
+        content.insert("application/json".to_owned(), json!({"example": {"a": 1}}));
+        let mut answers: serde_json::Map<String, Value> = (0..count).map(|n| (format!("5{n}"), json!({}))).collect();
+        answers.insert("299".to_owned(), json!({"content": content}));
+        import(&openapi(json!({"paths": {"/a": {"get": {"responses": answers}}}})))
+    };
+    assert_eq!(action(&with(10), "get_a")["output"]["sample"], json!({"a": 1}));
+    assert!(action(&with(20_000), "get_a").get("output").is_none());
+    let reference = format!("#/components/schemas/{}", "x".repeat(3_000));
+    let parameter = json!({"name": "a", "in": "query", "schema": {"$ref": reference}});
+    let imported = import(&openapi(json!({
+        "paths": {"/a": {"get": {"parameters": [parameter]}}, "/b": {"get": {"servers": [{"url": format!("https://b.test/{}", "x".repeat(9_000))}]}}},
+        "components": {"schemas": {"x".repeat(3_000): {"type": "integer"}}},
+    })));
+    assert_eq!(action(&imported, "get_a")["input"]["properties"]["a"], json!({}));
+    assert_eq!(sent(&imported, "get_b", json!({}), json!({})).0, "GET https://api.desk.example/v1/b");
+}
+
+#[test]
+fn data_of_curl_are_sent_as_curl_sends_them() {
+    let of = |options: &str| {
+        let imported = import(&format!("curl {options} https://a.test/x"));
+        let name = imported.document["spec"]["actions"].as_object().unwrap().keys().next().unwrap().clone();
+        let required = imported.document["spec"]["actions"][&name]["input"].get("required").cloned();
+        let input = required
+            .iter()
+            .flat_map(|names| names.as_array().unwrap())
+            .map(|name| (name.as_str().unwrap().to_owned(), "S".into()));
+        let (request, headers, body) = sent(&imported, &name, json!({}), Value::Object(input.collect()));
+        let kind = headers.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default().to_owned();
+        assert!(!all_of(&imported).contains("hunter2"), "{}", all_of(&imported));
+        (request.replace(" https://a.test/x", " "), kind, body)
+    };
+    let form = "application/x-www-form-urlencoded";
+    for (options, body) in [
+        ("-d 'pwd=hunter2&remember' --data-urlencode 'q=a b&c'", "pwd=S&remember=&q=a+b%26c"),
+        ("-d 'a=1&'", "a=1"),
+        ("-d 'a=1&b=&c=<string>'", "a=1&b="),
+        ("-d a= -d a=2", "a=&a=2"),
+        ("-d a=1 --data-urlencode '=b c'", "a=1&b+c="),
+        ("-d 'one two'", "one two"),
+        ("--data-urlencode 'one two&x'", "one+two%26x"),
+        ("--data-urlencode 'a%5B%5D=@b'", "a%5B%5D=%40b"),
+        ("--data-urlencode '=one two'", "one+two"),
+        ("-d 'one two' --data-urlencode \"q=a b&$Z\"", "one two&q=a+b%26S"),
+        ("--data-urlencode a@one --data-urlencode b@two", "a=S&b=S"),
+        ("-d @- <<< a=1", "a=1"),
+    ] {
+        assert_eq!(of(options), ("POST ".to_owned(), form.to_owned(), body.to_owned()), "{options}");
+    }
+    assert_eq!(of("-H 'Content-Type: text/plain' -d 'a'").1, "text/plain");
+    assert_eq!(of("-G --data-urlencode '=a b&c'").0, "GET ?a%20b%26c=");
+    assert_eq!(of("--url 'https://a.test/x?acl&x=1&empty=' --url").0, "GET ?acl=&x=1&empty=");
+}
+
+#[test]
+fn every_url_of_a_command_gets_its_body() {
+    let imported = import("curl --json '{\"a\": 1}' https://a.test/x https://a.test/y");
+    for name in ["post_x", "post_y"] {
+        assert_eq!(sent(&imported, name, json!({}), json!({})).2, r#"{"a":1}"#);
+    }
+}
+
+#[test]
+fn no_command_is_lost_without_a_word() {
+    let imported = import(
+        "curl https://a.test/1 > \"my answers\"\n\
+         echo '{\"a\": 2}' | curl --json @- https://a.test/2\n\
+         cat <<EOF | curl -H 'X-A: b c' --json @- https://a.test/3\n{\"a\": \"$NAME\"}\nEOF\n\
+         jq -n . | curl --json @- https://a.test/4 | jq .\n\
+         TOKEN=$(curl https://a.test/token | jq -r .token)\n\
+         curl --json @- https://a.test/5 <<< '{\"a\": 5}'\n\
+         for i in 1; do curl https://a.test/6; done",
+    );
+    let names: Vec<&String> = imported.document["spec"]["actions"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["get_1", "post_2", "post_3", "post_4", "post_5", "get_6"]);
+    assert_eq!(sent(&imported, "post_2", json!({}), json!({})).2, r#"{"a":2}"#);
+    let (_, headers, body) = sent(&imported, "post_3", json!({}), json!({"name": "n"}));
+    assert!(body == r#"{"a":"n"}"# && headers.contains("x-a: b c"), "{headers}{body}");
+    assert_eq!(sent(&imported, "post_4", json!({}), json!({"file": "f"})).2, "f");
+    assert_eq!(sent(&imported, "post_5", json!({}), json!({})).2, r#"{"a":5}"#);
+    let notes = notes(&imported);
+    assert!(notes.contains("whose output another one takes is left out"), "{notes}");
+    assert!(!notes.contains("echo") && !notes.contains("jq") && !notes.contains("cat"), "{notes}");
+}
+
+#[test]
+fn a_query_of_graphql_reads_only_when_none_of_it_writes() {
+    let of = |query: &str, operation: Option<&str>| {
+        let body = json!({"mode": "graphql", "graphql": {"query": query, "operationName": operation}});
+        let item = json!({"name": "Ask", "request": {"method": "POST", "url": "https://a.test/", "body": body}});
+        let imported = import(&json!({"info": {"name": "a"}, "item": [item]}).to_string());
+        let effect = action(&imported, "ask")["request"].get("effect").cloned();
+        (effect == Some(json!("read")), sent(&imported, "ask", json!({}), json!({})).2)
+    };
+    assert!(of("{ a }", None).0 && of(" query A { a }", None).0 && of("query{a}", None).0);
+    for query in
+        ["mutation B {b}", "query A {a} mutation B {b}", "{a}\nsubscription {b}", "queries", "fragment F on T {a}"]
+    {
+        assert!(!of(query, None).0, "{query}");
+    }
+    let (reads, body) = of("query A {a} mutation B {b}", Some("B"));
+    assert!(!reads);
+    assert_eq!(body, r#"{"query":"query A {a} mutation B {b}","operationName":"B"}"#);
+}
+
+#[test]
 fn hostile_sources_end_soon() {
     let nested = openapi(
         json!({"paths": {"/a": {"post": {"requestBody": {"content": {"application/json": {"schema": "DEEP"}}}}}}}),

@@ -11,13 +11,14 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Body, Example, Given, PartGiven, Piece, Variables, has_variables, holds_variables, pieces, shown, take_apart,
+    Body, Example, Given, OPEN, PartGiven, Piece, Variables, has_variables, holds_variables, pieces, shown, take_apart,
     unmarked,
 };
 use crate::connector::{ActionSpec, OutputSpec};
+use crate::fault::Fault;
 use crate::import::draft::{Draft, Fields};
 use crate::import::only::{Known, Only};
-use crate::import::{credentials, text};
+use crate::import::{credentials, text, too_large};
 use crate::limits;
 use crate::request::{Effect, PartSpec, RawSpec, RequestStep};
 
@@ -26,16 +27,39 @@ pub(in crate::import) struct Writer<'a> {
     /// Where they go.
     pub(in crate::import) draft: &'a mut Draft,
     /// What variables are.
-    pub(in crate::import) variables: &'a mut Variables,
+    variables: &'a mut Variables,
     /// The base that paths are appended to.
-    pub(in crate::import) base: &'a str,
+    base: &'a str,
     /// Which are wanted.
-    pub(in crate::import) only: &'a Only,
+    only: &'a Only,
+    /// How many bytes actions may still have.
+    room: usize,
 }
 
-impl Writer<'_> {
-    /// Makes an action of a request; `place` names it in notes.
-    pub(in crate::import) fn write(&mut self, example: &Example, place: &str) -> Option<String> {
+impl<'a> Writer<'a> {
+    pub(in crate::import) fn new(
+        draft: &'a mut Draft,
+        variables: &'a mut Variables,
+        base: &'a str,
+        only: &'a Only,
+    ) -> Self {
+        Self { draft, variables, base, only, room: limits::IMPORTED_BYTES }
+    }
+
+    /// Makes an action of a request, and gives its name; `place` names the request in notes.
+    ///
+    /// # Errors
+    /// The connector would be too large.
+    pub(in crate::import) fn write(&mut self, example: &Example, place: &str) -> Result<Option<String>, Fault> {
+        let Some((name, action)) = self.action(example, place) else { return Ok(None) };
+        // What is too large is not even compiled: that takes many times its length.
+        let bytes = text::weight(&action) + name.len();
+        self.room = self.room.checked_sub(bytes).ok_or_else(too_large)?;
+        self.draft.adds_action(name.clone(), action);
+        Ok(Some(name))
+    }
+
+    fn action(&mut self, example: &Example, place: &str) -> Option<(String, ActionSpec)> {
         let url = Some(&example.url).filter(|url| url.len() <= limits::URI_MAX_BYTES).and_then(|url| take_apart(url));
         let Some(url) = url else {
             self.draft.notes.add("left out, because its URL is none", place);
@@ -43,6 +67,10 @@ impl Writer<'_> {
         };
         if braces(example) > BRACES_MAX {
             self.draft.notes.add("left out, because its texts hold too many braces", place);
+            return None;
+        }
+        if inputs(example) + url.query.len() > INPUTS_MAX {
+            self.draft.notes.add(format!("left out, because it would have more than {INPUTS_MAX} inputs"), place);
             return None;
         }
         let known_path = shown(&url.path);
@@ -95,6 +123,10 @@ impl Writer<'_> {
         request.query = writing.fields_of(&query, Origin::Query);
         let content_type = writing.headers(&example.headers, &mut request);
         writing.body(&example.body, content_type, &mut request);
+        if writing.fields.len() > INPUTS_MAX {
+            self.draft.notes.add(format!("left out, because it would have more than {INPUTS_MAX} inputs"), place);
+            return None;
+        }
         let input = writing.fields.into_schema();
         let output = example
             .sample
@@ -108,8 +140,7 @@ impl Writer<'_> {
             paginate: None,
             output,
         };
-        self.draft.adds_action(name.clone(), action);
-        Some(name)
+        Some((name, action))
     }
 }
 
@@ -232,7 +263,7 @@ impl Writing<'_> {
             }
             return self.template(value);
         }
-        let default = value.filter(|value| !is_placeholder(value)).map(Value::from);
+        let default = value.filter(|value| value.is_empty() || !is_placeholder(value)).map(Value::from);
         // Without a type: what the source has as text may be a number for whoever calls the action.
         self.input(&field.name, None, default, field.description.as_deref())
     }
@@ -242,7 +273,7 @@ impl Writing<'_> {
         let values: Vec<Value> = fields
             .iter()
             .filter_map(|field| field.value.as_deref())
-            .filter(|value| !has_variables(value) && !is_placeholder(value))
+            .filter(|value| !has_variables(value) && (value.is_empty() || !is_placeholder(value)))
             .map(Value::from)
             .collect();
         if values.len() < fields.len() {
@@ -350,9 +381,9 @@ impl Writing<'_> {
                 let input = self.fields.add("file", schema, true);
                 request.raw = Some(RawSpec::Pill(text::pill("input", &input)));
             }
-            Body::GraphQl(query, variables) => {
+            Body::GraphQl { query, variables, operation } => {
                 usual = Some("application/json");
-                request.json = Some(self.graphql(query, variables));
+                request.json = Some(self.graphql(query, variables, operation.as_deref()));
                 if is_graphql_query(query) {
                     request.effect = Some(Effect::Read);
                 }
@@ -422,7 +453,7 @@ impl Writing<'_> {
         }
     }
 
-    fn graphql(&mut self, query: &str, variables: &Value) -> Value {
+    fn graphql(&mut self, query: &str, variables: &Value, operation: Option<&str>) -> Value {
         let mut body = Map::new();
         let query = if credentials::has_secret_words(query) {
             self.secret("query", Some("string".into()), None)
@@ -430,6 +461,9 @@ impl Writing<'_> {
             self.template(query)
         };
         body.insert("query".to_owned(), query.into());
+        if let Some(operation) = operation {
+            body.insert("operationName".to_owned(), self.template(operation).into());
+        }
         let variables = match variables {
             Value::Null => return body.into(),
             variables if holds_variables(variables) => self.json_template("variables", variables),
@@ -507,14 +541,27 @@ fn is_secret_template(name: &str, text: &str) -> bool {
     credentials::looks_secret(&literals) || (!is_word && credentials::is_secret_name(name))
 }
 
-/// How often `{{` may stand in the texts of a request: each is a pill of its own to stay what it is.
+/// Most inputs of an action that is made of an example: parameters of its query and fields of its body.
+pub(in crate::import) const INPUTS_MAX: usize = 1_000;
+
+/// How many inputs a request has at least.
+fn inputs(example: &Example) -> usize {
+    let body = match &example.body {
+        Body::Form(fields) => fields.len(),
+        Body::Multipart(parts) => parts.len(),
+        Body::None | Body::Json(_) | Body::Text(_) | Body::File | Body::GraphQl { .. } => 0,
+    };
+    example.query.len() + body
+}
+
+/// How often `{{` and variables may stand in the texts of a request: each is a pill of its own.
 const BRACES_MAX: usize = 1_000;
 
 fn braces(example: &Example) -> usize {
-    let count = |text: &str| text.matches("{{").count();
+    let count = |text: &str| text.matches("{{").count() + text.matches(OPEN).count();
     let body = match &example.body {
         Body::Text(text) => count(text),
-        Body::GraphQl(query, variables) => count(query) + count(&variables.to_string()),
+        Body::GraphQl { query, variables, .. } => count(query) + count(&variables.to_string()),
         Body::Json(value) if holds_variables(value) => count(&value.to_string()),
         Body::Json(_) | Body::None | Body::File => 0,
         Body::Form(fields) => fields.iter().filter_map(|field| field.value.as_deref()).map(count).sum(),
@@ -575,7 +622,10 @@ fn is_senders(name: &str) -> bool {
         || name.starts_with(':')
 }
 
+/// Whether a GraphQL document only reads: which of its operations is meant, whoever calls may say.
 fn is_graphql_query(query: &str) -> bool {
-    let query = query.trim_start();
-    query.starts_with('{') || query.starts_with("query")
+    let mut words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let begins = query.trim_start();
+    (begins.starts_with('{') || words.clone().find(|word| !word.is_empty()) == Some("query") && begins.starts_with('q'))
+        && !words.any(|word| matches!(word, "mutation" | "subscription"))
 }
