@@ -4,6 +4,7 @@
 //! what is recursive from its second turn on, accepts everything: a schema that was cut is laxer, never stricter.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Number, Value, json};
@@ -59,7 +60,7 @@ pub(super) struct ObjectView<'a> {
     /// Names and schemas, in order.
     pub(super) properties: indexmap::IndexMap<&'a str, &'a Value>,
     /// Names of fields that must be there.
-    pub(super) required: std::collections::HashSet<&'a str>,
+    pub(super) required: HashSet<&'a str>,
     /// The schema of further fields, when there may be some and they are described.
     pub(super) more: Option<&'a Value>,
     /// How many schemas it was put together of.
@@ -180,6 +181,7 @@ impl<'a> Schemas<'a> {
                 deepest: depth,
                 level: 0,
                 path: Vec::new(),
+                others: HashSet::new(),
                 state: State::Whole,
             };
             let deeper = walk.schema(schema);
@@ -220,6 +222,8 @@ struct Walk<'s, 'a> {
     level: usize,
     /// The references that lead here.
     path: Vec<&'a str>,
+    /// Fields of the object that is being read, and of all that it is put together of, that are not of this side.
+    others: HashSet<&'a str>,
     state: State,
 }
 
@@ -244,7 +248,16 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
+    /// A schema of its own, below the one that is being read.
     fn schema(&mut self, schema: &'a Value) -> Value {
+        let others = std::mem::take(&mut self.others);
+        let written = self.part(schema);
+        self.others = others;
+        written
+    }
+
+    /// A schema, or a part of the one that is being read.
+    fn part(&mut self, schema: &'a Value) -> Value {
         if self.level >= LEVELS_MAX {
             self.cut();
             return json!({});
@@ -308,9 +321,26 @@ impl<'a> Walk<'_, 'a> {
         self.array(schema, &mut out);
         self.fields(schema, &mut out);
         self.variants(schema, &mut out);
+        self.drop_others(&mut out);
         self.depth += 1;
         nullable(schema, &mut out);
         out.into()
+    }
+
+    /// Fields of the other side are not required on this one, wherever either is said.
+    fn drop_others(&self, out: &mut Map<String, Value>) {
+        if self.others.is_empty() {
+            return;
+        }
+        if let Some(Value::Array(names)) = out.get_mut("required") {
+            names.retain(|name| name.as_str().is_none_or(|name| !self.others.contains(name)));
+            if names.is_empty() {
+                out.shift_remove("required");
+            }
+        }
+        if let Some(Value::Array(parts)) = out.get_mut("allOf") {
+            parts.iter_mut().filter_map(Value::as_object_mut).for_each(|part| self.drop_others(part));
+        }
     }
 
     /// The types that a schema has from what it is put together of.
@@ -405,7 +435,9 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn array(&mut self, schema: &'a Map<String, Value>, out: &mut Map<String, Value>) {
-        if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
+        // Beside `prefixItems` they are those behind them, of which nothing is said then.
+        let is_rest = schema.contains_key("prefixItems");
+        if let Some(items) = schema.get("items").filter(|items| items.is_object() && !is_rest) {
             let items = self.schema(items);
             out.insert("items".to_owned(), items);
         }
@@ -419,6 +451,8 @@ impl<'a> Walk<'_, 'a> {
             }
             if self.schemas.is_for(property, self.side) {
                 properties.insert(name.clone(), self.schema(property));
+            } else {
+                self.others.insert(name);
             }
         }
         if self.side == Side::Input {
@@ -428,10 +462,7 @@ impl<'a> Walk<'_, 'a> {
                 if !self.pay(name.len() + 4) {
                     break;
                 }
-                let property = schema.get("properties").and_then(|properties| properties.get(name));
-                if property.is_none_or(|property| self.schemas.is_for(property, self.side)) {
-                    names.insert(name);
-                }
+                names.insert(name);
             }
             if !names.is_empty() {
                 out.insert("required".to_owned(), names.into_iter().collect());
@@ -440,7 +471,8 @@ impl<'a> Walk<'_, 'a> {
         if !properties.is_empty() {
             out.insert("properties".to_owned(), properties.into());
         }
-        match schema.get("additionalProperties") {
+        // Fields that fit a pattern are allowed too, and patterns are not written.
+        match schema.get("additionalProperties").filter(|_| !schema.contains_key("patternProperties")) {
             // Where fields were cut, there are more than are named.
             Some(Value::Bool(false)) if self.side == Side::Input && self.state != State::TooLarge => {
                 out.insert("additionalProperties".to_owned(), false.into());
@@ -464,7 +496,7 @@ impl<'a> Walk<'_, 'a> {
                 }
                 // The part is of this level, not below it.
                 self.depth += 1;
-                let written = self.schema(part);
+                let written = self.part(part);
                 self.depth -= 1;
                 apart.extend(join(out, written));
             }
