@@ -5,7 +5,8 @@ mod body;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use self::body::{MEDIA_MAX, Media};
+use self::body::MEDIA_MAX;
+pub(super) use self::body::Media;
 use super::credentials;
 use super::draft::{Draft, Fields};
 use super::schema::{Schemas, Side, short_example};
@@ -297,7 +298,7 @@ impl<'a> Building<'_, 'a> {
             _ => String::new(),
         };
         let pill = match self.shape(parameter.schema) {
-            Shape::List => text::filtered_pill("input", &input, "join(',')"),
+            Shape::List => text::filtered_pill("input", &input, separator(parameter.style())),
             Shape::Scalar => text::pill("input", &input),
             Shape::Object => {
                 self.note("an object in the path is sent as JSON");
@@ -471,7 +472,7 @@ impl<'a> Building<'_, 'a> {
                 None => {
                     let input = self.input(parameter, parameter.is_required());
                     match self.shape(parameter.schema) {
-                        Shape::List => text::filtered_pill("input", &input, "join(',')"),
+                        Shape::List => text::filtered_pill("input", &input, separator(parameter.style())),
                         Shape::Object => text::filtered_pill("input", &input, "json"),
                         Shape::Scalar => text::pill("input", &input),
                     }

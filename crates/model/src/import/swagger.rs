@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::note::Notes;
+use super::operation::Media;
 
 /// The same document as OpenAPI 3 would write it, as far as [`super::openapi`] looks. References keep leading to where
 /// they led: definitions, parameters and responses stay where they are.
@@ -196,7 +197,7 @@ fn style(collection_format: Option<&Value>) -> (&'static str, bool) {
 
 fn body(sent: &Sent<'_>, consumes: &[String]) -> Value {
     let schema = json!({"$ref": format!("{}/schema", sent.reference)});
-    let names = consumes.iter().filter(|name| !name.contains("form"));
+    let names = consumes.iter().filter(|name| !matches!(Media::of(name), Media::Form | Media::Multipart));
     let mut content: Map<String, Value> = names.map(|name| (name.clone(), json!({"schema": schema}))).collect();
     if content.is_empty() {
         content.insert("application/json".to_owned(), json!({"schema": schema}));
@@ -223,8 +224,8 @@ fn form_body(fields: &[&Sent<'_>], consumes: &[String]) -> Value {
         }
         properties.insert(name.to_owned(), json!({"$ref": reference}));
     }
-    let takes = |word: &str| consumes.iter().any(|name| name.contains(word));
-    let media_type = if has_files || (takes("multipart") && !takes("urlencoded")) {
+    let takes = |media: Media| consumes.iter().any(|name| Media::of(name) == media);
+    let media_type = if has_files || (takes(Media::Multipart) && !takes(Media::Form)) {
         "multipart/form-data"
     } else {
         "application/x-www-form-urlencoded"
@@ -243,7 +244,7 @@ fn add_content(response: &mut Value, produces: &[String]) {
         return;
     }
     // One stands for all of a kind: it is asked for, and the others are the API's choice.
-    let json = produces.iter().find(|name| name.ends_with("json")).or_else(|| produces.first());
+    let json = produces.iter().find(|name| Media::of(name) == Media::Json).or_else(|| produces.first());
     let name = json.map_or("application/json", String::as_str);
     let example = examples.and_then(|mut examples| examples.get_mut(name).map(Value::take));
     let mut media = Map::new();

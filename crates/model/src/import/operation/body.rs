@@ -221,7 +221,7 @@ pub(super) const MEDIA_MAX: usize = 50;
 
 /// What a media type is for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Media {
+pub(in crate::import) enum Media {
     Json,
     Form,
     Multipart,
@@ -231,7 +231,7 @@ pub(super) enum Media {
 }
 
 impl Media {
-    pub(super) fn of(name: &str) -> Self {
+    pub(in crate::import) fn of(name: &str) -> Self {
         if name.len() > NAME_BYTES {
             return Self::Bytes;
         }
