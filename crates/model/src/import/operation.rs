@@ -9,7 +9,7 @@ use self::body::MEDIA_MAX;
 pub(super) use self::body::Media;
 use super::credentials;
 use super::draft::{Draft, Fields};
-use super::schema::{Schemas, Side, short_example};
+use super::schema::{ObjectView, Schemas, Side, is_kind, short_example};
 use super::security::Credentials;
 use super::servers::{self, Piece};
 use super::text;
@@ -333,11 +333,11 @@ impl<'a> Building<'_, 'a> {
                 map.insert("default".to_owned(), default.clone());
             } else if !default.is_null() && !credentials::is_secret_name(name) {
                 // Not sent by us: some APIs refuse to be told what they would do anyway.
-                let text = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+                let text = text::of(default);
                 let sentence = format!("Left out: {}", if text.is_empty() { "empty." } else { text.as_str() });
                 description = Some(match description {
-                    Some(words) if words.contains(text.as_str()) && !text.is_empty() => words,
-                    Some(words) => format!("{}. {sentence}", words.trim_end_matches('.')),
+                    Some(words) if names(&words, &text) => words,
+                    Some(words) => format!("{} {sentence}", text::ended(&words)),
                     None => sentence,
                 });
             }
@@ -393,7 +393,7 @@ impl<'a> Building<'_, 'a> {
             }
             let constant = self.constant(parameter.schema).filter(|_| parameter.is_required());
             if let Some(constant) = constant {
-                self.request.query.insert(parameter.name.to_owned(), text::literal(&as_text(constant)).into());
+                self.request.query.insert(parameter.name.to_owned(), text::literal(&text::of(constant)).into());
                 continue;
             }
             let shape = self.shape(parameter.schema);
@@ -430,11 +430,19 @@ impl<'a> Building<'_, 'a> {
             self.note("the fields of an object in the query are not described; they are sent in brackets");
             return;
         };
+        self.note_more(&view);
         for (name, schema) in &view.properties {
             let is_required = parameter.is_required() && view.required.contains(name);
             let schema = self.schema(schema, None, name, is_required);
             let field = self.fields.add(name, schema, is_required);
             self.request.query.insert((*name).to_owned(), text::pill("input", &field).into());
+        }
+    }
+
+    /// Says that an object whose fields are inputs each may have others too, which none of them can hold.
+    fn note_more(&mut self, view: &ObjectView<'a>) {
+        if view.more.is_some() {
+            self.note("fields whose names the source does not say are left out");
         }
     }
 
@@ -468,7 +476,7 @@ impl<'a> Building<'_, 'a> {
             }
             let constant = self.constant(parameter.schema).filter(|_| parameter.is_required());
             let text = match constant {
-                Some(constant) => text::literal(&as_text(constant)),
+                Some(constant) => text::literal(&text::of(constant)),
                 None => {
                     let input = self.input(parameter, parameter.is_required());
                     match self.shape(parameter.schema) {
@@ -504,7 +512,7 @@ impl<'a> Building<'_, 'a> {
         let json = content.keys().take(MEDIA_MAX).find(|name| Media::of(name) == Media::Json);
         let Some(accept) = json.or_else(|| content.keys().next()) else { return };
         let is_header = http::HeaderValue::from_str(accept).is_ok();
-        if is_header && !accept.is_empty() && !accept.contains('*') && accept.len() <= 200 {
+        if is_header && !accept.is_empty() && accept.len() <= 200 {
             self.request.headers.insert("Accept".to_owned(), text::literal(accept));
         }
     }
@@ -525,25 +533,22 @@ fn bracketed(name: &str) -> String {
     if name.ends_with("[]") { name.to_owned() } else { format!("{name}[]") }
 }
 
-fn as_text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// Whether a text has another in it that is no part of a longer word or number.
+fn names(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric();
+    !word.is_empty()
+        && text
+            .match_indices(word)
+            .any(|(at, _)| !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part))
 }
 
 /// Whether a default is one that its schema allows, as far as type and values say.
 fn fits(default: &Value, schema: &Map<String, Value>) -> bool {
-    let is_kind = |kind: &Value| match kind.as_str() {
-        Some("string") => default.is_string(),
-        Some("integer") => default.as_i64().is_some() || default.as_u64().is_some(),
-        Some("number") => default.is_number(),
-        Some("boolean") => default.is_boolean(),
-        Some("array") => default.is_array(),
-        Some("object") => default.is_object(),
-        _ => default.is_null(),
-    };
+    let is_of = |kind: &Value| is_kind(default, kind.as_str().unwrap_or_default());
     let has_kind = match schema.get("type") {
         None => true,
-        Some(Value::Array(kinds)) => kinds.iter().any(is_kind),
-        Some(kind) => is_kind(kind),
+        Some(Value::Array(kinds)) => kinds.iter().any(is_of),
+        Some(kind) => is_of(kind),
     };
     has_kind && schema.get("enum").and_then(Value::as_array).is_none_or(|values| values.contains(default))
 }

@@ -47,6 +47,8 @@ const FIELDS_MAX: usize = 300;
 
 /// Most fields of an object that are looked at, those of the other side included.
 const LOOKED_MAX: usize = 2_000;
+/// How many forms of an object are put together.
+const FORMS_MAX: usize = 20;
 /// How deep schemas may stand in each other, whatever way.
 const LEVELS_MAX: usize = 100;
 
@@ -118,6 +120,24 @@ impl<'a> Schemas<'a> {
         self.gather(schema, side, &mut view, ALL_OF_DEPTH)?;
         let has_fields = !view.properties.is_empty();
         has_fields.then_some(view)
+    }
+
+    /// The fields of all forms of an object that there are to choose from, each as the first form has it; required is
+    /// what every form requires. None when a form is no object.
+    pub(super) fn any_object(&self, schema: &'a Value, side: Side) -> Option<ObjectView<'a>> {
+        let schema = self.resolve(schema)?;
+        let forms = ["oneOf", "anyOf"].iter().find_map(|word| schema.get(*word))?.as_array()?;
+        let mut forms = forms.iter().take(FORMS_MAX).map(|form| self.object(form, side));
+        let mut view = forms.next()??;
+        for form in forms {
+            let form = form?;
+            view.required.retain(|name| form.required.contains(name));
+            for (name, property) in form.properties {
+                view.properties.entry(name).or_insert(property);
+            }
+            view.more = view.more.or(form.more);
+        }
+        Some(view)
     }
 
     fn gather(&self, schema: &'a Value, side: Side, view: &mut ObjectView<'a>, depth: usize) -> Option<()> {
@@ -635,7 +655,8 @@ fn is_short(value: &Value) -> bool {
     !value.is_array() && !value.is_object() && value.as_str().is_none_or(|text| text.len() <= VALUE_MAX)
 }
 
-fn is_kind(value: &Value, kind: &str) -> bool {
+/// Whether a value is of a type; `null` where none is known.
+pub(super) fn is_kind(value: &Value, kind: &str) -> bool {
     match kind {
         "string" => value.is_string(),
         "integer" => value.as_i64().is_some() || value.as_u64().is_some(),

@@ -23,7 +23,7 @@ fn servers(value: Option<&Value>) -> Vec<Server<'_>> {
             // Each operation may name one, or share one with all others.
             (url.len() <= limits::URI_MAX_BYTES).then(|| Server {
                 url,
-                description: server.get("description").and_then(Value::as_str),
+                description: text::field(server, "description"),
                 variables: server.get("variables"),
             })
         })
@@ -33,7 +33,7 @@ fn servers(value: Option<&Value>) -> Vec<Server<'_>> {
 /// Most servers that are looked at.
 const SERVERS_MAX: usize = 50;
 
-/// Puts the base URL of the document into the draft; gives the servers' URLs as they are without variables.
+/// Puts the base URL of the document into the draft.
 pub(super) fn settle(root: &Value, draft: &mut Draft) {
     let mut all = servers(root.get("servers"));
     // The same server over plain HTTP is no choice of its own.
@@ -133,7 +133,7 @@ impl Server<'_> {
         let is_fit = |piece: &Piece<'_>| match piece {
             Piece::Text(text) => !text.contains(['?', '#', '@']),
             Piece::Variable(name) => {
-                let default = self.variables.and_then(|variables| variables.get(name)?.get("default")).map(text_of);
+                let default = self.variables.and_then(|variables| variables.get(name)?.get("default")).map(text::of);
                 default.is_none_or(|text| !text.is_empty() && !text.contains(['/', ':', '?', '#']))
             }
         };
@@ -149,7 +149,7 @@ impl Server<'_> {
                 Piece::Variable(name) => {
                     let variable = self.variables.and_then(|variables| variables.get(name))?;
                     let default = variable.get("default").filter(|_| !is_secret(name, Some(variable)))?;
-                    whole.push_str(&text_of(default));
+                    whole.push_str(&text::of(default));
                 }
             }
         }
@@ -184,13 +184,9 @@ fn plain_base(mut url: Url) -> Option<String> {
     Some(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
 /// Whether a variable is one for a secret, whose default stays behind.
 fn is_secret(name: &str, variable: Option<&Value>) -> bool {
-    let default = variable.and_then(|variable| variable.get("default")).map(text_of);
+    let default = variable.and_then(|variable| variable.get("default")).map(text::of);
     credentials::is_secret_parameter(name) || default.is_some_and(|default| credentials::is_secret_segment(&default))
 }
 
@@ -204,8 +200,8 @@ fn schema_of(name: &str, variable: Option<&Value>) -> (Value, bool) {
     if is_secret(name, variable) {
         return (schema, true);
     }
-    let default = get("default").map(text_of);
-    let values = get("enum").and_then(Value::as_array).into_iter().flatten().take(100).map(text_of);
+    let default = get("default").map(text::of);
+    let values = get("enum").and_then(Value::as_array).into_iter().flatten().take(100).map(text::of);
     let values: Vec<String> = values.collect();
     if !values.is_empty() && default.as_ref().is_none_or(|default| values.contains(default)) {
         schema["enum"] = json!(values);
