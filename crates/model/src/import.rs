@@ -148,7 +148,9 @@ fn finish(draft: Draft, name: Option<&Name>) -> Result<Imported, Fault> {
     mend(&mut spec, &mut notes)?;
     if spec.actions.is_empty() {
         let notes = notes.into_notes();
-        return Err(match notes.iter().find(|note| note.text.contains("left out")) {
+        // What speaks of an operation as a whole, before what speaks of a part.
+        let whole = notes.iter().find(|note| note.text.starts_with("left out"));
+        return Err(match whole.or_else(|| notes.iter().find(|note| note.text.contains("left out"))) {
             Some(note) => Fault::new("source", "it has no operations that can be actions").hint(note.to_string()),
             None => Fault::new("source", "it has no operations"),
         });

@@ -70,9 +70,6 @@ pub(super) fn read(source: &str, only: &Only) -> Result<Draft, Fault> {
             draft.notes.add("left out, because it is no curl command", &program_name(&program));
         }
     }
-    if requests.len() > limits::ACTIONS_MAX {
-        return Err(Fault::new("source", format_args!("at most {} commands become a connector", limits::ACTIONS_MAX)));
-    }
     write(draft, requests, only)
 }
 
@@ -168,7 +165,9 @@ fn host_name(base: &str) -> String {
 /// What a command says of the connection rather than of its request.
 #[derive(Debug, Clone, Default)]
 struct Connection {
-    redirects: Option<u8>,
+    follows: bool,
+    /// How many redirects are followed at most; less than none: any number.
+    most_redirects: Option<i64>,
     timeout: Option<Duration>,
     /// The kind of account that it needs, and what it is.
     account: Option<(&'static str, &'static str)>,
@@ -176,7 +175,10 @@ struct Connection {
 
 impl Connection {
     fn settle(&self, draft: &mut Draft, action: &str) {
-        if let Some(redirects) = self.redirects {
+        if self.follows {
+            let most = i64::from(limits::REDIRECTS_MAX);
+            let wanted = self.most_redirects.filter(|wanted| (0..most).contains(wanted)).unwrap_or(most);
+            let redirects = u8::try_from(wanted).unwrap_or(limits::REDIRECTS_MAX);
             let known = draft.spec.connection.redirects.unwrap_or(0);
             draft.spec.connection.redirects = Some(known.max(redirects));
         }
@@ -315,13 +317,8 @@ impl Options {
             "digest" => self.connection.account = Some(("digest", "User and password of HTTP Digest.")),
             "aws-sigv4" => self.connection.account = Some(("aws_sigv4", "An AWS key, with region and service.")),
             "oauth2-bearer" => self.connection.account = Some(("bearer", "A bearer token.")),
-            "location" | "location-trusted" => {
-                self.connection.redirects.get_or_insert(limits::REDIRECTS_MAX);
-            }
-            "max-redirs" => {
-                let most = value.parse::<i64>().unwrap_or(0).clamp(0, i64::from(limits::REDIRECTS_MAX));
-                self.connection.redirects = u8::try_from(most).ok();
-            }
+            "location" | "location-trusted" => self.connection.follows = true,
+            "max-redirs" => self.connection.most_redirects = value.parse().ok(),
             "max-time" => self.max_time(&value, draft),
             "insecure" => draft.notes.add(
                 "certificates are always verified; a private authority belongs into the connection's tls.authorities",

@@ -4,6 +4,7 @@
 mod writing;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 use url::Url;
@@ -81,7 +82,7 @@ pub(super) struct Example {
     /// What the source says of it.
     pub(super) description: Option<String>,
     /// The folders that it stands in.
-    pub(super) groups: Vec<String>,
+    pub(super) groups: Rc<[Rc<str>]>,
     /// The method.
     pub(super) method: String,
     /// The URL, perhaps with a query.

@@ -881,6 +881,114 @@ fn base_urls_of_collections_are_asked_for_and_not_made_up() {
 }
 
 #[test]
+fn variables_are_never_taken_for_their_names() {
+    let imported = import(
+        "curl https://a.test/x --json \"{\\\"$KEY\\\": 1, \\\"a\\\": {\\\"$KEY\\\": 1, \\\"b\\\": \\\"$B\\\"}}\"\n\
+         curl https://a.test/y -F \"$PART=1\" -F \"up=@$DIR/$FILE\"\n\
+         curl -X $METHOD https://a.test/z\n\
+         curl https://a.test/q -H 'Content-Type: text/plain' -d \"{$QUERY} {{ }\"",
+    );
+    assert_eq!(sent(&imported, "post_x", json!({}), json!({"b": 2})).2, r#"{"a":{"b":2}}"#);
+    let given = json!({"part": "p", "part_2": "v", "up": "bytes", "file": "f.txt"});
+    let (.., body) = sent(&imported, "post_y", json!({}), given);
+    assert!(body.contains("name=\"p\"") && body.contains("filename=\"f.txt\""), "{body}");
+    assert_eq!(sent(&imported, "post_q", json!({}), json!({"query": "a"})).2, "{a} {{ }");
+    let notes = notes(&imported);
+    for part in [
+        "a field is left out, because its name is a variable",
+        "{METHOD} https://a.test/z: left out, because its method",
+    ] {
+        assert!(notes.contains(part), "{part}\n{notes}");
+    }
+    assert!(!all_of(&imported).contains(['\u{f8ff0}', '\u{f8ff1}']));
+}
+
+#[test]
+fn bodies_that_cannot_be_said_whole_are_told() {
+    let form = |more: Value| json!({"type": "object", "properties": more, "additionalProperties": {"type": "string"}});
+    let imported = import(&openapi(json!({"paths": {
+        "/a": {"get": {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}},
+        "/b": {"post": {"requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": form(json!({"x": {}}))}}}}},
+        "/c": {"get": {"parameters": [{"name": "f", "in": "query", "schema": form(json!({"x": {}}))}]}},
+        "/d": {"post": {"requestBody": {"required": true, "content": {"multipart/form-data": {"schema": {"oneOf": [
+            {"type": "object", "required": ["kind", "url"], "properties": {"kind": {"type": "string"}, "url": {"type": "string"}}},
+            {"type": "object", "required": ["kind", "scan"], "properties": {"kind": {"type": "string"}, "scan": {"type": "string", "format": "binary"}}},
+        ]}}}}}},
+    }})));
+    let notes = notes(&imported);
+    assert!(notes.contains("GET /a: a body that may be left out"), "{notes}");
+    assert!(notes.contains("POST /b, GET /c: fields whose names the source does not say"), "{notes}");
+    let input = &action(&imported, "post_d")["input"];
+    let names: Vec<&str> = input["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((&input["required"], names), (&json!(["kind"]), vec!["kind", "url", "scan", "scan_name"]));
+}
+
+#[test]
+fn redirects_are_followed_as_curl_does() {
+    for (options, redirects) in [
+        ("--max-redirs 3", Value::Null),
+        ("-L", json!(5)),
+        ("-L --max-redirs 3", json!(3)),
+        ("--max-redirs 0 -L", json!(0)),
+        ("-L --max-redirs -1", json!(5)),
+        ("-L --max-redirs 50", json!(5)),
+    ] {
+        let imported = import(&format!("curl {options} https://a.test/"));
+        let found = imported.document["spec"]["connection"].get("redirects").cloned().unwrap_or_default();
+        assert_eq!(found, redirects, "{options}");
+    }
+}
+
+#[test]
+fn only_what_most_accept_is_accepted_by_all() {
+    let answer = |kind: &str| json!({"get": {"responses": {"200": {"content": {kind: {}}}}}});
+    let none = json!({"get": {}});
+    let few = import(&openapi(json!({"paths": {"/a": answer("text/csv"), "/b": none, "/c": none}})));
+    let accepts = |imported: &Imported, name: &str| {
+        let headers = sent(imported, name, json!({}), json!({})).1;
+        headers.lines().find_map(|line| line.strip_prefix("accept: ")).map(ToOwned::to_owned)
+    };
+    assert_eq!((accepts(&few, "get_a").as_deref(), accepts(&few, "get_b")), (Some("text/csv"), None));
+    let most = import(&openapi(
+        json!({"paths": {"/a": answer("application/json"), "/b": none, "/c": answer("*/*"), "/d": answer("application/json")}}),
+    ));
+    assert_eq!(accepts(&most, "get_b").as_deref(), Some("application/json"));
+    assert_eq!(accepts(&most, "get_c").as_deref(), Some("*/*"));
+    let any = import(&openapi(json!({"paths": {"/a": answer("*/*")}})));
+    assert_eq!(accepts(&any, "get_a"), None);
+}
+
+#[test]
+fn defaults_are_told_where_the_description_does_not() {
+    let about = |description: &str, default: Value| {
+        let parameter = json!({"name": "n", "in": "query", "description": description, "schema": {"default": default}});
+        let imported = import(&openapi(json!({"paths": {"/a": {"get": {"parameters": [parameter]}}}})));
+        action(&imported, "get_a")["input"]["properties"]["n"]["description"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(about("Up to 100 items.", json!(10)), "Up to 100 items. Left out: 10");
+    assert_eq!(about("How many, 10 if left out", json!(10)), "How many, 10 if left out");
+    assert_eq!(about("Ascending?", json!("asc")), "Ascending? Left out: asc");
+}
+
+#[test]
+fn a_part_may_be_taken_of_more_requests_than_a_connector_has() {
+    let items: Vec<Value> =
+        (0..5_001).map(|n| json!({"name": format!("r{n}"), "request": format!("https://a.test/{n}")})).collect();
+    let source = json!({"info": {"name": "a"}, "item": items}).to_string();
+    assert!(fault(&source).contains("more than 5000 requests"));
+    assert!(import_only(&source, &["r5000"]).document["spec"]["actions"]["r5000"].is_object());
+    let commands: String = (0..5_001).map(|n| format!("curl https://a.test/{n}\n")).collect();
+    assert!(fault(&commands).contains("more than 5000 requests"));
+    assert!(import_only(&commands, &["get_5000"]).document["spec"]["actions"]["get_5000"].is_object());
+}
+
+#[test]
+fn the_hint_speaks_of_the_operation_first() {
+    let found = fault("curl -b cookies.txt 'https://a.test/' -X 'A B'");
+    assert!(found.contains("left out, because it does not compile"), "{found}");
+}
+
+#[test]
 fn hostile_sources_end_soon() {
     let nested = openapi(
         json!({"paths": {"/a": {"post": {"requestBody": {"content": {"application/json": {"schema": "DEEP"}}}}}}}),
@@ -888,7 +996,8 @@ fn hostile_sources_end_soon() {
     for (open, close) in [("{\"items\":", "}"), ("{\"properties\":{\"a\":", "}}"), ("{\"allOf\":[", "]}")] {
         let depth = if open.starts_with("{\"items") { 100 } else { 50 };
         let schema = format!("{}{{}}{}", open.repeat(depth), close.repeat(depth));
-        import(&nested.replace("\"DEEP\"", &schema));
+        let imported = import(&nested.replace("\"DEEP\"", &schema));
+        assert!(text::weight(&imported.document) < 4 << 10, "{:#}", imported.document);
     }
     // Every schema is made of a hundred others, nine deep; every operation names the first.
     let schemas: serde_json::Map<String, Value> = (0..9)
@@ -900,19 +1009,18 @@ fn hostile_sources_end_soon() {
     let paths: serde_json::Map<String, Value> = (0..200)
         .map(|n| (format!("/p{n}"), json!({"post": {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/S0"}}}}}})))
         .collect();
-    import(&openapi(json!({"components": {"schemas": schemas}, "paths": paths})));
+    let imported = import(&openapi(json!({"components": {"schemas": schemas}, "paths": paths})));
+    assert!(notes(&imported).contains("schemas are cut"), "{}", notes(&imported));
     // Braces that never close.
     let braces = "{{".repeat(200_000);
     let collection = json!({"info": {"name": "a"}, "item": [{"name": "b", "request": "https://a.test/"}, {"name": braces, "request": {"url": "https://a.test/", "body": {"mode": "raw", "raw": braces}}}]});
-    import(&collection.to_string());
-    drop(
-        ImportSpec { source: format!("curl https://a.test/ {}", "$(".repeat(100_000)), ..ImportSpec::default() }
-            .import(),
-    );
-    drop(
-        ImportSpec { source: format!("curl {}", "https://a.test/ -H a:b ".repeat(20_000)), ..ImportSpec::default() }
-            .import(),
-    );
+    let imported = import(&collection.to_string());
+    assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), 1);
+    assert!(notes(&imported).contains("too many braces"), "{}", notes(&imported));
+    assert!(fault(&format!("curl https://a.test/ {}", "$(".repeat(100_000))).contains("has no end"));
+    let imported = import(&format!("curl {}", "https://a.test/ -H a:b ".repeat(20_000)));
+    assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), 100);
+    assert!(notes(&imported).contains("19900 of them are left out"), "{}", notes(&imported));
 }
 
 /// A document with a bit of everything, to be spoilt.

@@ -55,6 +55,11 @@ impl<'a> Writer<'a> {
         // What is too large is not even compiled: that takes many times its length.
         let bytes = text::weight(&action) + name.len();
         self.room = self.room.checked_sub(bytes).ok_or_else(too_large)?;
+        if self.draft.spec.actions.len() >= limits::ACTIONS_MAX {
+            let reason =
+                format!("more than {} requests, which is how many actions a connector has", limits::ACTIONS_MAX);
+            return Err(Fault::new("source", reason).hint("pick the requests that you need with `only`"));
+        }
         self.draft.adds_action(name.clone(), action);
         Ok(Some(name))
     }
@@ -65,6 +70,10 @@ impl<'a> Writer<'a> {
             self.draft.notes.add("left out, because its URL is none", place);
             return None;
         };
+        if has_variables(&example.method) {
+            self.draft.notes.add("left out, because its method is a variable", place);
+            return None;
+        }
         if braces(example) > BRACES_MAX {
             self.draft.notes.add("left out, because its texts hold too many braces", place);
             return None;
@@ -76,7 +85,7 @@ impl<'a> Writer<'a> {
         let known_path = shown(&url.path);
         let wanted = example.name.clone().unwrap_or_else(|| text::request_name(&example.method, &known_path));
         let name = self.draft.free_action_name(&wanted);
-        let groups: Vec<&str> = example.groups.iter().map(String::as_str).collect();
+        let groups: Vec<&str> = example.groups.iter().map(AsRef::as_ref).collect();
         let known = Known {
             id: example.title.as_deref(),
             action: &name,
@@ -164,14 +173,22 @@ struct Writing<'a> {
 impl Writing<'_> {
     /// A text with pills in the place of its variables.
     fn template(&mut self, text: &str) -> String {
-        let pieces = pieces(text);
-        pieces
-            .into_iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => text::literal(text),
-                Piece::Variable(name) => self.pill(name),
-            })
-            .collect()
+        let mut template = String::new();
+        for piece in pieces(text) {
+            match piece {
+                Piece::Text(text) => template.push_str(&text::literal(text)),
+                Piece::Variable(name) => {
+                    let pill = self.pill(name);
+                    // The brace before a pill would be taken for one of its own.
+                    if template.ends_with('{') {
+                        template.pop();
+                        template.push_str("{{ '{' }}");
+                    }
+                    template.push_str(&pill);
+                }
+            }
+        }
+        template
     }
 
     /// The pill of a variable.
@@ -441,13 +458,17 @@ impl Writing<'_> {
             Value::Array(items) => items.iter().map(|item| self.json_template(key, item)).collect(),
             Value::Object(map) => {
                 let is_secret = credentials::is_secret_name(key);
-                let fields = map.iter().map(|(inner, item)| {
-                    let inner = unmarked(inner);
+                let mut fields = Map::new();
+                for (inner, item) in map {
+                    if has_variables(inner) {
+                        self.draft.notes.add("a field is left out, because its name is a variable", self.place);
+                        continue;
+                    }
                     // Below the name of a secret everything is one.
-                    let item = self.json_template(if is_secret { key } else { &inner }, item);
-                    (inner, item)
-                });
-                Value::Object(fields.collect())
+                    let item = self.json_template(if is_secret { key } else { inner }, item);
+                    fields.insert(inner.clone(), item);
+                }
+                Value::Object(fields)
             }
             other => other.clone(),
         }
@@ -474,20 +495,21 @@ impl Writing<'_> {
     }
 
     fn part(&mut self, part: &PartGiven) -> PartSpec {
-        let name = text::literal(&unmarked(&part.field.name));
+        let name = self.template(&part.field.name);
         let content_type = part.content_type.as_deref().map(|text| self.template(text));
         let mut spec = PartSpec { name, filename: None, content_type, text: None, json: None, raw: None };
+        // What its input is called; a variable in it says how.
+        let called = unmarked(&part.field.name);
         match &part.file {
             Some(file) => {
                 let about = part.field.description.as_deref().and_then(|text| text::plain(text, 400));
                 let about = about.unwrap_or_else(|| "The file: a text, or {base64: …}.".to_owned());
-                let input = self.fields.add(&part.field.name, json!({"description": about}), true);
-                let file = unmarked(file.rsplit(['/', '\\']).next().unwrap_or_default());
-                let file = if file.is_empty() || has_variables(&part.field.name) { "file".to_owned() } else { file };
-                spec.filename = Some(text::literal(&file));
+                let input = self.fields.add(&called, json!({"description": about}), true);
+                let file = file.rsplit(['/', '\\']).next().unwrap_or_default();
+                spec.filename = Some(if file.is_empty() { "file".to_owned() } else { self.template(file) });
                 spec.raw = Some(RawSpec::Pill(text::pill("input", &input)));
             }
-            None => spec.text = Some(self.given(&part.field)),
+            None => spec.text = Some(self.given(&Given { name: called, ..part.field.clone() })),
         }
         spec
     }
@@ -565,7 +587,13 @@ fn braces(example: &Example) -> usize {
         Body::Json(value) if holds_variables(value) => count(&value.to_string()),
         Body::Json(_) | Body::None | Body::File => 0,
         Body::Form(fields) => fields.iter().filter_map(|field| field.value.as_deref()).map(count).sum(),
-        Body::Multipart(parts) => parts.iter().filter_map(|part| part.field.value.as_deref()).map(count).sum(),
+        Body::Multipart(parts) => {
+            let of = |part: &PartGiven| {
+                let given = [&part.field.value, &part.file, &part.content_type].into_iter().flatten();
+                count(&part.field.name) + given.map(|text| count(text)).sum::<usize>()
+            };
+            parts.iter().map(of).sum()
+        }
     };
     let headers: usize = example.headers.iter().map(|(_, value)| count(value)).sum();
     let query: usize = example.query.iter().filter_map(|field| field.value.as_deref()).map(count).sum();
