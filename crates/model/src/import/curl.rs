@@ -97,8 +97,10 @@ fn printed(program: &str, words: VecDeque<String>, stdin: Option<String>) -> Opt
 
 /// Whether a word stands before the name of the program that a command runs.
 fn is_before_program(word: &str) -> bool {
-    let is_keyword =
-        matches!(word, "$" | "{" | "!" | "sudo" | "time" | "nohup" | "exec" | "env" | "do" | "then" | "else");
+    let is_keyword = matches!(
+        word,
+        "$" | "{" | "!" | "sudo" | "time" | "nohup" | "exec" | "env" | "do" | "then" | "else" | "if" | "while"
+    );
     is_keyword || is_assignment(word)
 }
 
@@ -420,18 +422,18 @@ impl Options {
             }
         };
         let example = Example { method, query, headers, body, ..Example::default() };
-        let mut requests: Vec<(Example, Connection)> = Vec::new();
         let total = self.urls.len();
-        for url in self.urls.into_iter().take(URLS_MAX) {
-            if total > 1 {
-                match copies.checked_sub(weight) {
-                    Some(left) => *copies = left,
-                    // The first is no copy.
-                    None if requests.is_empty() => {}
-                    None => break,
-                }
-            }
-            requests.push((Example { url, ..example.clone() }, self.connection.clone()));
+        let copied = copies.checked_div(weight).unwrap_or(URLS_MAX);
+        // The first is no copy.
+        let count = total.min(URLS_MAX).min(copied.max(1));
+        if count > 1 {
+            *copies -= count * weight;
+        }
+        let mut example = Some(example);
+        let mut requests = Vec::with_capacity(count);
+        for (n, url) in self.urls.into_iter().enumerate().take(count) {
+            let own = if n + 1 == count { example.take() } else { example.clone() };
+            requests.push((Example { url, ..own.unwrap_or_default() }, self.connection.clone()));
         }
         let left_out = total - requests.len();
         if left_out > 0 {
@@ -447,8 +449,8 @@ fn weight(headers: &[(String, String)], query: &[Given], data: &[Data], parts: &
     let of = |given: &Given| given.name.len() + given.value.as_deref().map_or(0, str::len) + size_of::<Given>();
     let headers = headers.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>());
     let data = data.iter().map(|data| match data {
-        // Fields of a form may be as short as `a&`.
-        Data::Text(text) => text.len() + text.matches('&').count() * size_of::<Given>(),
+        // Fields of a form may be as short as `a&`, values of JSON as `1,`.
+        Data::Text(text) => text.len() + text.matches(['&', ',']).count() * size_of::<Given>(),
         Data::Encoded(given) => of(given),
         Data::File => 0,
     });

@@ -141,6 +141,11 @@ impl<'a> Shell<'a> {
                     self.role = Role::HereString;
                 }
                 '<' if self.takes("<") => self.here_document()?,
+                // Nor would a shell take `https://a.test/<id>` as it is meant.
+                '<' if self.word.is_some() && self.placeholder().is_some() => {
+                    let name = self.until(">").unwrap_or_default();
+                    self.append(&example::variable(&name));
+                }
                 '<' | '>' => self.redirection(),
                 '\\' | '`' if self.takes("\n") => {}
                 '\\' => {
@@ -348,6 +353,15 @@ impl<'a> Shell<'a> {
         Ok(())
     }
 
+    /// The name of a placeholder whose sign was taken: `<id>`.
+    fn placeholder(&self) -> Option<&str> {
+        // No farther than a name can reach.
+        let name = &self.rest[..self.rest.bytes().take(60).position(|b| b == b'>')?];
+        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        is_name.then_some(name)
+    }
+
     /// `> file`, `2>&1`: where the answer goes is no part of the request.
     fn redirection(&mut self) {
         if self.word.as_deref().is_some_and(|word| word.len() == 1 && word.starts_with(['1', '2'])) {
@@ -392,20 +406,15 @@ impl<'a> Shell<'a> {
                 body.push_str(content);
                 body.push('\n');
             }
-            let body = if document.is_quoted { body } else { with_variables(body) };
-            if let Some(command) = self.commands.get_mut(document.command) {
-                command.stdin = Some(body);
-            }
+            let Some(command) = self.commands.get_mut(document.command) else { continue };
+            let mut inner = Shell::new(&body);
+            let read = (!document.is_quoted).then(|| inner.template(None).ok()).flatten();
+            command.takes_curls_output |= inner.command.takes_curls_output;
+            // As it is where a variable in it does not end.
+            command.stdin = read.and(inner.word).or(Some(body));
         }
         Ok(())
     }
-}
-
-/// The lines of a here-document with signs in the place of their variables; as they are where they have none that end.
-fn with_variables(body: String) -> String {
-    let mut inner = Shell::new(&body);
-    let read = inner.template(None);
-    read.ok().and(inner.word).unwrap_or(body)
 }
 
 #[cfg(test)]
@@ -462,6 +471,8 @@ mod tests {
         let command = format!("curl {}/{} {}", variable("BASE"), variable("id"), variable("output"));
         assert_eq!(words("curl $BASE/\"${id}\" \"$(cat x)\"")[0].join(" "), command);
         assert_eq!(words("curl '$BASE'"), [["curl", "$BASE"]]);
+        let command = format!("curl a/{}/b", variable("user-id"));
+        assert_eq!(words("curl a/<user-id>/b <in.txt >out.txt")[0].join(" "), command);
     }
 
     #[test]
@@ -492,9 +503,10 @@ mod tests {
 
     #[test]
     fn inner_commands_are_told() {
-        let read = commands("T=$(curl -s x | jq \")\") curl y\nD=$(date)\ncurl -d @<(jq . f) z").unwrap();
+        let read = commands("T=$(curl -s x | jq \")\") curl y\nD=$(date)\ncurl -d @<(jq . f) z\ncat <<E\n$(curl q)\nE")
+            .unwrap();
         let told: Vec<bool> = read.iter().map(|command| command.takes_curls_output).collect();
-        assert_eq!(told, [true, false, false]);
+        assert_eq!(told, [true, false, false, true]);
         assert_eq!(read[0].words[1..], ["curl", "y"]);
         assert_eq!(read[2].words[2..], [format!("@{}", variable("output")), "z".to_owned()]);
     }
