@@ -47,8 +47,6 @@ const FIELDS_MAX: usize = 300;
 
 /// Most fields of an object that are looked at, those of the other side included.
 const LOOKED_MAX: usize = 2_000;
-/// How many forms of an object are put together.
-const FORMS_MAX: usize = 20;
 /// How deep schemas may stand in each other, whatever way.
 const LEVELS_MAX: usize = 100;
 
@@ -116,27 +114,36 @@ impl<'a> Schemas<'a> {
 
     /// The fields of an object; none when it is something else, or has forms to choose from.
     pub(super) fn object(&self, schema: &'a Value, side: Side) -> Option<ObjectView<'a>> {
-        let mut view = ObjectView::default();
-        self.gather(schema, side, &mut view, ALL_OF_DEPTH)?;
-        let has_fields = !view.properties.is_empty();
-        has_fields.then_some(view)
+        let view = self.gathered(schema, side, ObjectView::default())?;
+        (!view.properties.is_empty()).then_some(view)
     }
 
-    /// The fields of all forms of an object that there are to choose from, each as the first form has it; required is
-    /// what every form requires. None when a form is no object.
+    /// The fields of an object that has forms to choose from: its own, and those of all forms, each as the first form
+    /// has it. Required is what it requires itself, and what every form does. None when a form is no object.
     pub(super) fn any_object(&self, schema: &'a Value, side: Side) -> Option<ObjectView<'a>> {
         let schema = self.resolve(schema)?;
         let forms = ["oneOf", "anyOf"].iter().find_map(|word| schema.get(*word))?.as_array()?;
-        let mut forms = forms.iter().take(FORMS_MAX).map(|form| self.object(form, side));
-        let mut view = forms.next()??;
+        let mut view = ObjectView::default();
+        self.own_fields(schema.as_object()?, side, &mut view)?;
+        let mut required: Option<HashSet<&str>> = None;
         for form in forms {
-            let form = form?;
-            view.required.retain(|name| form.required.contains(name));
-            for (name, property) in form.properties {
+            let of = ObjectView { parts: view.parts, looked: view.looked, ..ObjectView::default() };
+            let of = self.gathered(form, side, of)?;
+            (view.parts, view.looked, view.more) = (of.parts, of.looked, view.more.or(of.more));
+            for (name, property) in of.properties {
                 view.properties.entry(name).or_insert(property);
             }
-            view.more = view.more.or(form.more);
+            required = Some(match required {
+                Some(known) => known.intersection(&of.required).copied().collect(),
+                None => of.required,
+            });
         }
+        view.required.extend(required.unwrap_or_default());
+        (!view.properties.is_empty()).then_some(view)
+    }
+
+    fn gathered(&self, schema: &'a Value, side: Side, mut view: ObjectView<'a>) -> Option<ObjectView<'a>> {
+        self.gather(schema, side, &mut view, ALL_OF_DEPTH)?;
         Some(view)
     }
 
@@ -161,6 +168,11 @@ impl<'a> Schemas<'a> {
         for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
             self.gather(part, side, view, depth)?;
         }
+        self.own_fields(schema, side, view)
+    }
+
+    /// Adds what an object says of its fields itself.
+    fn own_fields(&self, schema: &'a Map<String, Value>, side: Side, view: &mut ObjectView<'a>) -> Option<()> {
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             view.looked += 1;
             if view.properties.len() >= FIELDS_MAX || view.looked > LOOKED_MAX {
