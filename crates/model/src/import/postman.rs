@@ -304,7 +304,8 @@ impl Settings<'_> {
         };
         let mut help = format!("Grant `{grant}`.");
         for (key, word) in [("authUrl", "authorize_url"), ("accessTokenUrl", "token_url"), ("scope", "scopes")] {
-            if let Some(text) = self.text(key).and_then(|text| text::line(&shown(&marked(&text)), 300)) {
+            let text = self.text(key).filter(|text| !credentials::looks_secret(text));
+            if let Some(text) = text.and_then(|text| text::line(&shown(&marked(&text)), 300)) {
                 help += &format!(" {word}: {text}");
             }
         }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::draft::Draft;
 use super::schema::Schemas;
-use super::text;
+use super::{credentials, text};
 
 /// Parameters that an account sends, so that no input does: place and name, lower case.
 #[derive(Debug, Default)]
@@ -137,7 +137,8 @@ impl Scheme<'_> {
             can_be_obtained = true;
             let mut help = format!("Grant `{grant}`.");
             for (field, word) in [("authorizationUrl", "authorize_url"), ("tokenUrl", "token_url")] {
-                if let Some(url) = settings.get(field).and_then(Value::as_str) {
+                let url = text::field(settings, field).filter(|url| !credentials::looks_secret(url));
+                if let Some(url) = url {
                     help += &format!(" {word}: {}", shown(url));
                 }
             }

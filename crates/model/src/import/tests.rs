@@ -579,6 +579,17 @@ fn secrets_beside_variables_and_below_their_names_stay_behind() {
         let text = all_of(&imported);
         assert!(!text.contains("hunter2pw") && !text.contains("123456"), "{command}\n{text}");
     }
+    // A yes or no is none, whatever it is called.
+    let imported =
+        import("curl https://a.test/x?include_secrets=true --json '{\"with_token\": false, \"password\": null}'");
+    assert_eq!(
+        sent(&imported, "post_x", json!({}), json!({})),
+        (
+            "POST https://a.test/x?include_secrets=true".to_owned(),
+            "accept: application/json\ncontent-type: application/json\n".to_owned(),
+            r#"{"with_token":false,"password":null}"#.to_owned()
+        )
+    );
     // What a variable gives is no secret of the source.
     let imported = import("curl https://a.test/x --json \"{\\\"token\\\": \\\"Bearer $T\\\", \\\"a\\\": \\\"$T\\\"}\"");
     assert_eq!(sent(&imported, "post_x", json!({}), json!({"t": "s"})).2, r#"{"token":"Bearer s","a":"s"}"#);
@@ -914,10 +925,17 @@ fn bodies_that_cannot_be_said_whole_are_told() {
             {"type": "object", "required": ["kind", "url"], "properties": {"kind": {"type": "string"}, "url": {"type": "string"}}},
             {"type": "object", "required": ["kind", "scan"], "properties": {"kind": {"type": "string"}, "scan": {"type": "string", "format": "binary"}}},
         ]}}}}}},
+        "/e": {"post": {"requestBody": {"required": true, "content": {"multipart/form-data": {"schema": {
+            "type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+            "anyOf": [{"required": ["a"]}, {"required": ["a", "b"]}],
+        }}}}}},
     }})));
     let notes = notes(&imported);
     assert!(notes.contains("GET /a: a body that may be left out"), "{notes}");
     assert!(notes.contains("POST /b, GET /c: fields whose names the source does not say"), "{notes}");
+    let input = &action(&imported, "post_e")["input"];
+    let names: Vec<&str> = input["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((&input["required"], names), (&json!(["a"]), vec!["a", "b"]));
     let input = &action(&imported, "post_d")["input"];
     let names: Vec<&str> = input["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!((&input["required"], names), (&json!(["kind"]), vec!["kind", "url", "scan", "scan_name"]));
@@ -1023,6 +1041,15 @@ fn hostile_sources_end_soon() {
     assert!(notes(&imported).contains("19900 of them are left out"), "{}", notes(&imported));
 }
 
+#[test]
+fn what_a_collection_requires_has_no_empty_default() {
+    let query = json!([{"key": "a", "value": "", "description": "(Required) One."}, {"key": "b", "value": ""}]);
+    let item = json!({"name": "Get", "request": {"url": {"raw": "https://a.test/?a=&b=", "query": query}}});
+    let imported = import(&json!({"info": {"name": "a"}, "item": [item]}).to_string());
+    assert_eq!(action(&imported, "get")["input"]["required"], json!(["a"]));
+    assert_eq!(sent(&imported, "get", json!({}), json!({"a": 1})).0, "GET https://a.test/?a=1&b=");
+}
+
 /// A document with a bit of everything, to be spoilt.
 fn seeds() -> Vec<Value> {
     vec![
@@ -1105,11 +1132,14 @@ proptest! {
             Just("curl".to_owned()), Just("-d".to_owned()), Just("-F".to_owned()), Just("-H".to_owned()), Just("-G".to_owned()),
             Just("https://a.test/{x}?y=$z".to_owned()), Just("'a: b'".to_owned()), Just("\"$(x)\"".to_owned()), Just("<<E\n{}\nE\n".to_owned()),
             Just("$'\\u".to_owned()), Just("\n".to_owned()), "[ -~]{0,12}", any::<String>(),
+            Just("--data-urlencode".to_owned()), Just("--json".to_owned()), Just("-X".to_owned()), Just("{$A".to_owned()), Just("\"{\\\"$A\\\": [1, {}, \\\"$B\\\"]}\"".to_owned()),
+            Just("<<<".to_owned()), Just("<(x)".to_owned()), Just("a<id>".to_owned()), Just("| curl -d @-".to_owned()), Just("@-".to_owned()), Just("$A=$B@$C".to_owned()),
         ], 0..12),
     ) {
         let spec = ImportSpec { source: format!("curl {}", words.join(" ")), format: Some(Format::Curl), ..ImportSpec::default() };
         if let Ok(imported) = spec.import() {
             prop_assert!(crate::Document::read(&imported.document).is_ok(), "{:#}", imported.document);
+            prop_assert!(!all_of(&imported).contains(['\u{f8ff0}', '\u{f8ff1}']), "{}", all_of(&imported));
         }
     }
 }

@@ -258,7 +258,9 @@ impl Writing<'_> {
                 continue;
             }
             let looks_secret = fields.iter().filter_map(|field| field.value.as_deref()).any(looks_secret);
-            if origin == Origin::Query && (looks_secret || credentials::is_secret_parameter(name)) {
+            let is_flag = fields.iter().all(|field| field.value.as_deref().is_some_and(|value| is_flag(&value.into())));
+            let is_secret = looks_secret || (credentials::is_secret_parameter(name) && !is_flag);
+            if origin == Origin::Query && is_secret {
                 self.draft.asks_for_account("query", Some(name), &format!("The query parameter `{name}`."));
                 continue;
             }
@@ -304,18 +306,20 @@ impl Writing<'_> {
 
     /// The pill of an input. A secret has no default and must be given.
     fn input(&mut self, name: &str, kind: Option<Value>, default: Option<Value>, description: Option<&str>) -> String {
-        let is_secret = |value: &Value| credentials::is_secret_name(name) || credentials::holds_secret(value);
+        let is_secret =
+            |value: &Value| (credentials::is_secret_name(name) && !is_flag(value)) || credentials::holds_secret(value);
         if default.as_ref().is_some_and(is_secret) {
             return self.secret(name, kind, description);
         }
+        // As converters from OpenAPI say it.
+        let is_told = description.is_some_and(|text| text.starts_with("(Required)"));
+        let default = default.filter(|value| !is_told || value.as_str() != Some(""));
         let mut schema = written(kind, description);
         if default.as_ref().is_some_and(holds_placeholder) {
             schema.extend(default.map(|default| ("examples".to_owned(), json!([default]))));
         } else {
             schema.extend(default.map(|default| ("default".to_owned(), default)));
         }
-        // As converters from OpenAPI say it.
-        let is_told = description.is_some_and(|text| text.starts_with("(Required)"));
         let is_required = is_told && !schema.contains_key("default");
         let input = self.fields.add(name, schema.into(), is_required);
         text::pill("input", &input)
@@ -609,6 +613,11 @@ const FIELDS_MAX: usize = 100;
 fn is_placeholder(value: &str) -> bool {
     let value = value.trim();
     value.is_empty() || (value.starts_with('<') && value.ends_with('>') && !value.contains("</"))
+}
+
+/// Whether a value says yes, no or nothing, which is no secret whatever it is called: `include_secrets=true`.
+fn is_flag(value: &Value) -> bool {
+    value.is_boolean() || value.is_null() || matches!(value.as_str(), Some("true" | "false"))
 }
 
 /// Whether a value has a placeholder anywhere in it.
