@@ -615,6 +615,16 @@ fn secrets_beside_variables_and_below_their_names_stay_behind() {
     );
     assert!(sent(&imported, "three", json!({}), json!({})).2.contains("login(password: $password)"));
 
+    let flow = json!({"authorizationUrl": "https://id.test/a?api_key=hunter2pw", "tokenUrl": "https://id.test/t", "scopes": {}});
+    let scheme = json!({"type": "oauth2", "flows": {"authorizationCode": flow}});
+    let imported =
+        import(&openapi(json!({"components": {"securitySchemes": {"a": scheme}}, "paths": {"/a": {"get": {}}}})));
+    assert!(!all_of(&imported).contains("hunter2pw") && all_of(&imported).contains("https://id.test/t"));
+    let oauth = json!([{"key": "accessTokenUrl", "value": "https://id.test/t?client_secret=hunter2pw"}]);
+    let item = json!({"name": "a", "request": "https://a.test/"});
+    let collection = json!({"info": {"name": "a"}, "auth": {"type": "oauth2", "oauth2": oauth}, "item": [item]});
+    assert!(!all_of(&import(&collection.to_string())).contains("hunter2pw"));
+
     for servers in [
         json!([{"url": "https://a.test/?key=hunter2pw"}, {"url": "https://b.test/v1?key=hunter2pw"}]),
         json!([{"url": "https://b.test/{token}", "variables": {"token": {"default": "hunter2pw", "enum": ["hunter2pw"]}}}]),
