@@ -141,10 +141,16 @@ enum Source {
 /// The document of a draft. What does not compile is mended or left out.
 fn finish(draft: Draft, name: Option<&Name>) -> Result<Imported, Fault> {
     let Parts { name: wanted, mut spec, description, labels, mut notes } = draft.into_parts();
+    // Before it is compiled, which takes many times its length.
+    if text::weight(&spec) > limits::IMPORTED_BYTES {
+        return Err(too_large());
+    }
     mend(&mut spec, &mut notes)?;
     if spec.actions.is_empty() {
         let notes = notes.into_notes();
-        return Err(match notes.iter().find(|note| note.text.contains("left out")) {
+        // What speaks of an operation as a whole, before what speaks of a part.
+        let whole = notes.iter().find(|note| note.text.starts_with("left out"));
+        return Err(match whole.or_else(|| notes.iter().find(|note| note.text.contains("left out"))) {
             Some(note) => Fault::new("source", "it has no operations that can be actions").hint(note.to_string()),
             None => Fault::new("source", "it has no operations"),
         });
@@ -162,16 +168,17 @@ fn finish(draft: Draft, name: Option<&Name>) -> Result<Imported, Fault> {
     }
     document.insert("spec".to_owned(), serde_json::to_value(&spec).unwrap_or_default());
     let document = Value::Object(document);
-    let bytes = text::weight(&document);
-    if bytes > limits::IMPORTED_BYTES {
-        let reason = format!(
-            "the connector would be {} MiB long, at most {} MiB can be applied",
-            bytes >> 20,
-            limits::IMPORTED_BYTES >> 20
-        );
-        return Err(Fault::new("source", reason).hint("pick the operations that you need with `only`"));
+    if text::weight(&document) > limits::IMPORTED_BYTES {
+        return Err(too_large());
     }
     Ok(Imported { document, notes: notes.into_notes() })
+}
+
+/// That the connector would be longer than what can be applied.
+fn too_large() -> Fault {
+    let reason =
+        format!("the connector would be larger than the {} MiB that can be applied", limits::IMPORTED_BYTES >> 20);
+    Fault::new("source", reason).hint("pick the operations that you need with `only`")
 }
 
 /// Leaves out what does not compile: patterns first, where an input is at fault, then actions.

@@ -1,17 +1,19 @@
 //! curl commands: what others paste, and what browsers copy.
 
+mod options;
+
 use std::collections::VecDeque;
 
 use serde_json::Value;
 
+use self::options::{is_about_output, long_name, takes_value};
 use super::draft::Draft;
 use super::example::{
-    Body, Example, Given, PartGiven, Variables, Writer, json_with_variables, settle_base, shown, take_apart, unmarked,
-    variable,
+    Body, Example, Given, INPUTS_MAX, PartGiven, Variables, Writer, encoded_text, json_with_variables, settle_base,
+    shown, take_apart, unmarked, variable,
 };
 use super::only::Only;
-use super::shell;
-use super::text;
+use super::{credentials, shell, text};
 use crate::fault::Fault;
 use crate::limits;
 use crate::units::Duration;
@@ -35,39 +37,86 @@ pub(super) fn read(source: &str, only: &Only) -> Result<Draft, Fault> {
     let commands = shell::commands(&unmarked(source))?;
     let mut draft = Draft::new(None);
     let mut requests = Vec::new();
-    for command in commands {
+    // What commands repeat for each of their URLs would be too large for a connector anyway.
+    let mut copies = limits::IMPORTED_BYTES;
+    let mut commands = commands.into_iter().peekable();
+    let mut fed = None;
+    while let Some(command) = commands.next() {
+        let piped = fed.take().filter(|_| command.is_piped);
+        let stdin = command.stdin.or(piped);
         let mut words: VecDeque<String> = command.words.into();
-        while words.front().is_some_and(|word| word == "$" || word == "sudo" || word == "time" || is_assignment(word)) {
+        while words.front().is_some_and(|word| is_before_program(word)) {
             words.pop_front();
         }
-        let Some(program) = words.pop_front() else { continue };
-        if command.is_piped {
-            continue;
+        let program = words.pop_front();
+        if command.takes_curls_output {
+            let text = "a curl command whose output another one takes is left out; import it by itself";
+            draft.notes.add(text, &program.as_deref().map(program_name).unwrap_or_default());
         }
-        if !matches!(program.rsplit(['/', '\\']).next(), Some("curl" | "curl.exe")) {
-            draft.notes.add("left out, because it is no curl command", &program);
-            continue;
-        }
-        let mut rest = words;
-        loop {
-            let mut options = Options::default();
-            let goes_on = options.read(&mut rest, command.stdin.as_deref(), &mut draft);
-            requests.extend(options.requests());
-            if !goes_on {
-                break;
+        let Some(program) = program else { continue };
+        if is_curl(&program) {
+            let mut rest = words;
+            loop {
+                let mut options = Options::default();
+                let goes_on = options.read(&mut rest, stdin.as_deref(), &mut draft);
+                requests.extend(options.requests(&mut copies, &mut draft));
+                if !goes_on {
+                    break;
+                }
             }
+        } else if commands.peek().is_some_and(feeds_curl) {
+            fed = printed(&program, words, stdin);
+        } else if !command.is_piped {
+            draft.notes.add("left out, because it is no curl command", &program_name(&program));
         }
-    }
-    if requests.len() > limits::ACTIONS_MAX {
-        return Err(Fault::new("source", format_args!("at most {} commands become a connector", limits::ACTIONS_MAX)));
     }
     write(draft, requests, only)
 }
 
+fn is_curl(program: &str) -> bool {
+    matches!(program.rsplit(['/', '\\']).next(), Some("curl" | "curl.exe"))
+}
+
+/// Whether a pipe leads into this command, and it is curl.
+fn feeds_curl(command: &shell::Command) -> bool {
+    command.is_piped && command.words.iter().find(|word| !is_before_program(word)).is_some_and(|word| is_curl(word))
+}
+
+/// What a program gives to the next, where it is plain: `echo text`, `cat` of what it is fed.
+fn printed(program: &str, words: VecDeque<String>, stdin: Option<String>) -> Option<String> {
+    match program {
+        "echo" => {
+            let is_bare = words.front().is_some_and(|word| word == "-n");
+            let text = Vec::from(words)[usize::from(is_bare)..].join(" ");
+            Some(if is_bare { text } else { text + "\n" })
+        }
+        "cat" if words.is_empty() => stdin,
+        _ => None,
+    }
+}
+
+/// Whether a word stands before the name of the program that a command runs.
+fn is_before_program(word: &str) -> bool {
+    let is_keyword = matches!(
+        word,
+        "$" | "{" | "!" | "sudo" | "time" | "nohup" | "exec" | "env" | "do" | "then" | "else" | "if" | "while"
+    );
+    is_keyword || is_assignment(word)
+}
+
 fn is_assignment(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     })
+}
+
+/// What a note may call a program: nothing that could be a value.
+fn program_name(word: &str) -> String {
+    let name: String =
+        word.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '\\')).collect();
+    if credentials::is_secret_segment(&name) { String::new() } else { name }
 }
 
 /// Makes a connector of requests; the first decides the base URL.
@@ -80,7 +129,7 @@ fn write(mut draft: Draft, requests: Vec<(Example, Connection)>, only: &Only) ->
     let mut variables = Variables::default();
     let base = settle_base(&mut draft, &mut variables, &first.base, &|_| None);
     draft.spec.connection.base_url = Some(base);
-    let mut writer = Writer { draft: &mut draft, variables: &mut variables, base: &first.base, only };
+    let mut writer = Writer::new(&mut draft, &mut variables, &first.base, only);
     for (request, connection) in &requests {
         let url = take_apart(&request.url);
         let place = url.as_ref().map(|url| format!("{} {}{}", request.method, url.base, url.path)).unwrap_or_default();
@@ -89,7 +138,7 @@ fn write(mut draft: Draft, requests: Vec<(Example, Connection)>, only: &Only) ->
             let text = "the URL says no scheme, which is http for curl; write https into base_url where the API has it";
             writer.draft.notes.add(text, &place);
         }
-        if let Some(name) = writer.write(request, &place) {
+        if let Some(name) = writer.write(request, &place)? {
             connection.settle(writer.draft, &name);
         }
     }
@@ -118,21 +167,27 @@ fn host_name(base: &str) -> String {
 /// What a command says of the connection rather than of its request.
 #[derive(Debug, Clone, Default)]
 struct Connection {
-    redirects: Option<u8>,
+    follows: bool,
+    /// How many redirects are followed at most; less than none: any number.
+    most_redirects: Option<i64>,
     timeout: Option<Duration>,
-    accounts: Vec<(&'static str, &'static str)>,
+    /// The kind of account that it needs, and what it is.
+    account: Option<(&'static str, &'static str)>,
 }
 
 impl Connection {
     fn settle(&self, draft: &mut Draft, action: &str) {
-        if let Some(redirects) = self.redirects {
+        if self.follows {
+            let most = i64::from(limits::REDIRECTS_MAX);
+            let wanted = self.most_redirects.filter(|wanted| (0..most).contains(wanted)).unwrap_or(most);
+            let redirects = u8::try_from(wanted).unwrap_or(limits::REDIRECTS_MAX);
             let known = draft.spec.connection.redirects.unwrap_or(0);
             draft.spec.connection.redirects = Some(known.max(redirects));
         }
         if let Some(action) = draft.spec.actions.get_mut(action) {
             action.request.timeout = self.timeout;
         }
-        for (kind, help) in &self.accounts {
+        if let Some((kind, help)) = self.account {
             draft.asks_for_account(kind, None, help);
         }
     }
@@ -157,6 +212,22 @@ struct Options {
 /// Most URLs of one command: each is a request with all of its headers.
 const URLS_MAX: usize = 100;
 
+/// Whether an option is one that we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Yes,
+    No,
+}
+
+/// What became of a word of short options.
+enum Short {
+    Read,
+    /// The last of them is not known, so that the next word may be its value.
+    Unknown,
+    /// Another request begins.
+    Next,
+}
+
 /// What a body is made of.
 #[derive(Debug)]
 enum Data {
@@ -169,7 +240,10 @@ enum Data {
 impl Options {
     /// Reads words up to the end, or to `--next`, which begins another request.
     fn read(&mut self, words: &mut VecDeque<String>, stdin: Option<&str>, draft: &mut Draft) -> bool {
+        // What follows an option that is not known may be its value, and be a secret.
+        let mut may_be_value = false;
         while let Some(word) = words.pop_front() {
+            let was_unknown = std::mem::take(&mut may_be_value);
             if let Some(long) = word.strip_prefix("--").filter(|long| !long.is_empty()) {
                 if long == "next" {
                     return true;
@@ -179,10 +253,14 @@ impl Options {
                     None => (long, None),
                 };
                 let value = given.or_else(|| takes_value(name).then(|| words.pop_front()).flatten());
-                self.option(name, value.unwrap_or_default(), stdin, draft);
+                may_be_value = self.option(name, value.unwrap_or_default(), stdin, draft) == Known::No;
             } else if let Some(short) = word.strip_prefix('-').filter(|short| !short.is_empty()) {
-                self.short(short, words, stdin, draft);
-            } else if !word.is_empty() && word != "--" {
+                match self.short(short, words, stdin, draft) {
+                    Short::Read => {}
+                    Short::Unknown => may_be_value = true,
+                    Short::Next => return true,
+                }
+            } else if !word.is_empty() && word != "--" && (!was_unknown || word.contains("://")) {
                 self.urls.push(word);
             }
         }
@@ -190,32 +268,39 @@ impl Options {
     }
 
     /// Several options in one word: `-sXPOST`.
-    fn short(&mut self, letters: &str, words: &mut VecDeque<String>, stdin: Option<&str>, draft: &mut Draft) {
+    fn short(&mut self, letters: &str, words: &mut VecDeque<String>, stdin: Option<&str>, draft: &mut Draft) -> Short {
+        let mut read = Short::Read;
         for (at, letter) in letters.char_indices() {
             let Some(name) = long_name(letter) else {
                 draft.notes.add("an option that is not known is left out", &format!("-{letter}"));
+                read = Short::Unknown;
                 continue;
             };
+            if name == "next" {
+                return Short::Next;
+            }
             if takes_value(name) {
                 let rest = &letters[at + letter.len_utf8()..];
                 let value = if rest.is_empty() { words.pop_front() } else { Some(rest.to_owned()) };
-                return self.option(name, value.unwrap_or_default(), stdin, draft);
+                self.option(name, value.unwrap_or_default(), stdin, draft);
+                return Short::Read;
             }
             self.option(name, String::new(), stdin, draft);
         }
+        read
     }
 
-    fn option(&mut self, name: &str, value: String, stdin: Option<&str>, draft: &mut Draft) {
+    fn option(&mut self, name: &str, value: String, stdin: Option<&str>, draft: &mut Draft) -> Known {
         match name {
             "url" => self.urls.push(value),
             "request" => self.method = Some(value.to_ascii_uppercase()),
             "head" => self.is_head = true,
             "get" => self.is_get = true,
             "header" => self.header(&value, draft),
-            "user-agent" => self.headers.push(("User-Agent".to_owned(), value)),
-            "referer" => self.headers.push(("Referer".to_owned(), value)),
-            "range" => self.headers.push(("Range".to_owned(), format!("bytes={value}"))),
-            "cookie" if value.contains('=') || value.is_empty() => self.headers.push(("Cookie".to_owned(), value)),
+            "user-agent" => self.adds_header("User-Agent", value, draft),
+            "referer" => self.adds_header("Referer", value, draft),
+            "range" => self.adds_header("Range", format!("bytes={value}"), draft),
+            "cookie" if value.contains('=') || value.is_empty() => self.adds_header("Cookie", value, draft),
             "data" | "data-ascii" | "data-binary" => self.data.push(data(&value, name, stdin)),
             "data-raw" => self.data.push(Data::Text(value)),
             "data-urlencode" => self.data.push(encoded(&value, stdin)),
@@ -223,24 +308,19 @@ impl Options {
                 self.is_json = true;
                 self.data.push(data(&value, name, stdin));
             }
+            // One more than there can be, which is said when the request is written.
+            "form" | "form-string" if self.parts.len() > limits::MULTIPART_PARTS => {}
             "form" | "form-string" => self.parts.push(part(&value, name == "form")),
             "url-query" => self.query.push(given(&value)),
             "upload-file" => self.uploads = true,
             "user" => {
-                if !self.connection.accounts.iter().any(|(kind, _)| matches!(*kind, "digest" | "aws_sigv4")) {
-                    self.connection.accounts.push(("basic", "User and password of HTTP Basic."));
-                }
+                self.connection.account.get_or_insert(("basic", "User and password of HTTP Basic."));
             }
-            "digest" => self.connection.accounts = vec![("digest", "User and password of HTTP Digest.")],
-            "aws-sigv4" => self.connection.accounts = vec![("aws_sigv4", "An AWS key, with region and service.")],
-            "oauth2-bearer" => self.connection.accounts = vec![("bearer", "A bearer token.")],
-            "location" | "location-trusted" => {
-                self.connection.redirects.get_or_insert(limits::REDIRECTS_MAX);
-            }
-            "max-redirs" => {
-                let most = value.parse::<i64>().unwrap_or(0).clamp(0, i64::from(limits::REDIRECTS_MAX));
-                self.connection.redirects = u8::try_from(most).ok();
-            }
+            "digest" => self.connection.account = Some(("digest", "User and password of HTTP Digest.")),
+            "aws-sigv4" => self.connection.account = Some(("aws_sigv4", "An AWS key, with region and service.")),
+            "oauth2-bearer" => self.connection.account = Some(("bearer", "A bearer token.")),
+            "location" | "location-trusted" => self.connection.follows = true,
+            "max-redirs" => self.connection.most_redirects = value.parse().ok(),
             "max-time" => self.max_time(&value, draft),
             "insecure" => draft.notes.add(
                 "certificates are always verified; a private authority belongs into the connection's tls.authorities",
@@ -258,21 +338,33 @@ impl Options {
             | "request-target" | "variable" | "anyauth" | "haproxy-protocol" | "proto" => {
                 draft.notes.add("an option that a request cannot say is left out", &format!("--{name}"));
             }
+            name if name.starts_with("expand-") => {
+                draft.notes.add("an option that a request cannot say is left out", &format!("--{name}"));
+            }
             name if is_about_output(name) => {}
-            name => draft.notes.add("an option that is not known is left out", &format!("--{name}")),
+            name => {
+                draft.notes.add("an option that is not known is left out", &format!("--{name}"));
+                return Known::No;
+            }
         }
+        Known::Yes
     }
 
     fn header(&mut self, text: &str, draft: &mut Draft) {
         match text.split_once(':') {
-            _ if self.headers.len() >= limits::HEADERS_MAX => {
-                draft.notes.add(format!("at most {} headers are taken", limits::HEADERS_MAX), "");
-            }
             Some((name, value)) if !value.trim().is_empty() => {
-                self.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+                self.adds_header(name.trim(), value.trim().to_owned(), draft);
             }
             // `Name;` sends it without a value, `Name:` takes it away.
             _ => draft.notes.add("a header without a value is left out", "-H"),
+        }
+    }
+
+    fn adds_header(&mut self, name: &str, value: String, draft: &mut Draft) {
+        if self.headers.len() < limits::HEADERS_MAX {
+            self.headers.push((name.to_owned(), value));
+        } else {
+            draft.notes.add(format!("at most {} headers are taken", limits::HEADERS_MAX), "");
         }
     }
 
@@ -288,8 +380,8 @@ impl Options {
         }
     }
 
-    /// A request for each URL.
-    fn requests(self) -> Vec<(Example, Connection)> {
+    /// A request for each URL, with all that the command says of them. `copies` is how many bytes may be repeated.
+    fn requests(self, copies: &mut usize, draft: &mut Draft) -> Vec<(Example, Connection)> {
         let to_query = self.is_get || self.is_head;
         let mut headers = self.headers;
         if self.is_json {
@@ -310,43 +402,90 @@ impl Options {
             };
             method.to_owned()
         });
+        let weight = weight(&headers, &self.query, &self.data, &self.parts);
         let mut query = self.query;
         let body = match () {
             () if to_query => {
-                query.extend(self.data.into_iter().flat_map(Data::into_fields));
+                query.extend(self.data.into_iter().flat_map(Data::into_fields).take(INPUTS_MAX + 1));
                 Body::None
             }
             () if self.uploads => Body::File,
             () if !self.parts.is_empty() => Body::Multipart(self.parts),
-            () => body(self.data, &headers),
+            () => {
+                let is_said = content_type(&headers).is_some();
+                let body = body(self.data, &headers);
+                if matches!(body, Body::Text(_) | Body::File) && !is_said {
+                    // What curl says of any data when nothing else does.
+                    headers.push(("Content-Type".to_owned(), FORM.to_owned()));
+                }
+                body
+            }
         };
-        let mut body = Some(body);
-        let last = self.urls.len().saturating_sub(1);
-        let mut requests = Vec::new();
-        for (n, url) in self.urls.into_iter().enumerate().take(URLS_MAX) {
-            let body = if n == last { body.take() } else { None };
-            let (method, headers, query) = (method.clone(), headers.clone(), query.clone());
-            let example = Example { method, url, query, headers, body: body.unwrap_or_default(), ..Example::default() };
-            requests.push((example, self.connection.clone()));
+        let example = Example { method, query, headers, body, ..Example::default() };
+        let total = self.urls.len();
+        let copied = copies.checked_div(weight).unwrap_or(URLS_MAX);
+        // The first is no copy.
+        let count = total.min(URLS_MAX).min(copied.max(1));
+        if count > 1 {
+            *copies -= count * weight;
+        }
+        let mut example = Some(example);
+        let mut requests = Vec::with_capacity(count);
+        for (n, url) in self.urls.into_iter().enumerate().take(count) {
+            let own = if n + 1 == count { example.take() } else { example.clone() };
+            requests.push((Example { url, ..own.unwrap_or_default() }, self.connection.clone()));
+        }
+        let left_out = total - requests.len();
+        if left_out > 0 {
+            let text = format!("a command has too many URLs for what it sends; {left_out} of them are left out");
+            draft.notes.add(text, "");
         }
         requests
     }
 }
 
+/// About how many bytes each request of a command repeats.
+fn weight(headers: &[(String, String)], query: &[Given], data: &[Data], parts: &[PartGiven]) -> usize {
+    let of = |given: &Given| given.name.len() + given.value.as_deref().map_or(0, str::len) + size_of::<Given>();
+    let headers = headers.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>());
+    let data = data.iter().map(|data| match data {
+        // Fields of a form may be as short as `a&`, values of JSON as `1,`.
+        Data::Text(text) => text.len() + text.matches(['&', ',']).count() * size_of::<Given>(),
+        Data::Encoded(given) => of(given),
+        Data::File => 0,
+    });
+    let parts = parts.iter().map(|part| of(&part.field) + part.content_type.as_deref().map_or(0, str::len));
+    headers.chain(query.iter().map(of)).chain(data).chain(parts).sum()
+}
+
+/// The media type of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
+
 impl Data {
-    /// What of it goes into a query.
+    /// What of it goes into a query or a form.
     fn into_fields(self) -> Vec<Given> {
         match self {
             Self::Text(text) => fields(&text),
-            Self::Encoded(given) => vec![given],
+            // A field that is its content alone has no value.
+            Self::Encoded(Given { name, value, .. }) if name.is_empty() => {
+                vec![Given { name: value.unwrap_or_default(), value: Some(String::new()), description: None }]
+            }
+            // The name is encoded already.
+            Self::Encoded(given) => {
+                let mut fields = fields(&given.name);
+                if let Some(last) = fields.last_mut() {
+                    last.value = given.value;
+                }
+                fields
+            }
             Self::File => vec![given(&variable("file"))],
         }
     }
 }
 
-/// `name=value&name=value`, percent-encoded.
+/// `name=value&name=value`, percent-encoded; of very many, the first.
 fn fields(text: &str) -> Vec<Given> {
-    let pairs = url::form_urlencoded::parse(text.as_bytes());
+    let pairs = url::form_urlencoded::parse(text.as_bytes()).take(INPUTS_MAX + 1);
     pairs.map(|(name, value)| Given { name: name.into(), value: Some(value.into()), description: None }).collect()
 }
 
@@ -360,23 +499,27 @@ fn given(text: &str) -> Given {
 fn data(value: &str, option: &str, stdin: Option<&str>) -> Data {
     match (value.strip_prefix('@'), stdin) {
         (None, _) => Data::Text(value.to_owned()),
-        (Some("-"), Some(fed)) if option == "data" => Data::Text(fed.replace('\n', "")),
+        (Some("-"), Some(fed)) if matches!(option, "data" | "data-ascii") => Data::Text(fed.replace('\n', "")),
         (Some("-"), Some(fed)) => Data::Text(fed.to_owned()),
         (Some(_), _) => Data::File,
     }
 }
 
-/// The value of `--data-urlencode`: `content`, `=content`, `name=content`, `@file`, `name@file`.
+/// The value of `--data-urlencode`: `content`, `=content`, `name=content`, `@file`, `name@file`. Content that has no name
+/// is a field of its own.
 fn encoded(value: &str, stdin: Option<&str>) -> Data {
-    match (value.find('='), value.find('@')) {
-        (None, None) => Data::Text(value.to_owned()),
-        (Some(0), _) => Data::Text(value[1..].to_owned()),
-        (Some(at), file) if file.is_none_or(|file| at < file) => Data::Encoded(given(value)),
-        (_, Some(0)) => data(value, "data-urlencode", stdin),
-        (_, Some(at)) => {
-            Data::Encoded(Given { name: value[..at].to_owned(), value: Some(variable("file")), description: None })
-        }
-        (Some(_), None) => Data::Encoded(given(value)),
+    let content = |name: &str, value: &str| {
+        Data::Encoded(Given { name: name.to_owned(), value: Some(value.to_owned()), description: None })
+    };
+    match value.find('=').or_else(|| value.find('@')) {
+        None => content("", value),
+        Some(at) if value[at..].starts_with('=') => content(&value[..at], &value[at + 1..]),
+        Some(0) => match data(value, "data-urlencode", stdin) {
+            Data::Text(text) => content("", &text),
+            data => data,
+        },
+        // Files of several fields are several inputs.
+        Some(at) => content(&value[..at], &variable(&format!("{}_file", unmarked(&value[..at])))),
     }
 }
 
@@ -398,24 +541,44 @@ fn body(data: Vec<Data>, headers: &[(String, String)]) -> Body {
         let whole: String = data.iter().map(Data::as_text).collect();
         return json(&whole).map_or(Body::Text(whole), Body::Json);
     }
-    let is_form_said = content_type(headers).is_none_or(|text| text.contains("x-www-form-urlencoded"));
-    let looks_like_form = data.iter().all(|data| match data {
-        Data::Text(text) => text.split('&').all(|field| field.contains('=')) && !text.contains('\n'),
-        Data::Encoded(_) => true,
-        Data::File => false,
-    });
-    if is_form_said && looks_like_form {
-        return Body::Form(data.into_iter().flat_map(Data::into_fields).collect());
+    let is_form_said = content_type(headers).is_none_or(|text| text.contains(FORM));
+    if is_form_said && is_form(&data) {
+        return Body::Form(data.into_iter().flat_map(Data::into_fields).take(INPUTS_MAX + 1).collect());
     }
     let pieces: Vec<String> = data.iter().map(Data::as_text).collect();
     Body::Text(pieces.join("&"))
+}
+
+/// Whether data are the fields of a form: at least one has a value, and the others are names.
+fn is_form(data: &[Data]) -> bool {
+    let is_name =
+        |field: &str| field.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%' | b'+'));
+    let mut has_value = false;
+    data.iter().all(|data| match data {
+        Data::Text(text) => {
+            !text.contains('\n')
+                && text.split('&').all(|field| {
+                    let is_pair = field.contains('=');
+                    has_value |= is_pair;
+                    is_pair || is_name(field)
+                })
+        }
+        Data::Encoded(given) => {
+            has_value |= !given.name.is_empty();
+            true
+        }
+        Data::File => false,
+    }) && has_value
 }
 
 impl Data {
     fn as_text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Encoded(given) => format!("{}={}", given.name, given.value.as_deref().unwrap_or_default()),
+            Self::Encoded(given) => {
+                let value = encoded_text(given.value.as_deref().unwrap_or_default());
+                if given.name.is_empty() { value } else { format!("{}={value}", given.name) }
+            }
             Self::File => variable("file"),
         }
     }
@@ -457,260 +620,4 @@ fn part(value: &str, reads_files: bool) -> PartGiven {
         _ => part.field.value = Some(content.to_owned()),
     }
     part
-}
-
-/// Options that take a value.
-fn takes_value(name: &str) -> bool {
-    // All of curl's own: the value of one that is left out must not be taken for a URL.
-    matches!(
-        name,
-        "abstract-unix-socket"
-            | "create-file-mode"
-            | "delegation"
-            | "dns-interface"
-            | "dns-ipv4-addr"
-            | "dns-ipv6-addr"
-            | "egd-file"
-            | "etag-compare"
-            | "etag-save"
-            | "ftp-account"
-            | "ftp-alternative-to-user"
-            | "ftp-method"
-            | "ftp-port"
-            | "ftp-ssl-ccc-mode"
-            | "hostpubmd5"
-            | "hostpubsha256"
-            | "krb"
-            | "libcurl"
-            | "login-options"
-            | "mail-auth"
-            | "mail-from"
-            | "mail-rcpt"
-            | "parallel-max"
-            | "proto-default"
-            | "proxy-cacert"
-            | "proxy-capath"
-            | "proxy-cert"
-            | "proxy-cert-type"
-            | "proxy-ciphers"
-            | "proxy-crlfile"
-            | "proxy-header"
-            | "proxy-key"
-            | "proxy-key-type"
-            | "proxy-pass"
-            | "proxy-pinnedpubkey"
-            | "proxy-service-name"
-            | "proxy-tls13-ciphers"
-            | "proxy-tlsauthtype"
-            | "proxy-tlspassword"
-            | "proxy-tlsuser"
-            | "proxy1.0"
-            | "pubkey"
-            | "quote"
-            | "random-file"
-            | "sasl-authzid"
-            | "socks4"
-            | "socks4a"
-            | "socks5-gssapi-service"
-            | "telnet-option"
-            | "tftp-blksize"
-            | "tlsauthtype"
-            | "tlspassword"
-            | "tlsuser"
-            | "url"
-            | "request"
-            | "header"
-            | "user-agent"
-            | "referer"
-            | "range"
-            | "cookie"
-            | "data"
-            | "data-ascii"
-            | "data-binary"
-            | "data-raw"
-            | "data-urlencode"
-            | "json"
-            | "form"
-            | "form-string"
-            | "url-query"
-            | "upload-file"
-            | "user"
-            | "aws-sigv4"
-            | "oauth2-bearer"
-            | "max-redirs"
-            | "max-time"
-            | "proxy"
-            | "proxy-user"
-            | "preproxy"
-            | "socks5"
-            | "socks5-hostname"
-            | "cert"
-            | "key"
-            | "cacert"
-            | "capath"
-            | "cert-type"
-            | "key-type"
-            | "pass"
-            | "resolve"
-            | "connect-to"
-            | "unix-socket"
-            | "interface"
-            | "config"
-            | "request-target"
-            | "variable"
-            | "proto"
-            | "output"
-            | "write-out"
-            | "cookie-jar"
-            | "dump-header"
-            | "connect-timeout"
-            | "retry"
-            | "retry-delay"
-            | "retry-max-time"
-            | "limit-rate"
-            | "max-filesize"
-            | "noproxy"
-            | "trace"
-            | "trace-ascii"
-            | "stderr"
-            | "ciphers"
-            | "tls13-ciphers"
-            | "tls-max"
-            | "speed-limit"
-            | "speed-time"
-            | "time-cond"
-            | "dns-servers"
-            | "keepalive-time"
-            | "local-port"
-            | "output-dir"
-            | "engine"
-            | "proto-redir"
-            | "expect100-timeout"
-            | "continue-at"
-            | "netrc-file"
-            | "service-name"
-            | "doh-url"
-            | "happy-eyeballs-timeout-ms"
-            | "alt-svc"
-            | "hsts"
-            | "rate"
-            | "crlfile"
-            | "pinnedpubkey"
-            | "curves"
-    )
-}
-
-/// The long name of a short option.
-fn long_name(letter: char) -> Option<&'static str> {
-    Some(match letter {
-        'X' => "request",
-        'H' => "header",
-        'd' => "data",
-        'F' => "form",
-        'u' => "user",
-        'G' => "get",
-        'I' => "head",
-        'b' => "cookie",
-        'A' => "user-agent",
-        'e' => "referer",
-        'k' => "insecure",
-        'L' => "location",
-        'm' => "max-time",
-        'x' => "proxy",
-        'T' => "upload-file",
-        'r' => "range",
-        'E' => "cert",
-        'K' => "config",
-        'n' => "netrc",
-        'c' => "cookie-jar",
-        'C' => "continue-at",
-        'D' => "dump-header",
-        'o' => "output",
-        'w' => "write-out",
-        'y' => "speed-time",
-        'Y' => "speed-limit",
-        'z' => "time-cond",
-        's' => "silent",
-        'S' => "show-error",
-        'v' => "verbose",
-        'i' => "include",
-        'f' => "fail",
-        'g' => "globoff",
-        'N' => "no-buffer",
-        'O' => "remote-name",
-        'J' => "remote-header-name",
-        'R' => "remote-time",
-        'q' => "disable",
-        'Z' => "parallel",
-        '#' => "progress-bar",
-        '0' => "http1.0",
-        '1' => "tlsv1",
-        '2' => "sslv2",
-        '3' => "sslv3",
-        '4' => "ipv4",
-        '6' => "ipv6",
-        'j' => "junk-session-cookies",
-        'a' => "append",
-        'l' => "list-only",
-        'p' => "proxytunnel",
-        'B' => "use-ascii",
-        _ => return None,
-    })
-}
-
-/// Options about what is done with the answer, or about what Linkspan decides by itself.
-fn is_about_output(name: &str) -> bool {
-    let name = name.strip_prefix("no-").unwrap_or(name);
-    takes_value(name)
-        || name.starts_with("http")
-        || name.starts_with("tls")
-        || name.starts_with("ssl")
-        || name.starts_with("retry")
-        || name.starts_with("progress")
-        || matches!(
-            name,
-            "silent"
-                | "show-error"
-                | "verbose"
-                | "include"
-                | "show-headers"
-                | "fail"
-                | "fail-with-body"
-                | "fail-early"
-                | "globoff"
-                | "buffer"
-                | "remote-name"
-                | "remote-name-all"
-                | "remote-header-name"
-                | "remote-time"
-                | "disable"
-                | "parallel"
-                | "ipv4"
-                | "ipv6"
-                | "compressed"
-                | "compressed-ssh"
-                | "junk-session-cookies"
-                | "append"
-                | "list-only"
-                | "use-ascii"
-                | "path-as-is"
-                | "keepalive"
-                | "tcp-nodelay"
-                | "tcp-fastopen"
-                | "styled-output"
-                | "create-dirs"
-                | "trace-time"
-                | "raw"
-                | "alpn"
-                | "npn"
-                | "sessionid"
-                | "post301"
-                | "post302"
-                | "post303"
-                | "clobber"
-                | "basic"
-                | "tr-encoding"
-                | "suppress-connect-headers"
-                | "xattr"
-        )
 }

@@ -155,6 +155,11 @@ impl Fields {
         name
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.properties.len()
+    }
+
     /// Its JSON Schema; none without fields.
     pub(super) fn into_schema(self) -> Option<Value> {
         if self.properties.is_empty() {

@@ -4,11 +4,12 @@
 mod writing;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 use url::Url;
 
-pub(super) use self::writing::Writer;
+pub(super) use self::writing::{INPUTS_MAX, Writer};
 use super::draft::Draft;
 use super::{credentials, text};
 
@@ -72,7 +73,7 @@ fn whole_variable(text: &str) -> Option<&str> {
 }
 
 /// A request with its values. Texts may hold variables.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Example {
     /// What the action is to be called; none: by its method and path.
     pub(super) name: Option<String>,
@@ -81,7 +82,7 @@ pub(super) struct Example {
     /// What the source says of it.
     pub(super) description: Option<String>,
     /// The folders that it stands in.
-    pub(super) groups: Vec<String>,
+    pub(super) groups: Rc<[Rc<str>]>,
     /// The method.
     pub(super) method: String,
     /// The URL, perhaps with a query.
@@ -110,7 +111,7 @@ pub(super) struct Given {
 }
 
 /// A body with its values.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Body {
     /// None.
     #[default]
@@ -125,12 +126,12 @@ pub(super) enum Body {
     Text(String),
     /// A file.
     File,
-    /// A GraphQL query with its variables.
-    GraphQl(String, Value),
+    /// A GraphQL query with its variables, and the operation of it that is meant.
+    GraphQl { query: String, variables: Value, operation: Option<String> },
 }
 
 /// A part of a multipart body.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct PartGiven {
     pub(super) field: Given,
     /// The name of the file, when it is one.
@@ -188,7 +189,7 @@ pub(super) fn take_apart(url: &str) -> Option<Parts> {
         Some((scheme, rest)) if !scheme.contains(['/', '?']) => (Some(scheme), rest),
         _ => (None, url),
     };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let end = base_variable_end(scheme, rest).unwrap_or_else(|| rest.find(['/', '?']).unwrap_or(rest.len()));
     let (authority, rest) = rest.split_at(end);
     let (credentials, host) = match authority.rsplit_once('@') {
         Some((_, host)) => (true, host),
@@ -199,14 +200,14 @@ pub(super) fn take_apart(url: &str) -> Option<Parts> {
     let base = match scheme {
         _ if host.is_empty() => return None,
         _ if is_base_variable => host.to_owned(),
-        Some(scheme) if has_variables(scheme) => format!("https://{host}"),
+        Some(scheme) if has_variables(scheme) => format!("{scheme}://{host}"),
         Some(scheme) => format!("{}://{host}", scheme.to_ascii_lowercase()),
         None => format!("http://{host}"),
     };
     let base = if has_variables(&base) { base } else { origin(&base)? };
     // Plus signs are spaces, and what is percent-encoded is encoded again when it is sent.
     let query = url::form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into(), value.into()));
-    let path = if path.is_empty() { "/" } else { path };
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let has_secret = path.split('/').any(credentials::is_secret_segment);
     let told = |segment| if credentials::is_secret_segment(segment) { variable("token") } else { segment.to_owned() };
     Some(Parts {
@@ -219,6 +220,14 @@ pub(super) fn take_apart(url: &str) -> Option<Parts> {
     })
 }
 
+/// Where a variable ends that a URL begins with and that is the whole base, since a path follows it without a slash:
+/// `{{baseUrl}}v1/users`. What follows a host is a port or the rest of its name.
+fn base_variable_end(scheme: Option<&str>, url: &str) -> Option<usize> {
+    let end = url.find(CLOSE)? + CLOSE.len_utf8();
+    let follows = url[end..].chars().next()?;
+    (scheme.is_none() && url.starts_with(OPEN) && follows.is_ascii_alphanumeric()).then_some(end)
+}
+
 /// A URL's origin, when it is one of HTTP.
 fn origin(base: &str) -> Option<String> {
     let url = Url::parse(base).ok()?;
@@ -228,6 +237,17 @@ fn origin(base: &str) -> Option<String> {
 /// A text as people read it: variables in braces.
 pub(super) fn shown(text: &str) -> String {
     text.replace(OPEN, "{").replace(CLOSE, "}")
+}
+
+/// A text as a form encodes it, but for its variables.
+pub(super) fn encoded_text(text: &str) -> String {
+    pieces(text)
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => url::form_urlencoded::byte_serialize(text.as_bytes()).collect(),
+            Piece::Variable(name) => variable(name),
+        })
+        .collect()
 }
 
 /// JSON in which variables may stand for whole values too: `{"id": {{id}}}`.
@@ -280,6 +300,17 @@ pub(super) fn settle_base(
         let setting = draft.settings.add(name, schema, value.is_none());
         variables.sets(name, setting.clone());
         return text::pill("settings", &setting);
+    }
+    if base.split_once("://").is_some_and(|(scheme, _)| has_variables(scheme)) {
+        // No setting can be a scheme.
+        let values = pieces(base).into_iter().map(|piece| match piece {
+            Piece::Text(text) => Some(text.to_owned()),
+            Piece::Variable(name) => value_of(name),
+        });
+        let value = values.collect::<Option<String>>().and_then(|value| whole_base(&value));
+        let description = format!("What paths are appended to. The source says {}.", shown(base));
+        draft.asks_for_base_url(value.as_deref(), &description);
+        return draft.spec.connection.base_url.take().unwrap_or_default();
     }
     let mut written = String::new();
     for piece in pieces(base) {

@@ -1,10 +1,14 @@
 //! Notes: what the user of an import should know.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::example::shown;
 
 /// Something that was left out, changed or has to be given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +47,9 @@ const TEXT_MAX: usize = 400;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notes {
     notes: IndexMap<String, Note>,
+    /// Texts with their places that were added, by their hash: what is said again is not counted again.
+    known: HashSet<u64>,
+    hasher: RandomState,
     /// How many did not fit.
     dropped: usize,
 }
@@ -50,15 +57,17 @@ pub(super) struct Notes {
 impl Notes {
     /// Adds a note about `place`; empty for the whole.
     pub(super) fn add(&mut self, text: impl Into<String>, place: &str) {
-        let text = cut(&text.into());
+        let (text, place) = (cut(&text.into()), cut(place));
+        if !self.known.insert(self.hasher.hash_one((&text, &place))) {
+            return;
+        }
         if self.notes.len() >= NOTES_MAX && !self.notes.contains_key(&text) {
             self.dropped += 1;
             return;
         }
         let note = Note { text: text.clone(), places: Vec::new(), more: 0 };
         let note = self.notes.entry(text).or_insert(note);
-        let place = cut(place);
-        if place.is_empty() || note.places.contains(&place) {
+        if place.is_empty() {
             return;
         }
         if note.places.len() < PLACES_SHOWN { note.places.push(place) } else { note.more += 1 }
@@ -75,11 +84,27 @@ impl Notes {
     }
 }
 
+/// A text as a note shows it: variables in braces, not too long.
 fn cut(text: &str) -> String {
-    let mut cut: String = text.chars().filter(|c| !c.is_control()).take(TEXT_MAX + 1).collect();
+    let mut cut: String = shown(text).chars().filter(|c| !c.is_control()).take(TEXT_MAX + 1).collect();
     if let Some((at, _)) = cut.char_indices().nth(TEXT_MAX) {
         cut.truncate(at);
         cut.push('…');
     }
     cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_once() {
+        let mut notes = Notes::default();
+        for place in ["a", "b", "c", "d", "e", "f", "g", "f", "a", ""] {
+            notes.add("text", place);
+        }
+        let notes = notes.into_notes();
+        assert_eq!((notes.len(), notes[0].places.len(), notes[0].more), (1, 5, 2));
+    }
 }

@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::only::{Known, Only};
 use super::operation::{Detail, Operation, Reader};
 use super::schema::Schemas;
-use super::{security, servers, swagger, text};
+use super::{security, servers, swagger, text, too_large};
 use crate::fault::Fault;
 use crate::limits;
 
@@ -55,9 +55,7 @@ enum Version {
 
 fn version(root: &Value) -> Version {
     // YAML makes a number of `swagger: 2.0`.
-    let text = |field: &str| {
-        root.get(field).map(|version| version.as_str().map_or_else(|| version.to_string(), str::to_owned))
-    };
+    let text = |field: &str| root.get(field).map(text::of);
     match (text("openapi"), text("swagger")) {
         (Some(version), _) if version.starts_with('3') => Version::OpenApi3,
         (_, Some(version)) if version.starts_with('2') => Version::Swagger2,
@@ -76,9 +74,7 @@ fn describe(root: &Value, draft: &mut Draft) {
     draft.spec.documentation = text("/externalDocs/url")
         .filter(|url| url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")))
         .map(ToOwned::to_owned);
-    let version = root
-        .pointer("/info/version")
-        .map(|version| version.as_str().map_or_else(|| version.to_string(), str::to_owned));
+    let version = root.pointer("/info/version").map(text::of);
     if let Some(version) = version.and_then(|version| text::line(&version, 60)) {
         let plain = version.strip_prefix('v').unwrap_or(&version);
         if crate::connector::is_version(plain) {
@@ -186,9 +182,7 @@ fn write(reader: &Reader<'_>, operations: &[Operation<'_>], draft: &mut Draft) -
             *groups.entry(tag).or_default() += 1;
         }
     }
-    let reason =
-        format!("the connector would be larger than the {} MiB that can be applied", limits::IMPORTED_BYTES >> 20);
-    Err(Fault::new("source", reason).hint(hint(&groups)))
+    Err(too_large().hint(hint(&groups)))
 }
 
 /// Adds every action; false when they are too large together.
@@ -205,14 +199,20 @@ fn fill(reader: &Reader<'_>, operations: &[Operation<'_>], detail: Detail, draft
     true
 }
 
-/// What most actions accept, the connection says for all of them.
+/// What most actions accept, the connection says for all of them: for those too of whose answers nothing is said.
 fn settle_accept(draft: &mut Draft) {
-    let accepts = draft.spec.actions.values().filter_map(|action| action.request.headers.get("Accept"));
-    let Some(accept) = text::most_common(accepts.map(String::as_str)).map(ToOwned::to_owned) else { return };
+    let accepts = || draft.spec.actions.values().filter_map(|action| action.request.headers.get("Accept"));
+    let Some(accept) = text::most_common(accepts().map(String::as_str)).map(ToOwned::to_owned) else { return };
+    if 2 * accepts().filter(|known| **known == accept).count() < draft.spec.actions.len() {
+        return;
+    }
     for action in draft.spec.actions.values_mut() {
         if action.request.headers.get("Accept") == Some(&accept) {
             action.request.headers.shift_remove("Accept");
         }
     }
-    draft.spec.connection.headers.insert("Accept".to_owned(), accept);
+    // Which is what nothing at all says.
+    if accept != "*/*" {
+        draft.spec.connection.headers.insert("Accept".to_owned(), accept);
+    }
 }

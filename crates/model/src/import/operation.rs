@@ -5,10 +5,11 @@ mod body;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use self::body::Media;
+use self::body::MEDIA_MAX;
+pub(super) use self::body::Media;
 use super::credentials;
 use super::draft::{Draft, Fields};
-use super::schema::{Schemas, Side, short_example};
+use super::schema::{ObjectView, Schemas, Side, is_kind, short_example};
 use super::security::Credentials;
 use super::servers::{self, Piece};
 use super::text;
@@ -94,15 +95,19 @@ impl<'a> Reader<'a> {
     fn response(&self, operation: &Operation<'a>) -> Option<&'a Map<String, Value>> {
         let responses = operation.operation.get("responses")?.as_object()?;
         let usual = ["200", "201", "202", "2XX", "2xx"].iter().find_map(|status| responses.get(*status));
-        let found =
-            usual.or_else(|| responses.iter().find(|(status, _)| status.starts_with('2')).map(|(_, found)| found));
+        let found = usual.or_else(|| {
+            responses.iter().take(MEDIA_MAX).find(|(status, _)| status.starts_with('2')).map(|(_, found)| found)
+        });
         self.schemas.resolve(found.or_else(|| responses.get("default"))?)?.as_object()
     }
 
     fn output(&self, operation: &Operation<'a>, detail: Detail, place: &str, draft: &mut Draft) -> Option<OutputSpec> {
         let content = self.response(operation)?.get("content")?.as_object()?;
-        let (_, media) =
-            content.iter().find(|(name, _)| Media::of(name) == Media::Json).or_else(|| content.iter().next())?;
+        let (_, media) = content
+            .iter()
+            .take(MEDIA_MAX)
+            .find(|(name, _)| Media::of(name) == Media::Json)
+            .or(content.iter().next())?;
         let media = media.as_object()?;
         let schema = media.get("schema").filter(|_| detail.output_bytes > 0);
         let schema = schema.map(|schema| self.schemas.write(schema, Side::Output, detail.output_bytes));
@@ -293,7 +298,7 @@ impl<'a> Building<'_, 'a> {
             _ => String::new(),
         };
         let pill = match self.shape(parameter.schema) {
-            Shape::List => text::filtered_pill("input", &input, "join(',')"),
+            Shape::List => text::filtered_pill("input", &input, separator(parameter.style())),
             Shape::Scalar => text::pill("input", &input),
             Shape::Object => {
                 self.note("an object in the path is sent as JSON");
@@ -328,11 +333,11 @@ impl<'a> Building<'_, 'a> {
                 map.insert("default".to_owned(), default.clone());
             } else if !default.is_null() && !credentials::is_secret_name(name) {
                 // Not sent by us: some APIs refuse to be told what they would do anyway.
-                let text = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+                let text = text::of(default);
                 let sentence = format!("Left out: {}", if text.is_empty() { "empty." } else { text.as_str() });
                 description = Some(match description {
-                    Some(words) if words.contains(text.as_str()) && !text.is_empty() => words,
-                    Some(words) => format!("{}. {sentence}", words.trim_end_matches('.')),
+                    Some(words) if names(&words, &text) => words,
+                    Some(words) => format!("{} {sentence}", text::ended(&words)),
                     None => sentence,
                 });
             }
@@ -388,7 +393,7 @@ impl<'a> Building<'_, 'a> {
             }
             let constant = self.constant(parameter.schema).filter(|_| parameter.is_required());
             if let Some(constant) = constant {
-                self.request.query.insert(parameter.name.to_owned(), text::literal(&as_text(constant)).into());
+                self.request.query.insert(parameter.name.to_owned(), text::literal(&text::of(constant)).into());
                 continue;
             }
             let shape = self.shape(parameter.schema);
@@ -425,11 +430,19 @@ impl<'a> Building<'_, 'a> {
             self.note("the fields of an object in the query are not described; they are sent in brackets");
             return;
         };
+        self.note_more(&view);
         for (name, schema) in &view.properties {
             let is_required = parameter.is_required() && view.required.contains(name);
             let schema = self.schema(schema, None, name, is_required);
             let field = self.fields.add(name, schema, is_required);
             self.request.query.insert((*name).to_owned(), text::pill("input", &field).into());
+        }
+    }
+
+    /// Says that an object whose fields are inputs each may have others too, which none of them can hold.
+    fn note_more(&mut self, view: &ObjectView<'a>) {
+        if view.more.is_some() {
+            self.note("fields whose names the source does not say are left out");
         }
     }
 
@@ -463,11 +476,11 @@ impl<'a> Building<'_, 'a> {
             }
             let constant = self.constant(parameter.schema).filter(|_| parameter.is_required());
             let text = match constant {
-                Some(constant) => text::literal(&as_text(constant)),
+                Some(constant) => text::literal(&text::of(constant)),
                 None => {
                     let input = self.input(parameter, parameter.is_required());
                     match self.shape(parameter.schema) {
-                        Shape::List => text::filtered_pill("input", &input, "join(',')"),
+                        Shape::List => text::filtered_pill("input", &input, separator(parameter.style())),
                         Shape::Object => text::filtered_pill("input", &input, "json"),
                         Shape::Scalar => text::pill("input", &input),
                     }
@@ -496,10 +509,10 @@ impl<'a> Building<'_, 'a> {
     fn accept(&mut self, operation: &Operation<'a>) {
         let content = self.reader.response(operation).and_then(|response| response.get("content")?.as_object());
         let Some(content) = content else { return };
-        let json = content.keys().find(|name| Media::of(name) == Media::Json);
+        let json = content.keys().take(MEDIA_MAX).find(|name| Media::of(name) == Media::Json);
         let Some(accept) = json.or_else(|| content.keys().next()) else { return };
         let is_header = http::HeaderValue::from_str(accept).is_ok();
-        if is_header && !accept.is_empty() && !accept.contains('*') && accept.len() <= 200 {
+        if is_header && !accept.is_empty() && accept.len() <= 200 {
             self.request.headers.insert("Accept".to_owned(), text::literal(accept));
         }
     }
@@ -520,25 +533,22 @@ fn bracketed(name: &str) -> String {
     if name.ends_with("[]") { name.to_owned() } else { format!("{name}[]") }
 }
 
-fn as_text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// Whether a text has another in it that is no part of a longer word or number.
+fn names(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric();
+    !word.is_empty()
+        && text
+            .match_indices(word)
+            .any(|(at, _)| !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part))
 }
 
 /// Whether a default is one that its schema allows, as far as type and values say.
 fn fits(default: &Value, schema: &Map<String, Value>) -> bool {
-    let is_kind = |kind: &Value| match kind.as_str() {
-        Some("string") => default.is_string(),
-        Some("integer") => default.as_i64().is_some() || default.as_u64().is_some(),
-        Some("number") => default.is_number(),
-        Some("boolean") => default.is_boolean(),
-        Some("array") => default.is_array(),
-        Some("object") => default.is_object(),
-        _ => default.is_null(),
-    };
+    let is_of = |kind: &Value| is_kind(default, kind.as_str().unwrap_or_default());
     let has_kind = match schema.get("type") {
         None => true,
-        Some(Value::Array(kinds)) => kinds.iter().any(is_kind),
-        Some(kind) => is_kind(kind),
+        Some(Value::Array(kinds)) => kinds.iter().any(is_of),
+        Some(kind) => is_of(kind),
     };
     has_kind && schema.get("enum").and_then(Value::as_array).is_none_or(|values| values.contains(default))
 }

@@ -5,6 +5,7 @@
 //! too.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
@@ -23,6 +24,8 @@ use crate::limits;
 /// Longest saved answer that is kept as a sample, in bytes.
 const SAMPLE_BYTES: usize = 8 << 10;
 
+/// Most requests that are looked at, of which an import takes a part.
+const REQUESTS_MAX: usize = 10 * limits::ACTIONS_MAX;
 /// Longest name of a request or a folder, in characters.
 const NAME_MAX: usize = 200;
 /// Longest name of a variable in bytes.
@@ -53,13 +56,13 @@ pub(super) fn read(root: &Value, only: &Only) -> Result<Draft, Fault> {
     let mut draft = Draft::new(title);
     draft.spec.title = title.and_then(|title| text::line(title, 100));
     draft.description = description(root.pointer("/info/description")).and_then(|text| text::line(&text, 300));
-    let mut collection = Collection { draft: &mut draft, requests: Vec::new(), total: 0 };
+    let mut collection = Collection { draft: &mut draft, requests: Vec::new() };
     collection.auth(root);
     collection.scripts(root);
-    collection.items(root.get("item"), &[]);
-    let (requests, total) = (collection.requests, collection.total);
-    if total > limits::ACTIONS_MAX {
-        let reason = format!("{total} requests, and a connector has at most {} actions", limits::ACTIONS_MAX);
+    collection.items(root.get("item"), &Rc::from([]));
+    let requests = collection.requests;
+    if requests.len() > REQUESTS_MAX {
+        let reason = format!("a collection of more than {REQUESTS_MAX} requests is not read");
         return Err(Fault::new("source", reason).hint("export the folders that you need as collections of their own"));
     }
     write(draft, requests, known_variables(root), only)
@@ -70,9 +73,9 @@ fn known_variables(root: &Value) -> HashMap<String, String> {
     let written = root.get("variable").and_then(Value::as_array).into_iter().flatten();
     let mut known = HashMap::new();
     for variable in written.take(1_000) {
-        let name = text_of(variable, "key").or_else(|| text_of(variable, "id")).unwrap_or_default();
-        let value = variable.get("value").map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        let is_secret = text_of(variable, "type") == Some("secret") || credentials::is_secret_parameter(name);
+        let name = text::field(variable, "key").or_else(|| text::field(variable, "id")).unwrap_or_default();
+        let value = variable.get("value").map(text::of);
+        let is_secret = text::field(variable, "type") == Some("secret") || credentials::is_secret_parameter(name);
         let Some(value) = value.filter(|value| !value.is_empty() && value.len() <= 4_096) else { continue };
         if !is_secret && !credentials::looks_secret(&value) && !is_disabled(variable) {
             known.insert(name.to_owned(), value);
@@ -116,11 +119,11 @@ fn write(
     draft.spec.connection.base_url = Some(base_url);
     variables.know(values);
     name_requests(&mut requests);
-    let mut writer = Writer { draft: &mut draft, variables: &mut variables, base, only };
+    let mut writer = Writer::new(&mut draft, &mut variables, base, only);
     for request in &requests {
-        let folders = request.groups.iter().map(String::as_str).chain(request.title.as_deref());
+        let folders = request.groups.iter().map(AsRef::as_ref).chain(request.title.as_deref());
         let place = shown(&folders.collect::<Vec<_>>().join(" / "));
-        writer.write(request, &place);
+        writer.write(request, &place)?;
     }
     Ok(draft)
 }
@@ -145,26 +148,24 @@ fn name_requests(requests: &mut [Example]) {
 struct Collection<'a> {
     draft: &'a mut Draft,
     requests: Vec<Example>,
-    total: usize,
 }
 
 impl Collection<'_> {
-    fn items(&mut self, items: Option<&Value>, folders: &[String]) {
+    fn items(&mut self, items: Option<&Value>, folders: &Rc<[Rc<str>]>) {
         for item in items.and_then(Value::as_array).into_iter().flatten() {
             // Each request carries the names of its folders.
-            let name: String = text_of(item, "name").unwrap_or_default().chars().take(NAME_MAX).collect();
+            let name: String = text::field(item, "name").unwrap_or_default().chars().take(NAME_MAX).collect();
             let name = marked(&name);
             self.auth(item);
             self.scripts(item);
             if item.get("item").is_some() {
-                let mut inner = folders.to_vec();
-                inner.push(name);
+                let inner = folders.iter().cloned().chain([name.into()]).collect();
                 self.items(item.get("item"), &inner);
                 continue;
             }
             let Some(request) = item.get("request") else { continue };
-            self.total += 1;
-            if self.requests.len() < limits::ACTIONS_MAX {
+            // One more than there can be, which is said in the end.
+            if self.requests.len() <= REQUESTS_MAX {
                 self.auth(request);
                 let example = self.request(request, item, name, folders);
                 self.requests.push(example);
@@ -183,7 +184,7 @@ impl Collection<'_> {
             })
         });
         if has {
-            let place = text_of(item, "name").unwrap_or_default();
+            let place = text::field(item, "name").filter(|name| is_usable_title(name)).unwrap_or_default();
             self.draft.notes.add("scripts are left out; what they set has to be given", place);
         }
     }
@@ -191,7 +192,7 @@ impl Collection<'_> {
     /// The account that a collection, a folder or a request says.
     fn auth(&mut self, holder: &Value) {
         let Some(auth) = holder.get("auth").filter(|auth| auth.is_object()) else { return };
-        let kind = text_of(auth, "type").unwrap_or_default();
+        let kind = text::field(auth, "type").unwrap_or_default();
         let settings = Settings(auth.get(kind));
         let (account, help) = match kind {
             "basic" => ("basic", "User and password of HTTP Basic.".to_owned()),
@@ -223,10 +224,9 @@ impl Collection<'_> {
         self.draft.notes.add(text, "");
     }
 
-    fn request(&mut self, request: &Value, item: &Value, title: String, folders: &[String]) -> Example {
-        // What nobody has named is called by its URL, which may hold a secret.
-        let title = Some(title).filter(|title| !title.contains("://") && !title.contains(['?', '/', '@']));
-        let mut example = Example { title, groups: folders.to_vec(), ..Example::default() };
+    fn request(&mut self, request: &Value, item: &Value, title: String, folders: &Rc<[Rc<str>]>) -> Example {
+        let title = Some(title).filter(|title| is_usable_title(title));
+        let mut example = Example { title, groups: Rc::clone(folders), ..Example::default() };
         example.sample = sample(item);
         if let Some(url) = request.as_str() {
             example.method = "GET".to_owned();
@@ -234,7 +234,7 @@ impl Collection<'_> {
             return example;
         }
         example.description = description(request.get("description")).or_else(|| description(item.get("description")));
-        example.method = text_of(request, "method").unwrap_or("GET").to_ascii_uppercase();
+        example.method = text::field(request, "method").unwrap_or("GET").to_ascii_uppercase();
         url(request.get("url"), &mut example);
         example.headers = headers(request.get("header"));
         if let Some(given) = request.get("body").filter(|body| body.is_object() && !is_disabled(body)) {
@@ -244,9 +244,9 @@ impl Collection<'_> {
     }
 
     fn body(&mut self, body: &Value, headers: &mut Vec<(String, String)>) -> Body {
-        match text_of(body, "mode").unwrap_or_default() {
+        match text::field(body, "mode").unwrap_or_default() {
             "raw" => {
-                let raw = text_of(body, "raw").unwrap_or_default();
+                let raw = text::field(body, "raw").unwrap_or_default();
                 let language = body.pointer("/options/raw/language").and_then(Value::as_str);
                 raw_body(raw, language, headers)
             }
@@ -263,7 +263,9 @@ impl Collection<'_> {
                     Some(text) => json_with_variables(&marked(text)),
                     None => variables.map(marked_value),
                 };
-                Body::GraphQl(query, variables.unwrap_or_default())
+                let operation = body.pointer("/graphql/operationName").and_then(Value::as_str);
+                let operation = operation.filter(|name| !name.is_empty()).map(marked);
+                Body::GraphQl { query, variables: variables.unwrap_or_default(), operation }
             }
             "file" => Body::File,
             "" => Body::None,
@@ -275,13 +277,18 @@ impl Collection<'_> {
     }
 }
 
+/// Whether a name can be shown: what nobody has named is called by its URL, which may hold a secret.
+fn is_usable_title(title: &str) -> bool {
+    !title.contains("://") && !title.contains(['?', '/', '@'])
+}
+
 /// The settings of an authorization: a list in format 2.1, an object in 2.0.
 struct Settings<'a>(Option<&'a Value>);
 
 impl Settings<'_> {
     fn text(&self, key: &str) -> Option<String> {
         let value = match self.0? {
-            Value::Array(list) => list.iter().find(|setting| text_of(setting, "key") == Some(key))?.get("value")?,
+            Value::Array(list) => list.iter().find(|setting| text::field(setting, "key") == Some(key))?.get("value")?,
             Value::Object(map) => map.get(key)?,
             _ => return None,
         };
@@ -297,16 +304,13 @@ impl Settings<'_> {
         };
         let mut help = format!("Grant `{grant}`.");
         for (key, word) in [("authUrl", "authorize_url"), ("accessTokenUrl", "token_url"), ("scope", "scopes")] {
-            if let Some(text) = self.text(key).and_then(|text| text::line(&shown(&marked(&text)), 300)) {
+            let text = self.text(key).filter(|text| !credentials::looks_secret(text));
+            if let Some(text) = text.and_then(|text| text::line(&shown(&marked(&text)), 300)) {
                 help += &format!(" {word}: {text}");
             }
         }
         help
     }
-}
-
-fn text_of<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
-    value.get(field).and_then(Value::as_str)
 }
 
 fn is_disabled(value: &Value) -> bool {
@@ -316,7 +320,7 @@ fn is_disabled(value: &Value) -> bool {
 /// A description: a text, or an object with one.
 fn description(value: Option<&Value>) -> Option<String> {
     let value = value?;
-    value.as_str().or_else(|| text_of(value, "content")).map(|text| shown(&marked(text)))
+    value.as_str().or_else(|| text::field(value, "content")).map(|text| shown(&marked(text)))
 }
 
 /// A text with signs in the place of its variables.
@@ -366,7 +370,7 @@ fn url(url: Option<&Value>, example: &mut Example) {
         return;
     }
     let listed = url.get("query").and_then(Value::as_array);
-    let raw = text_of(url, "raw").map_or_else(|| assembled(url), ToOwned::to_owned);
+    let raw = text::field(url, "raw").map_or_else(|| assembled(url), ToOwned::to_owned);
     let raw = marked(&raw);
     // The list says more: descriptions, and parameters that are switched off.
     example.url = if listed.is_some() { raw.split('?').next().unwrap_or_default().to_owned() } else { raw };
@@ -386,23 +390,25 @@ fn assembled(url: &Value) -> String {
     let joined = |field: &str, separator: &str| match url.get(field) {
         Some(Value::Array(parts)) => {
             let parts: Vec<&str> =
-                parts.iter().filter_map(|part| part.as_str().or_else(|| text_of(part, "value"))).collect();
+                parts.iter().filter_map(|part| part.as_str().or_else(|| text::field(part, "value"))).collect();
             parts.join(separator)
         }
         Some(Value::String(text)) => text.clone(),
         _ => String::new(),
     };
-    let scheme =
-        text_of(url, "protocol").map(|protocol| format!("{}://", protocol.trim_end_matches("://"))).unwrap_or_default();
-    let port = text_of(url, "port").filter(|port| !port.is_empty()).map(|port| format!(":{port}")).unwrap_or_default();
+    let scheme = text::field(url, "protocol")
+        .map(|protocol| format!("{}://", protocol.trim_end_matches("://")))
+        .unwrap_or_default();
+    let port =
+        text::field(url, "port").filter(|port| !port.is_empty()).map(|port| format!(":{port}")).unwrap_or_default();
     format!("{scheme}{}{port}/{}", joined("host", "."), joined("path", "/").trim_start_matches('/'))
 }
 
 /// A parameter, a field or a variable of a path.
 fn given(value: &Value) -> Given {
-    let name = text_of(value, "key").or_else(|| text_of(value, "id")).map(marked).unwrap_or_default();
+    let name = text::field(value, "key").or_else(|| text::field(value, "id")).map(marked).unwrap_or_default();
     let written = value.get("value").filter(|value| !value.is_null());
-    let text = written.map(|written| marked(&written.as_str().map_or_else(|| written.to_string(), str::to_owned)));
+    let text = written.map(|written| marked(&text::of(written)));
     Given { name, value: text, description: description(value.get("description")) }
 }
 
@@ -422,7 +428,7 @@ fn headers(value: Option<&Value>) -> Vec<(String, String)> {
             .iter()
             .filter(|header| !is_disabled(header))
             .filter_map(|header| {
-                Some((marked(text_of(header, "key")?), marked(text_of(header, "value").unwrap_or_default())))
+                Some((marked(text::field(header, "key")?), marked(text::field(header, "value").unwrap_or_default())))
             })
             .collect(),
         Some(Value::String(lines)) => lines
@@ -462,7 +468,7 @@ fn raw_body(raw: &str, language: Option<&str>, headers: &mut Vec<(String, String
 }
 
 fn part(value: &Value) -> PartGiven {
-    let is_file = text_of(value, "type") == Some("file");
+    let is_file = text::field(value, "type") == Some("file");
     let file = match value.get("src") {
         Some(Value::String(path)) => Some(path.as_str()),
         Some(Value::Array(paths)) => paths.first().and_then(Value::as_str),
@@ -471,7 +477,7 @@ fn part(value: &Value) -> PartGiven {
     PartGiven {
         field: given(value),
         file: is_file.then(|| file.unwrap_or_default().to_owned()),
-        content_type: text_of(value, "contentType").map(marked),
+        content_type: text::field(value, "contentType").map(marked),
     }
 }
 
@@ -481,7 +487,7 @@ fn sample(item: &Value) -> Option<Value> {
     responses
         .iter()
         .filter(|response| response.get("code").and_then(Value::as_u64).is_some_and(|code| (200..300).contains(&code)))
-        .filter_map(|response| text_of(response, "body"))
+        .filter_map(|response| text::field(response, "body"))
         .filter(|body| body.len() <= SAMPLE_BYTES)
         .find_map(|body| serde_json::from_str::<Value>(body).ok().filter(|value| value.is_object() || value.is_array()))
 }

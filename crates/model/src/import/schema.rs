@@ -4,6 +4,7 @@
 //! what is recursive from its second turn on, accepts everything: a schema that was cut is laxer, never stricter.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Number, Value, json};
@@ -30,6 +31,8 @@ pub(super) enum Side {
 
 /// How many references may lead to each other.
 const HOPS_MAX: usize = 16;
+/// Longest reference that is followed, in bytes: what refers to it may be shared by every operation.
+const REFERENCE_BYTES: usize = 2 << 10;
 /// How deep schemas may be that are put together of `allOf`.
 const ALL_OF_DEPTH: usize = 8;
 /// How many schemas one may be put together of.
@@ -57,7 +60,7 @@ pub(super) struct ObjectView<'a> {
     /// Names and schemas, in order.
     pub(super) properties: indexmap::IndexMap<&'a str, &'a Value>,
     /// Names of fields that must be there.
-    pub(super) required: std::collections::HashSet<&'a str>,
+    pub(super) required: HashSet<&'a str>,
     /// The schema of further fields, when there may be some and they are described.
     pub(super) more: Option<&'a Value>,
     /// How many schemas it was put together of.
@@ -101,8 +104,8 @@ impl<'a> Schemas<'a> {
             self.remark(EXTERNAL);
             return None;
         };
-        let pointer = percent_decode_str(pointer).decode_utf8_lossy();
-        let found = self.root.pointer(&pointer);
+        let pointer = Some(pointer).filter(|pointer| pointer.len() <= REFERENCE_BYTES);
+        let found = pointer.and_then(|pointer| self.root.pointer(&percent_decode_str(pointer).decode_utf8_lossy()));
         if found.is_none() {
             self.remark(DANGLING);
         }
@@ -111,10 +114,37 @@ impl<'a> Schemas<'a> {
 
     /// The fields of an object; none when it is something else, or has forms to choose from.
     pub(super) fn object(&self, schema: &'a Value, side: Side) -> Option<ObjectView<'a>> {
+        let view = self.gathered(schema, side, ObjectView::default())?;
+        (!view.properties.is_empty()).then_some(view)
+    }
+
+    /// The fields of an object that has forms to choose from: its own, and those of all forms, each as the first form
+    /// has it. Required is what it requires itself, and what every form does. None when a form is no object.
+    pub(super) fn any_object(&self, schema: &'a Value, side: Side) -> Option<ObjectView<'a>> {
+        let schema = self.resolve(schema)?;
+        let forms = ["oneOf", "anyOf"].iter().find_map(|word| schema.get(*word))?.as_array()?;
         let mut view = ObjectView::default();
+        self.own_fields(schema.as_object()?, side, &mut view)?;
+        let mut required: Option<HashSet<&str>> = None;
+        for form in forms {
+            let of = ObjectView { parts: view.parts, looked: view.looked, ..ObjectView::default() };
+            let of = self.gathered(form, side, of)?;
+            (view.parts, view.looked, view.more) = (of.parts, of.looked, view.more.or(of.more));
+            for (name, property) in of.properties {
+                view.properties.entry(name).or_insert(property);
+            }
+            required = Some(match required {
+                Some(known) => known.intersection(&of.required).copied().collect(),
+                None => of.required,
+            });
+        }
+        view.required.extend(required.unwrap_or_default());
+        (!view.properties.is_empty()).then_some(view)
+    }
+
+    fn gathered(&self, schema: &'a Value, side: Side, mut view: ObjectView<'a>) -> Option<ObjectView<'a>> {
         self.gather(schema, side, &mut view, ALL_OF_DEPTH)?;
-        let has_fields = !view.properties.is_empty();
-        has_fields.then_some(view)
+        Some(view)
     }
 
     fn gather(&self, schema: &'a Value, side: Side, view: &mut ObjectView<'a>, depth: usize) -> Option<()> {
@@ -138,6 +168,11 @@ impl<'a> Schemas<'a> {
         for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
             self.gather(part, side, view, depth)?;
         }
+        self.own_fields(schema, side, view)
+    }
+
+    /// Adds what an object says of its fields itself.
+    fn own_fields(&self, schema: &'a Map<String, Value>, side: Side, view: &mut ObjectView<'a>) -> Option<()> {
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             view.looked += 1;
             if view.properties.len() >= FIELDS_MAX || view.looked > LOOKED_MAX {
@@ -178,6 +213,7 @@ impl<'a> Schemas<'a> {
                 deepest: depth,
                 level: 0,
                 path: Vec::new(),
+                others: HashSet::new(),
                 state: State::Whole,
             };
             let deeper = walk.schema(schema);
@@ -218,6 +254,8 @@ struct Walk<'s, 'a> {
     level: usize,
     /// The references that lead here.
     path: Vec<&'a str>,
+    /// Fields of the object that is being read, and of all that it is put together of, that are not of this side.
+    others: HashSet<&'a str>,
     state: State,
 }
 
@@ -242,7 +280,16 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
+    /// A schema of its own, below the one that is being read.
     fn schema(&mut self, schema: &'a Value) -> Value {
+        let others = std::mem::take(&mut self.others);
+        let written = self.part(schema);
+        self.others = others;
+        written
+    }
+
+    /// A schema, or a part of the one that is being read.
+    fn part(&mut self, schema: &'a Value) -> Value {
         if self.level >= LEVELS_MAX {
             self.cut();
             return json!({});
@@ -306,9 +353,26 @@ impl<'a> Walk<'_, 'a> {
         self.array(schema, &mut out);
         self.fields(schema, &mut out);
         self.variants(schema, &mut out);
+        self.drop_others(&mut out);
         self.depth += 1;
         nullable(schema, &mut out);
         out.into()
+    }
+
+    /// Fields of the other side are not required on this one, wherever either is said.
+    fn drop_others(&self, out: &mut Map<String, Value>) {
+        if self.others.is_empty() {
+            return;
+        }
+        if let Some(Value::Array(names)) = out.get_mut("required") {
+            names.retain(|name| name.as_str().is_none_or(|name| !self.others.contains(name)));
+            if names.is_empty() {
+                out.shift_remove("required");
+            }
+        }
+        if let Some(Value::Array(parts)) = out.get_mut("allOf") {
+            parts.iter_mut().filter_map(Value::as_object_mut).for_each(|part| self.drop_others(part));
+        }
     }
 
     /// The types that a schema has from what it is put together of.
@@ -403,7 +467,9 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn array(&mut self, schema: &'a Map<String, Value>, out: &mut Map<String, Value>) {
-        if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
+        // Beside `prefixItems` they are those behind them, of which nothing is said then.
+        let is_rest = schema.contains_key("prefixItems");
+        if let Some(items) = schema.get("items").filter(|items| items.is_object() && !is_rest) {
             let items = self.schema(items);
             out.insert("items".to_owned(), items);
         }
@@ -417,6 +483,8 @@ impl<'a> Walk<'_, 'a> {
             }
             if self.schemas.is_for(property, self.side) {
                 properties.insert(name.clone(), self.schema(property));
+            } else {
+                self.others.insert(name);
             }
         }
         if self.side == Side::Input {
@@ -426,10 +494,7 @@ impl<'a> Walk<'_, 'a> {
                 if !self.pay(name.len() + 4) {
                     break;
                 }
-                let property = schema.get("properties").and_then(|properties| properties.get(name));
-                if property.is_none_or(|property| self.schemas.is_for(property, self.side)) {
-                    names.insert(name);
-                }
+                names.insert(name);
             }
             if !names.is_empty() {
                 out.insert("required".to_owned(), names.into_iter().collect());
@@ -438,7 +503,8 @@ impl<'a> Walk<'_, 'a> {
         if !properties.is_empty() {
             out.insert("properties".to_owned(), properties.into());
         }
-        match schema.get("additionalProperties") {
+        // Fields that fit a pattern are allowed too, and patterns are not written.
+        match schema.get("additionalProperties").filter(|_| !schema.contains_key("patternProperties")) {
             // Where fields were cut, there are more than are named.
             Some(Value::Bool(false)) if self.side == Side::Input && self.state != State::TooLarge => {
                 out.insert("additionalProperties".to_owned(), false.into());
@@ -462,7 +528,7 @@ impl<'a> Walk<'_, 'a> {
                 }
                 // The part is of this level, not below it.
                 self.depth += 1;
-                let written = self.schema(part);
+                let written = self.part(part);
                 self.depth -= 1;
                 apart.extend(join(out, written));
             }
@@ -601,7 +667,8 @@ fn is_short(value: &Value) -> bool {
     !value.is_array() && !value.is_object() && value.as_str().is_none_or(|text| text.len() <= VALUE_MAX)
 }
 
-fn is_kind(value: &Value, kind: &str) -> bool {
+/// Whether a value is of a type; `null` where none is known.
+pub(super) fn is_kind(value: &Value, kind: &str) -> bool {
     match kind {
         "string" => value.is_string(),
         "integer" => value.as_i64().is_some() || value.as_u64().is_some(),

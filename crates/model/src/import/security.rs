@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::draft::Draft;
 use super::schema::Schemas;
-use super::text;
+use super::{credentials, text};
 
 /// Parameters that an account sends, so that no input does: place and name, lower case.
 #[derive(Debug, Default)]
@@ -21,11 +21,11 @@ impl Credentials {
     pub(super) fn sends(&self, place: &str, name: &str) -> bool {
         let name = name.to_lowercase();
         self.parameters.contains(&(place.to_owned(), name.clone()))
-            || (self.signs_aws && AWS_PARAMETERS.contains(&name.as_str()))
+            || (self.signs_aws && matches!(place, "header" | "query") && AWS_PARAMETERS.contains(&name.as_str()))
     }
 }
 
-/// What a signature of AWS is made of (Signature Version 4), and what older versions of it sent.
+/// What a signature of AWS is made of (Signature Version 4), in headers or in the query.
 const AWS_PARAMETERS: &[&str] = &[
     "x-amz-content-sha256",
     "x-amz-date",
@@ -34,11 +34,6 @@ const AWS_PARAMETERS: &[&str] = &[
     "x-amz-security-token",
     "x-amz-signature",
     "x-amz-signedheaders",
-    "awsaccesskeyid",
-    "signature",
-    "signaturemethod",
-    "signatureversion",
-    "timestamp",
 ];
 
 /// Most scopes that a text names.
@@ -142,7 +137,8 @@ impl Scheme<'_> {
             can_be_obtained = true;
             let mut help = format!("Grant `{grant}`.");
             for (field, word) in [("authorizationUrl", "authorize_url"), ("tokenUrl", "token_url")] {
-                if let Some(url) = settings.get(field).and_then(Value::as_str) {
+                let url = text::field(settings, field).filter(|url| !credentials::looks_secret(url));
+                if let Some(url) = url {
                     help += &format!(" {word}: {}", shown(url));
                 }
             }

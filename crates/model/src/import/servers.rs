@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::draft::Draft;
-use super::text;
+use super::{credentials, text};
+use crate::limits;
 
 /// A server with its variables.
 #[derive(Debug)]
@@ -18,9 +19,11 @@ fn servers(value: Option<&Value>) -> Vec<Server<'_>> {
     let servers = value.and_then(Value::as_array).into_iter().flatten().take(SERVERS_MAX);
     servers
         .filter_map(|server| {
-            Some(Server {
-                url: server.get("url")?.as_str()?.trim(),
-                description: server.get("description").and_then(Value::as_str),
+            let url = server.get("url")?.as_str()?.trim();
+            // Each operation may name one, or share one with all others.
+            (url.len() <= limits::URI_MAX_BYTES).then(|| Server {
+                url,
+                description: text::field(server, "description"),
                 variables: server.get("variables"),
             })
         })
@@ -30,7 +33,7 @@ fn servers(value: Option<&Value>) -> Vec<Server<'_>> {
 /// Most servers that are looked at.
 const SERVERS_MAX: usize = 50;
 
-/// Puts the base URL of the document into the draft; gives the servers' URLs as they are without variables.
+/// Puts the base URL of the document into the draft.
 pub(super) fn settle(root: &Value, draft: &mut Draft) {
     let mut all = servers(root.get("servers"));
     // The same server over plain HTTP is no choice of its own.
@@ -70,10 +73,11 @@ pub(super) fn settle(root: &Value, draft: &mut Draft) {
     }
 }
 
-/// A URL as written, perhaps with variables, without a user and a password.
+/// A URL as written, perhaps with variables, without a user and a password, and without a query, which may hold a key.
 fn without_credentials(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("//") else { return url.to_owned() };
-    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = rest.find('/').unwrap_or(rest.len());
     match rest[..authority].rfind('@') {
         Some(at) => format!("{scheme}//{}", &rest[at + 1..]),
         None => url.to_owned(),
@@ -101,7 +105,7 @@ impl Server<'_> {
                 Piece::Text(text) => base.push_str(&text::literal(text)),
                 Piece::Variable(name) => {
                     let variable = self.variables.and_then(|variables| variables.get(name));
-                    let (schema, is_required) = schema_of(variable);
+                    let (schema, is_required) = schema_of(name, variable);
                     let setting = draft.settings.add(name, schema, is_required);
                     base.push_str(&text::pill("settings", &setting));
                 }
@@ -129,7 +133,7 @@ impl Server<'_> {
         let is_fit = |piece: &Piece<'_>| match piece {
             Piece::Text(text) => !text.contains(['?', '#', '@']),
             Piece::Variable(name) => {
-                let default = self.variables.and_then(|variables| variables.get(name)?.get("default")).map(text_of);
+                let default = self.variables.and_then(|variables| variables.get(name)?.get("default")).map(text::of);
                 default.is_none_or(|text| !text.is_empty() && !text.contains(['/', ':', '?', '#']))
             }
         };
@@ -143,10 +147,14 @@ impl Server<'_> {
             match piece {
                 Piece::Text(text) => whole.push_str(text),
                 Piece::Variable(name) => {
-                    let default = self.variables.and_then(|variables| variables.get(name)?.get("default"))?;
-                    whole.push_str(&text_of(default));
+                    let variable = self.variables.and_then(|variables| variables.get(name))?;
+                    let default = variable.get("default").filter(|_| !is_secret(name, Some(variable)))?;
+                    whole.push_str(&text::of(default));
                 }
             }
+        }
+        if whole.len() > limits::URI_MAX_BYTES {
+            return None;
         }
         let url = Url::parse(&whole).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
         let has_credentials = !url.username().is_empty() || url.password().is_some();
@@ -176,19 +184,24 @@ fn plain_base(mut url: Url) -> Option<String> {
     Some(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// Whether a variable is one for a secret, whose default stays behind.
+fn is_secret(name: &str, variable: Option<&Value>) -> bool {
+    let default = variable.and_then(|variable| variable.get("default")).map(text::of);
+    credentials::is_secret_parameter(name) || default.is_some_and(|default| credentials::is_secret_segment(&default))
 }
 
 /// The schema of the setting for a variable, and whether it must be given.
-fn schema_of(variable: Option<&Value>) -> (Value, bool) {
+fn schema_of(name: &str, variable: Option<&Value>) -> (Value, bool) {
     let get = |field: &str| variable.and_then(|variable| variable.get(field));
     let mut schema = json!({"type": "string"});
     if let Some(text) = get("description").and_then(Value::as_str).and_then(|text| text::plain(text, 300)) {
         schema["description"] = text.into();
     }
-    let default = get("default").map(text_of);
-    let values = get("enum").and_then(Value::as_array).into_iter().flatten().take(100).map(text_of);
+    if is_secret(name, variable) {
+        return (schema, true);
+    }
+    let default = get("default").map(text::of);
+    let values = get("enum").and_then(Value::as_array).into_iter().flatten().take(100).map(text::of);
     let values: Vec<String> = values.collect();
     if !values.is_empty() && default.as_ref().is_none_or(|default| values.contains(default)) {
         schema["enum"] = json!(values);

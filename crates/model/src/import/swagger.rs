@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::note::Notes;
+use super::operation::Media;
+use super::text;
 
 /// The same document as OpenAPI 3 would write it, as far as [`super::openapi`] looks. References keep leading to where
 /// they led: definitions, parameters and responses stay where they are.
@@ -59,13 +61,9 @@ fn media_types(value: Option<&Value>) -> Vec<String> {
     names.filter(|name| name.len() <= NAME_BYTES).take(20).map(ToOwned::to_owned).collect()
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
-    value.get(field).and_then(Value::as_str)
-}
-
 fn servers(root: &Value, notes: &mut Notes) -> Value {
-    let path = text(root, "basePath").unwrap_or_default().trim_end_matches('/');
-    let Some(host) = text(root, "host").filter(|host| !host.is_empty()) else {
+    let path = text::field(root, "basePath").unwrap_or_default().trim_end_matches('/');
+    let Some(host) = text::field(root, "host").filter(|host| !host.is_empty()) else {
         return if path.is_empty() { json!([]) } else { json!([{"url": path}]) };
     };
     let schemes = media_types(root.get("schemes"));
@@ -84,8 +82,8 @@ fn schemes(definitions: &Value) -> Value {
     let mut schemes = Map::new();
     for (name, scheme) in definitions.as_object().into_iter().flatten() {
         let mut scheme = scheme.clone();
-        if text(&scheme, "type") == Some("oauth2") {
-            let flow = match text(&scheme, "flow") {
+        if text::field(&scheme, "type") == Some("oauth2") {
+            let flow = match text::field(&scheme, "flow") {
                 Some("accessCode") => "authorizationCode",
                 Some("application") => "clientCredentials",
                 Some("password") => "password",
@@ -122,9 +120,9 @@ impl Shared {
         let mut own = take_list(operation, "parameters");
         let sent = self.sent(&own, reference);
         let all = || common.iter().chain(&sent);
-        let form: Vec<&Sent<'_>> = all().filter(|sent| text(sent.parameter, "in") == Some("formData")).collect();
+        let form: Vec<&Sent<'_>> = all().filter(|sent| text::field(sent.parameter, "in") == Some("formData")).collect();
         // The operation's own stands behind that of its path item.
-        let body = match all().rfind(|sent| text(sent.parameter, "in") == Some("body")) {
+        let body = match all().rfind(|sent| text::field(sent.parameter, "in") == Some("body")) {
             Some(sent) => Some(body(sent, &consumes)),
             None if form.is_empty() => None,
             None => Some(form_body(&form, &consumes)),
@@ -140,13 +138,13 @@ impl Shared {
     /// The parameters of a list that are sent in the body.
     fn sent<'v>(&'v self, list: &'v [Value], holder: &str) -> Vec<Sent<'v>> {
         let of = |(n, written): (usize, &'v Value)| {
-            let (parameter, reference) = match text(written, "$ref") {
+            let (parameter, reference) = match text::field(written, "$ref") {
                 None => (written, format!("{holder}/parameters/{n}")),
                 Some(reference) => {
                     (self.parameters.get(reference.strip_prefix("#/parameters/")?)?, reference.to_owned())
                 }
             };
-            matches!(text(parameter, "in"), Some("body" | "formData")).then_some(Sent { parameter, reference })
+            matches!(text::field(parameter, "in"), Some("body" | "formData")).then_some(Sent { parameter, reference })
         };
         list.iter().enumerate().take(PARAMETERS_MAX).filter_map(of).collect()
     }
@@ -164,7 +162,9 @@ fn take_list(map: &mut Map<String, Value>, field: &str) -> Vec<Value> {
 
 /// Puts a parameter's type where OpenAPI 3 has it. What is sent in the body stays as it is.
 fn add_schema(parameter: &mut Value) {
-    if text(parameter, "$ref").is_some() || matches!(text(parameter, "in"), None | Some("body" | "formData")) {
+    if text::field(parameter, "$ref").is_some()
+        || matches!(text::field(parameter, "in"), None | Some("body" | "formData"))
+    {
         return;
     }
     let Value::Object(mut schema) = parameter.take() else { return };
@@ -196,12 +196,13 @@ fn style(collection_format: Option<&Value>) -> (&'static str, bool) {
 
 fn body(sent: &Sent<'_>, consumes: &[String]) -> Value {
     let schema = json!({"$ref": format!("{}/schema", sent.reference)});
-    let names = consumes.iter().filter(|name| !name.contains("form"));
+    let names = consumes.iter().filter(|name| !matches!(Media::of(name), Media::Form | Media::Multipart));
     let mut content: Map<String, Value> = names.map(|name| (name.clone(), json!({"schema": schema}))).collect();
     if content.is_empty() {
         content.insert("application/json".to_owned(), json!({"schema": schema}));
     }
-    let description = text(sent.parameter, "description").map(|text| text.chars().take(1_000).collect::<String>());
+    let description =
+        text::field(sent.parameter, "description").map(|text| text.chars().take(1_000).collect::<String>());
     json!({"content": content, "required": sent.parameter.get("required"), "description": description})
 }
 
@@ -212,19 +213,19 @@ fn form_body(fields: &[&Sent<'_>], consumes: &[String]) -> Value {
     let mut encoding = Map::new();
     let mut has_files = false;
     for Sent { parameter, reference } in fields {
-        let Some(name) = text(parameter, "name").filter(|name| name.len() <= NAME_BYTES) else { continue };
-        has_files |= text(parameter, "type") == Some("file");
+        let Some(name) = text::field(parameter, "name").filter(|name| name.len() <= NAME_BYTES) else { continue };
+        has_files |= text::field(parameter, "type") == Some("file");
         if parameter.get("required") == Some(&Value::Bool(true)) {
             required.push(Value::from(name));
         }
-        if text(parameter, "type") == Some("array") {
+        if text::field(parameter, "type") == Some("array") {
             let (style, explodes) = style(parameter.get("collectionFormat"));
             encoding.insert(name.to_owned(), json!({"style": style, "explode": explodes}));
         }
         properties.insert(name.to_owned(), json!({"$ref": reference}));
     }
-    let takes = |word: &str| consumes.iter().any(|name| name.contains(word));
-    let media_type = if has_files || (takes("multipart") && !takes("urlencoded")) {
+    let takes = |media: Media| consumes.iter().any(|name| Media::of(name) == media);
+    let media_type = if has_files || (takes(Media::Multipart) && !takes(Media::Form)) {
         "multipart/form-data"
     } else {
         "application/x-www-form-urlencoded"
@@ -243,7 +244,7 @@ fn add_content(response: &mut Value, produces: &[String]) {
         return;
     }
     // One stands for all of a kind: it is asked for, and the others are the API's choice.
-    let json = produces.iter().find(|name| name.ends_with("json")).or_else(|| produces.first());
+    let json = produces.iter().find(|name| Media::of(name) == Media::Json).or_else(|| produces.first());
     let name = json.map_or("application/json", String::as_str);
     let example = examples.and_then(|mut examples| examples.get_mut(name).map(Value::take));
     let mut media = Map::new();

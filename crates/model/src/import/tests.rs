@@ -531,6 +531,491 @@ fn credentials_in_urls_and_behind_options_stay_behind() {
     assert!(!format!("{} {}", imported.document, notes(&imported)).contains("hunter2pw"), "{}", imported.document);
 }
 
+/// The whole of what an import gives, in which nothing secret may stand.
+fn all_of(imported: &Imported) -> String {
+    format!("{:#}\n{}", imported.document, notes(imported))
+}
+
+#[test]
+fn notes_hold_no_secrets() {
+    for command in
+        ["token=hunter2pw curl https://a.test/y", "token=hunter2pw", "$token=hunter2pw", "ghp_hunter2pwhunter2pw"]
+    {
+        let imported = import(&format!("curl https://a.test/x\n{command}"));
+        assert!(!all_of(&imported).contains("hunter2pw"), "{}", all_of(&imported));
+    }
+    let imported = import("curl https://a.test/x\necho hi");
+    assert_eq!(notes(&imported), "echo: left out, because it is no curl command\n");
+    let event = json!([{"listen": "test", "script": {"exec": ["pm.test()"]}}]);
+    let imported = import(
+        &json!({"info": {"name": "a"}, "item": [
+            {"name": "https://a.test/x?key=hunter2pw", "event": event, "request": "https://a.test/x?key=hunter2pw"},
+        ]})
+        .to_string(),
+    );
+    assert!(notes(&imported).contains("scripts are left out") && !all_of(&imported).contains("hunter2pw"));
+}
+
+#[test]
+fn secrets_beside_variables_and_below_their_names_stay_behind() {
+    for command in [
+        "curl https://a.test/x --json '{\"credentials\": {\"value\": \"hunter2pw\"}}'",
+        "curl https://a.test/x --json '{\"a\": {\"secrets\": [\"hunter2pw\"]}}'",
+        "curl https://a.test/x --json '{\"password\": [\"hunter2pw\"]}'",
+        "curl https://a.test/x --json '{\"a\": {\"otp\": 123456}, \"b\": \"otp: 123456\"}'",
+        "curl https://a.test/x --json \"{\\\"a\\\": {\\\"id\\\": \\\"$ID\\\", \\\"otp\\\": 123456}}\"",
+        "curl https://a.test/x --json \"{\\\"credentials\\\": {\\\"id\\\": \\\"$ID\\\", \\\"value\\\": [\\\"hunter2pw\\\"]}}\"",
+        "curl https://a.test/x --json '{\"query\": \"mutation {login(password: \\\"hunter2pw\\\")}\"}'",
+        "curl https://a.test/x --json '{\"text\": \"one\\nmy secret is hunter2pw\"}'",
+        "curl https://a.test/x -d \"auth=ghp_hunter2pwhunter$X\"",
+        "curl https://a.test/x -d \"password=hunter2pw$X\"",
+        "curl https://a.test/x -F \"auth=${X}ghp_hunter2pwhunter\"",
+        "curl -X POST https://a.test/x -H 'Content-Type: text/plain' -d 'otp=123456 and pwd=hunter2pw'",
+        "curl 'https://a.test/x?X-Amz-Signature=hunter2pw'",
+        "curl https://a.test/x -H 'Referer: https://app.test/?access_token=hunter2pw'",
+        "curl 'https://a.test/x?next=https://app.test/?access_token=hunter2pw'",
+    ] {
+        let imported = import(command);
+        let text = all_of(&imported);
+        assert!(!text.contains("hunter2pw") && !text.contains("123456"), "{command}\n{text}");
+    }
+    // A yes or no is none, whatever it is called.
+    let imported =
+        import("curl https://a.test/x?include_secrets=true --json '{\"with_token\": false, \"password\": null}'");
+    assert_eq!(
+        sent(&imported, "post_x", json!({}), json!({})),
+        (
+            "POST https://a.test/x?include_secrets=true".to_owned(),
+            "accept: application/json\ncontent-type: application/json\n".to_owned(),
+            r#"{"with_token":false,"password":null}"#.to_owned()
+        )
+    );
+    // What a variable gives is no secret of the source.
+    let imported = import("curl https://a.test/x --json \"{\\\"token\\\": \\\"Bearer $T\\\", \\\"a\\\": \\\"$T\\\"}\"");
+    assert_eq!(sent(&imported, "post_x", json!({}), json!({"t": "s"})).2, r#"{"token":"Bearer s","a":"s"}"#);
+
+    let imported = import(
+        &json!({"info": {"name": "a"}, "item": [
+            {"name": "One", "request": {"method": "POST", "url": {"raw": "https://a.test/:token/:id", "variable": [
+                {"key": "token", "value": "hunter2pw"}, {"key": "id", "value": "17"},
+            ]}, "body": {"mode": "graphql", "graphql": {"query": "mutation {\n  login(password: \"hunter2pw\") {id}\n}"}}}},
+            {"name": "Two", "request": {"method": "POST", "url": "https://a.test/", "body": {"mode": "raw",
+                "raw": "{\"cfg\": {\"id\": \"{{id}}\", \"value\": \"ghp_hunter2pwhunter\", \"pin\": 1234}}"}}},
+            {"name": "Three", "request": {"method": "POST", "url": "https://a.test/", "body": {"mode": "graphql",
+                "graphql": {"query": "mutation ($password: String!) {login(password: $password) {token}}"}}}},
+        ]})
+        .to_string(),
+    );
+    let text = all_of(&imported);
+    assert!(!text.contains("hunter2pw") && !text.contains("1234"), "{text}");
+    assert_eq!(action(&imported, "one")["input"]["properties"]["id"], json!({"examples": ["17"]}));
+    assert_eq!(
+        sent(&imported, "two", json!({}), json!({"id": 1, "value": "v", "pin": 2})).2,
+        r#"{"cfg":{"id":1,"value":"v","pin":2}}"#
+    );
+    assert!(sent(&imported, "three", json!({}), json!({})).2.contains("login(password: $password)"));
+
+    let flow = json!({"authorizationUrl": "https://id.test/a?api_key=hunter2pw", "tokenUrl": "https://id.test/t", "scopes": {}});
+    let scheme = json!({"type": "oauth2", "flows": {"authorizationCode": flow}});
+    let imported =
+        import(&openapi(json!({"components": {"securitySchemes": {"a": scheme}}, "paths": {"/a": {"get": {}}}})));
+    assert!(!all_of(&imported).contains("hunter2pw") && all_of(&imported).contains("https://id.test/t"));
+    let oauth = json!([{"key": "accessTokenUrl", "value": "https://id.test/t?client_secret=hunter2pw"}]);
+    let item = json!({"name": "a", "request": "https://a.test/"});
+    let collection = json!({"info": {"name": "a"}, "auth": {"type": "oauth2", "oauth2": oauth}, "item": [item]});
+    assert!(!all_of(&import(&collection.to_string())).contains("hunter2pw"));
+
+    for servers in [
+        json!([{"url": "https://a.test/?key=hunter2pw"}, {"url": "https://b.test/v1?key=hunter2pw"}]),
+        json!([{"url": "https://b.test/{token}", "variables": {"token": {"default": "hunter2pw", "enum": ["hunter2pw"]}}}]),
+        json!([{"url": "https://b.test/{token}", "variables": {"token": {"default": "hunter2pw"}}}, {"url": "https://c.test"}]),
+        json!([{"url": "https://{token}:x@b.test/", "variables": {"token": {"default": "hunter2pw"}}}, {"url": "https://c.test"}]),
+    ] {
+        let imported = import(&openapi(json!({"servers": servers, "paths": {"/a": {"get": {}}}})));
+        assert!(!all_of(&imported).contains("hunter2pw"), "{}", all_of(&imported));
+    }
+}
+
+#[test]
+fn values_of_options_are_no_urls() {
+    for options in [
+        "-U bob:1234 -x http://proxy.test:8080",
+        "-P 1.2.3.4 -Q pwd -t TTYPE=vt100",
+        "--haproxy-clientip 1.2.3.4 --ip-tos 0x10 --ipfs-gateway http://ipfs.test --keepalive-cnt 3 --sigalgs x",
+        "--parallel-max-host 2 --trace-config ids --vlan-priority 3 --ech true --upload-flags answered",
+        "--expand-url 'https://{{x}}.test' --expand-header 'a: {{b}}'",
+        "--no-such-option bob:hunter2pw -s9 hunter2pw",
+    ] {
+        let imported = import(&format!("curl {options} https://api.test/x"));
+        assert_eq!(imported.document["spec"]["connection"]["base_url"], "https://api.test", "{options}");
+        assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), 1, "{options}");
+        assert!(!all_of(&imported).contains("hunter2pw"), "{}", all_of(&imported));
+    }
+    let two = import("curl https://api.test/x -: -d a=1 https://api.test/y");
+    assert_eq!(sent(&two, "post_y", json!({}), json!({})).2, "a=1");
+    assert_eq!(sent(&two, "get_x", json!({}), json!({})).2, "");
+}
+
+#[test]
+fn what_commands_repeat_for_each_url_is_bounded() {
+    let urls: String = (0..100).map(|n| format!(" https://a.test/{n}")).collect();
+    let imported = import(&format!("curl -H 'X-Long: {}'{urls}", "x".repeat(3 << 20)));
+    let actions = imported.document["spec"]["actions"].as_object().unwrap().len();
+    assert_eq!(actions, 2, "as many as a connector can have");
+    assert!(notes(&imported).contains("98 of them are left out"), "{}", notes(&imported));
+    // All commands share what may be repeated.
+    let command = format!("curl -d 'a={}'{urls}\n", "x".repeat(60_000));
+    let spec = ImportSpec { source: command.repeat(20), ..ImportSpec::default() };
+    assert!(spec.import().is_err_and(|fault| fault.reason.contains("larger than the 7 MiB")));
+    let urls: String = (0..101).map(|n| format!(" https://a.test/{n}")).collect();
+    let imported = import(&format!("curl{urls}"));
+    assert!(notes(&imported).contains("1 of them are left out"), "{}", notes(&imported));
+    // Of accounts, the last counts.
+    let imported = import(&format!("curl https://a.test/{}", " -u a".repeat(50_000)));
+    assert_eq!(imported.document["spec"]["accounts"].as_array().unwrap().len(), 1);
+    assert!(fault(&"curl a ".repeat(200_000)).contains("at most 200000 words"));
+}
+
+#[test]
+fn what_would_be_too_large_is_left_out_before_it_is_compiled() {
+    let many = |count: usize| (0..count).map(|n| format!("a{n}=1&")).collect::<String>();
+    for command in [
+        format!("curl https://a.test/x -d '{}'", many(1_001)),
+        format!("curl https://a.test/x -G -d '{}'", many(1_001)),
+        format!("curl https://a.test/x -d '{}'", "a=&".repeat(500_000)),
+        format!("curl https://a.test/x -d \"{}\"", "$A".repeat(1_001)),
+        format!("curl https://a.test/x {}", "-F a=b ".repeat(1_001)),
+    ] {
+        let imported = import(&format!("curl https://a.test/y\n{command}"));
+        assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), 1);
+        assert!(notes(&imported).contains("left out, because it"), "{}", notes(&imported));
+    }
+    assert_eq!(
+        sent(&import(&format!("curl https://a.test/x -d '{}'", many(900))), "post_x", json!({}), json!({})).2.len(),
+        6189
+    );
+    let long = "x".repeat(1 << 20);
+    let item = json!({"name": "a", "request": {"url": "https://a.test/", "body": {"mode": "raw", "raw": long}}});
+    let collection = json!({"info": {"name": "a"}, "item": vec![item; 8]});
+    assert!(fault(&collection.to_string()).contains("larger than the 7 MiB"));
+}
+
+#[test]
+fn of_what_operations_share_only_the_first_is_looked_at() {
+    let with = |count: usize| {
+        let mut content: serde_json::Map<String, Value> =
+            (0..count).map(|n| (format!("text/x{n}"), json!({}))).collect();
+        content.insert("application/json".to_owned(), json!({"example": {"a": 1}}));
+        let mut answers: serde_json::Map<String, Value> = (0..count).map(|n| (format!("5{n}"), json!({}))).collect();
+        answers.insert("299".to_owned(), json!({"content": content}));
+        import(&openapi(json!({"paths": {"/a": {"get": {"responses": answers}}}})))
+    };
+    assert_eq!(action(&with(10), "get_a")["output"]["sample"], json!({"a": 1}));
+    assert!(action(&with(20_000), "get_a").get("output").is_none());
+    let reference = format!("#/components/schemas/{}", "x".repeat(3_000));
+    let parameter = json!({"name": "a", "in": "query", "schema": {"$ref": reference}});
+    let imported = import(&openapi(json!({
+        "paths": {"/a": {"get": {"parameters": [parameter]}}, "/b": {"get": {"servers": [{"url": format!("https://b.test/{}", "x".repeat(9_000))}]}}},
+        "components": {"schemas": {"x".repeat(3_000): {"type": "integer"}}},
+    })));
+    assert_eq!(action(&imported, "get_a")["input"]["properties"]["a"], json!({}));
+    assert_eq!(sent(&imported, "get_b", json!({}), json!({})).0, "GET https://api.desk.example/v1/b");
+}
+
+#[test]
+fn data_of_curl_are_sent_as_curl_sends_them() {
+    let of = |options: &str| {
+        let imported = import(&format!("curl {options} https://a.test/x"));
+        let name = imported.document["spec"]["actions"].as_object().unwrap().keys().next().unwrap().clone();
+        let required = imported.document["spec"]["actions"][&name]["input"].get("required").cloned();
+        let input = required
+            .iter()
+            .flat_map(|names| names.as_array().unwrap())
+            .map(|name| (name.as_str().unwrap().to_owned(), "S".into()));
+        let (request, headers, body) = sent(&imported, &name, json!({}), Value::Object(input.collect()));
+        let kind = headers.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default().to_owned();
+        assert!(!all_of(&imported).contains("hunter2"), "{}", all_of(&imported));
+        (request.replace(" https://a.test/x", " "), kind, body)
+    };
+    let form = "application/x-www-form-urlencoded";
+    for (options, body) in [
+        ("-d 'pwd=hunter2&remember' --data-urlencode 'q=a b&c'", "pwd=S&remember=&q=a+b%26c"),
+        ("-d 'a=1&'", "a=1"),
+        ("-d 'a=1&b=&c=<string>'", "a=1&b="),
+        ("-d a= -d a=2", "a=&a=2"),
+        ("-d a=1 --data-urlencode '=b c'", "a=1&b+c="),
+        ("-d 'one two'", "one two"),
+        ("--data-urlencode 'one two&x'", "one+two%26x"),
+        ("--data-urlencode 'a%5B%5D=@b'", "a%5B%5D=%40b"),
+        ("--data-urlencode '=one two'", "one+two"),
+        ("-d 'one two' --data-urlencode \"q=a b&$Z\"", "one two&q=a+b%26S"),
+        ("--data-urlencode a@one --data-urlencode b@two", "a=S&b=S"),
+        ("-d @- <<< a=1", "a=1"),
+    ] {
+        assert_eq!(of(options), ("POST ".to_owned(), form.to_owned(), body.to_owned()), "{options}");
+    }
+    assert_eq!(of("-H 'Content-Type: text/plain' -d 'a'").1, "text/plain");
+    assert_eq!(of("-G --data-urlencode '=a b&c'").0, "GET ?a%20b%26c=");
+    assert_eq!(of("--url 'https://a.test/x?acl&x=1&empty=' --url").0, "GET ?acl=&x=1&empty=");
+}
+
+#[test]
+fn every_url_of_a_command_gets_its_body() {
+    let imported = import("curl --json '{\"a\": 1}' https://a.test/x https://a.test/y");
+    for name in ["post_x", "post_y"] {
+        assert_eq!(sent(&imported, name, json!({}), json!({})).2, r#"{"a":1}"#);
+    }
+}
+
+#[test]
+fn no_command_is_lost_without_a_word() {
+    let imported = import(
+        "curl https://a.test/1 > \"my answers\"\n\
+         echo '{\"a\": 2}' | curl --json @- https://a.test/2\n\
+         cat <<EOF | curl -H 'X-A: b c' --json @- https://a.test/3\n{\"a\": \"$NAME\"}\nEOF\n\
+         jq -n . | curl --json @- https://a.test/4 | jq .\n\
+         TOKEN=$(curl https://a.test/token | jq -r .token)\n\
+         curl --json @- https://a.test/5 <<< '{\"a\": 5}'\n\
+         for i in 1; do curl https://a.test/6; done",
+    );
+    let names: Vec<&String> = imported.document["spec"]["actions"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["get_1", "post_2", "post_3", "post_4", "post_5", "get_6"]);
+    assert_eq!(sent(&imported, "post_2", json!({}), json!({})).2, r#"{"a":2}"#);
+    let (_, headers, body) = sent(&imported, "post_3", json!({}), json!({"name": "n"}));
+    assert!(body == r#"{"a":"n"}"# && headers.contains("x-a: b c"), "{headers}{body}");
+    assert_eq!(sent(&imported, "post_4", json!({}), json!({"file": "f"})).2, "f");
+    assert_eq!(sent(&imported, "post_5", json!({}), json!({})).2, r#"{"a":5}"#);
+    let notes = notes(&imported);
+    assert!(notes.contains("whose output another one takes is left out"), "{notes}");
+    assert!(!notes.contains("echo") && !notes.contains("jq") && !notes.contains("cat"), "{notes}");
+}
+
+#[test]
+fn a_query_of_graphql_reads_only_when_none_of_it_writes() {
+    let of = |query: &str, operation: Option<&str>| {
+        let body = json!({"mode": "graphql", "graphql": {"query": query, "operationName": operation}});
+        let item = json!({"name": "Ask", "request": {"method": "POST", "url": "https://a.test/", "body": body}});
+        let imported = import(&json!({"info": {"name": "a"}, "item": [item]}).to_string());
+        let effect = action(&imported, "ask")["request"].get("effect").cloned();
+        (effect == Some(json!("read")), sent(&imported, "ask", json!({}), json!({})).2)
+    };
+    assert!(of("{ a }", None).0 && of(" query A { a }", None).0 && of("query{a}", None).0);
+    for query in
+        ["mutation B {b}", "query A {a} mutation B {b}", "{a}\nsubscription {b}", "queries", "fragment F on T {a}"]
+    {
+        assert!(!of(query, None).0, "{query}");
+    }
+    let (reads, body) = of("query A {a} mutation B {b}", Some("B"));
+    assert!(!reads);
+    assert_eq!(body, r#"{"query":"query A {a} mutation B {b}","operationName":"B"}"#);
+}
+
+#[test]
+fn schemas_do_not_get_stricter() {
+    let input = |schema: Value| {
+        let body =
+            json!({"content": {"application/json": {"schema": {"type": "object", "properties": {"x": schema}}}}});
+        let imported = import(&openapi(json!({
+            "components": {"schemas": {"Base": {"type": "object", "properties": {"id": {"type": "string", "readOnly": true}}}}},
+            "paths": {"/a": {"post": {"requestBody": body}}},
+        })));
+        action(&imported, "post_a")["input"]["properties"]["x"].clone()
+    };
+    let base = json!({"$ref": "#/components/schemas/Base"});
+    let name = json!({"properties": {"name": {"type": "string"}}});
+    for schema in [
+        json!({"allOf": [base, name], "required": ["id", "name"]}),
+        json!({"allOf": [base, name, {"required": ["id", "name"]}]}),
+        json!({"allOf": [{"required": ["id", "name"]}, name, {"allOf": [base]}]}),
+    ] {
+        assert_eq!(
+            input(schema),
+            json!({"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}})
+        );
+    }
+    // Of the same name below it, nothing is said.
+    let below = json!({"allOf": [base, {"properties": {"in": {"type": "object", "required": ["id"], "properties": {"id": {}}}}}]});
+    assert_eq!(input(below)["properties"]["in"]["required"], json!(["id"]));
+    let open = json!({"type": "object", "properties": {"a": {}}, "patternProperties": {"^x-": {}}, "additionalProperties": false});
+    assert_eq!(input(open), json!({"type": "object", "properties": {"a": {}}}));
+    let tuple = json!({"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "integer"}});
+    assert_eq!(input(tuple), json!({"type": "array"}));
+}
+
+#[test]
+fn what_a_signature_of_aws_is_made_of_is_no_input() {
+    let with = |name: &str, place: &str| json!({"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}});
+    let imported = import(&openapi(json!({
+        "components": {"securitySchemes": {"hmac": {"type": "apiKey", "in": "header", "name": "Authorization", "x-amazon-apigateway-authtype": "awsSigv4"}}},
+        "paths": {"/a/{x-amz-date}": {"get": {"parameters": [
+            with("X-Amz-Date", "header"), with("X-Amz-Signature", "query"), with("x-amz-date", "path"),
+            with("timestamp", "query"), with("Signature", "query"),
+        ]}}},
+    })));
+    let input = &action(&imported, "get_a_by_x_amz_date")["input"]["properties"];
+    let names: Vec<&String> = input.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["x_amz_date", "timestamp", "Signature"]);
+}
+
+#[test]
+fn media_types_and_lists_of_swagger_are_what_they_say() {
+    let imported = import(
+        &json!({
+            "swagger": "2.0", "info": {"title": "a"}, "host": "a.test", "schemes": ["https"],
+            "consumes": ["application/vnd.platform.v1+json"], "produces": ["text/xml", "application/json; charset=utf-8"],
+            "paths": {"/a/{ids}": {"post": {
+                "parameters": [
+                    {"name": "ids", "in": "path", "required": true, "type": "array", "items": {"type": "string"}, "collectionFormat": "pipes"},
+                    {"name": "X-Ids", "in": "header", "type": "array", "items": {"type": "string"}, "collectionFormat": "pipes"},
+                    {"name": "b", "in": "body", "schema": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+                ],
+                "responses": {"200": {"schema": {"type": "object", "properties": {"n": {"type": "integer"}}}}},
+            }}},
+        })
+        .to_string(),
+    );
+    let (request, headers, body) =
+        sent(&imported, "post_a_by_ids", json!({}), json!({"ids": ["a", "b"], "x_ids": ["c", "d"], "n": 1}));
+    assert_eq!((request.as_str(), body.as_str()), ("POST https://a.test/a/a%7Cb", r#"{"n":1}"#));
+    for header in
+        ["x-ids: c|d", "content-type: application/vnd.platform.v1+json", "accept: application/json; charset=utf-8"]
+    {
+        assert!(headers.contains(header), "{headers}");
+    }
+}
+
+#[test]
+fn base_urls_of_collections_are_asked_for_and_not_made_up() {
+    let of = |url: &str, variables: Value| {
+        let item = json!({"name": "Get", "request": {"method": "GET", "url": url}});
+        import(&json!({"info": {"name": "a"}, "variable": variables, "item": [item]}).to_string())
+    };
+    let known = json!([{"key": "scheme", "value": "http"}, {"key": "host", "value": "a.test"}, {"key": "baseUrl", "value": "https://a.test/"}]);
+    let url = |imported: &Imported, settings: Value| sent(imported, "get", settings, json!({})).0;
+    assert_eq!(url(&of("{{scheme}}://{{host}}/x", known.clone()), json!({})), "GET http://a.test/x");
+    let asked = of("{{scheme}}://a.test/x", json!([]));
+    assert_eq!(asked.document["spec"]["settings"]["required"], json!(["base_url"]));
+    assert_eq!(url(&asked, json!({"base_url": "http://b.test"})), "GET http://b.test/x");
+    assert_eq!(url(&of("{{baseUrl}}v1/users", known.clone()), json!({})), "GET https://a.test/v1/users");
+    assert_eq!(url(&of("{{host}}:8080/x", known.clone()), json!({})), "GET http://a.test:8080/x");
+    assert_eq!(url(&of("https://{{host}}/x", known), json!({})), "GET https://a.test/x");
+}
+
+#[test]
+fn variables_are_never_taken_for_their_names() {
+    let imported = import(
+        "curl https://a.test/x --json \"{\\\"$KEY\\\": 1, \\\"a\\\": {\\\"$KEY\\\": 1, \\\"b\\\": \\\"$B\\\"}}\"\n\
+         curl https://a.test/y -F \"$PART=1\" -F \"up=@$DIR/$FILE\"\n\
+         curl -X $METHOD https://a.test/z\n\
+         curl https://a.test/q -H 'Content-Type: text/plain' -d \"{$QUERY} {{ }\"",
+    );
+    assert_eq!(sent(&imported, "post_x", json!({}), json!({"b": 2})).2, r#"{"a":{"b":2}}"#);
+    let given = json!({"part": "p", "part_2": "v", "up": "bytes", "file": "f.txt"});
+    let (.., body) = sent(&imported, "post_y", json!({}), given);
+    assert!(body.contains("name=\"p\"") && body.contains("filename=\"f.txt\""), "{body}");
+    assert_eq!(sent(&imported, "post_q", json!({}), json!({"query": "a"})).2, "{a} {{ }");
+    let notes = notes(&imported);
+    for part in [
+        "a field is left out, because its name is a variable",
+        "{METHOD} https://a.test/z: left out, because its method",
+    ] {
+        assert!(notes.contains(part), "{part}\n{notes}");
+    }
+    assert!(!all_of(&imported).contains(['\u{f8ff0}', '\u{f8ff1}']));
+}
+
+#[test]
+fn bodies_that_cannot_be_said_whole_are_told() {
+    let form = |more: Value| json!({"type": "object", "properties": more, "additionalProperties": {"type": "string"}});
+    let imported = import(&openapi(json!({"paths": {
+        "/a": {"get": {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}},
+        "/b": {"post": {"requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": form(json!({"x": {}}))}}}}},
+        "/c": {"get": {"parameters": [{"name": "f", "in": "query", "schema": form(json!({"x": {}}))}]}},
+        "/d": {"post": {"requestBody": {"required": true, "content": {"multipart/form-data": {"schema": {"oneOf": [
+            {"type": "object", "required": ["kind", "url"], "properties": {"kind": {"type": "string"}, "url": {"type": "string"}}},
+            {"type": "object", "required": ["kind", "scan"], "properties": {"kind": {"type": "string"}, "scan": {"type": "string", "format": "binary"}}},
+        ]}}}}}},
+        "/e": {"post": {"requestBody": {"required": true, "content": {"multipart/form-data": {"schema": {
+            "type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+            "anyOf": [{"required": ["a"]}, {"required": ["a", "b"]}],
+        }}}}}},
+    }})));
+    let notes = notes(&imported);
+    assert!(notes.contains("GET /a: a body that may be left out"), "{notes}");
+    assert!(notes.contains("POST /b, GET /c: fields whose names the source does not say"), "{notes}");
+    let input = &action(&imported, "post_e")["input"];
+    let names: Vec<&str> = input["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((&input["required"], names), (&json!(["a"]), vec!["a", "b"]));
+    let input = &action(&imported, "post_d")["input"];
+    let names: Vec<&str> = input["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((&input["required"], names), (&json!(["kind"]), vec!["kind", "url", "scan", "scan_name"]));
+}
+
+#[test]
+fn redirects_are_followed_as_curl_does() {
+    for (options, redirects) in [
+        ("--max-redirs 3", Value::Null),
+        ("-L", json!(5)),
+        ("-L --max-redirs 3", json!(3)),
+        ("--max-redirs 0 -L", json!(0)),
+        ("-L --max-redirs -1", json!(5)),
+        ("-L --max-redirs 50", json!(5)),
+    ] {
+        let imported = import(&format!("curl {options} https://a.test/"));
+        let found = imported.document["spec"]["connection"].get("redirects").cloned().unwrap_or_default();
+        assert_eq!(found, redirects, "{options}");
+    }
+}
+
+#[test]
+fn only_what_most_accept_is_accepted_by_all() {
+    let answer = |kind: &str| json!({"get": {"responses": {"200": {"content": {kind: {}}}}}});
+    let none = json!({"get": {}});
+    let few = import(&openapi(json!({"paths": {"/a": answer("text/csv"), "/b": none, "/c": none}})));
+    let accepts = |imported: &Imported, name: &str| {
+        let headers = sent(imported, name, json!({}), json!({})).1;
+        headers.lines().find_map(|line| line.strip_prefix("accept: ")).map(ToOwned::to_owned)
+    };
+    assert_eq!((accepts(&few, "get_a").as_deref(), accepts(&few, "get_b")), (Some("text/csv"), None));
+    let most = import(&openapi(
+        json!({"paths": {"/a": answer("application/json"), "/b": none, "/c": answer("*/*"), "/d": answer("application/json")}}),
+    ));
+    assert_eq!(accepts(&most, "get_b").as_deref(), Some("application/json"));
+    assert_eq!(accepts(&most, "get_c").as_deref(), Some("*/*"));
+    let any = import(&openapi(json!({"paths": {"/a": answer("*/*")}})));
+    assert_eq!(accepts(&any, "get_a"), None);
+}
+
+#[test]
+fn defaults_are_told_where_the_description_does_not() {
+    let about = |description: &str, default: Value| {
+        let parameter = json!({"name": "n", "in": "query", "description": description, "schema": {"default": default}});
+        let imported = import(&openapi(json!({"paths": {"/a": {"get": {"parameters": [parameter]}}}})));
+        action(&imported, "get_a")["input"]["properties"]["n"]["description"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(about("Up to 100 items.", json!(10)), "Up to 100 items. Left out: 10");
+    assert_eq!(about("How many, 10 if left out", json!(10)), "How many, 10 if left out");
+    assert_eq!(about("Ascending?", json!("asc")), "Ascending? Left out: asc");
+}
+
+#[test]
+fn a_part_may_be_taken_of_more_requests_than_a_connector_has() {
+    let items: Vec<Value> =
+        (0..5_001).map(|n| json!({"name": format!("r{n}"), "request": format!("https://a.test/{n}")})).collect();
+    let source = json!({"info": {"name": "a"}, "item": items}).to_string();
+    assert!(fault(&source).contains("more than 5000 requests"));
+    assert!(import_only(&source, &["r5000"]).document["spec"]["actions"]["r5000"].is_object());
+    let commands: String = (0..5_001).map(|n| format!("curl https://a.test/{n}\n")).collect();
+    assert!(fault(&commands).contains("more than 5000 requests"));
+    assert!(import_only(&commands, &["get_5000"]).document["spec"]["actions"]["get_5000"].is_object());
+}
+
+#[test]
+fn the_hint_speaks_of_the_operation_first() {
+    let found = fault("curl -b cookies.txt 'https://a.test/' -X 'A B'");
+    assert!(found.contains("left out, because it does not compile"), "{found}");
+}
+
 #[test]
 fn hostile_sources_end_soon() {
     let nested = openapi(
@@ -539,7 +1024,8 @@ fn hostile_sources_end_soon() {
     for (open, close) in [("{\"items\":", "}"), ("{\"properties\":{\"a\":", "}}"), ("{\"allOf\":[", "]}")] {
         let depth = if open.starts_with("{\"items") { 100 } else { 50 };
         let schema = format!("{}{{}}{}", open.repeat(depth), close.repeat(depth));
-        import(&nested.replace("\"DEEP\"", &schema));
+        let imported = import(&nested.replace("\"DEEP\"", &schema));
+        assert!(text::weight(&imported.document) < 4 << 10, "{:#}", imported.document);
     }
     // Every schema is made of a hundred others, nine deep; every operation names the first.
     let schemas: serde_json::Map<String, Value> = (0..9)
@@ -551,19 +1037,27 @@ fn hostile_sources_end_soon() {
     let paths: serde_json::Map<String, Value> = (0..200)
         .map(|n| (format!("/p{n}"), json!({"post": {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/S0"}}}}}})))
         .collect();
-    import(&openapi(json!({"components": {"schemas": schemas}, "paths": paths})));
+    let imported = import(&openapi(json!({"components": {"schemas": schemas}, "paths": paths})));
+    assert!(notes(&imported).contains("schemas are cut"), "{}", notes(&imported));
     // Braces that never close.
     let braces = "{{".repeat(200_000);
     let collection = json!({"info": {"name": "a"}, "item": [{"name": "b", "request": "https://a.test/"}, {"name": braces, "request": {"url": "https://a.test/", "body": {"mode": "raw", "raw": braces}}}]});
-    import(&collection.to_string());
-    drop(
-        ImportSpec { source: format!("curl https://a.test/ {}", "$(".repeat(100_000)), ..ImportSpec::default() }
-            .import(),
-    );
-    drop(
-        ImportSpec { source: format!("curl {}", "https://a.test/ -H a:b ".repeat(20_000)), ..ImportSpec::default() }
-            .import(),
-    );
+    let imported = import(&collection.to_string());
+    assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), 1);
+    assert!(notes(&imported).contains("too many braces"), "{}", notes(&imported));
+    assert!(fault(&format!("curl https://a.test/ {}", "$(".repeat(100_000))).contains("has no end"));
+    let imported = import(&format!("curl {}", "https://a.test/ -H a:b ".repeat(20_000)));
+    assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), 100);
+    assert!(notes(&imported).contains("19900 of them are left out"), "{}", notes(&imported));
+}
+
+#[test]
+fn what_a_collection_requires_has_no_empty_default() {
+    let query = json!([{"key": "a", "value": "", "description": "(Required) One."}, {"key": "b", "value": ""}]);
+    let item = json!({"name": "Get", "request": {"url": {"raw": "https://a.test/?a=&b=", "query": query}}});
+    let imported = import(&json!({"info": {"name": "a"}, "item": [item]}).to_string());
+    assert_eq!(action(&imported, "get")["input"]["required"], json!(["a"]));
+    assert_eq!(sent(&imported, "get", json!({}), json!({"a": 1})).0, "GET https://a.test/?a=1&b=");
 }
 
 /// A document with a bit of everything, to be spoilt.
@@ -648,11 +1142,14 @@ proptest! {
             Just("curl".to_owned()), Just("-d".to_owned()), Just("-F".to_owned()), Just("-H".to_owned()), Just("-G".to_owned()),
             Just("https://a.test/{x}?y=$z".to_owned()), Just("'a: b'".to_owned()), Just("\"$(x)\"".to_owned()), Just("<<E\n{}\nE\n".to_owned()),
             Just("$'\\u".to_owned()), Just("\n".to_owned()), "[ -~]{0,12}", any::<String>(),
+            Just("--data-urlencode".to_owned()), Just("--json".to_owned()), Just("-X".to_owned()), Just("{$A".to_owned()), Just("\"{\\\"$A\\\": [1, {}, \\\"$B\\\"]}\"".to_owned()),
+            Just("<<<".to_owned()), Just("<(x)".to_owned()), Just("a<id>".to_owned()), Just("| curl -d @-".to_owned()), Just("@-".to_owned()), Just("$A=$B@$C".to_owned()),
         ], 0..12),
     ) {
         let spec = ImportSpec { source: format!("curl {}", words.join(" ")), format: Some(Format::Curl), ..ImportSpec::default() };
         if let Ok(imported) = spec.import() {
             prop_assert!(crate::Document::read(&imported.document).is_ok(), "{:#}", imported.document);
+            prop_assert!(!all_of(&imported).contains(['\u{f8ff0}', '\u{f8ff1}']), "{}", all_of(&imported));
         }
     }
 }

@@ -70,6 +70,21 @@ fn weight_up_to(value: &impl serde::Serialize, most: usize) -> usize {
     count.0
 }
 
+/// A value as a text: a text as it is, all else as JSON.
+pub(super) fn of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A field of an object, when it is a text.
+pub(super) fn field<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    value.get(name).and_then(Value::as_str)
+}
+
+/// A sentence with its full stop.
+pub(super) fn ended(text: &str) -> String {
+    if text.ends_with(['.', '!', '?', '…', ':']) { text.to_owned() } else { format!("{text}.") }
+}
+
 /// A text in which nothing is a pill.
 pub(super) fn literal(text: &str) -> String {
     if text.contains("{{") { text.replace("{{", "{{ '{{' }}") } else { text.to_owned() }

@@ -11,13 +11,14 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Body, Example, Given, PartGiven, Piece, Variables, has_variables, holds_variables, pieces, shown, take_apart,
+    Body, Example, Given, OPEN, PartGiven, Piece, Variables, has_variables, holds_variables, pieces, shown, take_apart,
     unmarked,
 };
 use crate::connector::{ActionSpec, OutputSpec};
+use crate::fault::Fault;
 use crate::import::draft::{Draft, Fields};
 use crate::import::only::{Known, Only};
-use crate::import::{credentials, text};
+use crate::import::{credentials, text, too_large};
 use crate::limits;
 use crate::request::{Effect, PartSpec, RawSpec, RequestStep};
 
@@ -26,29 +27,65 @@ pub(in crate::import) struct Writer<'a> {
     /// Where they go.
     pub(in crate::import) draft: &'a mut Draft,
     /// What variables are.
-    pub(in crate::import) variables: &'a mut Variables,
+    variables: &'a mut Variables,
     /// The base that paths are appended to.
-    pub(in crate::import) base: &'a str,
+    base: &'a str,
     /// Which are wanted.
-    pub(in crate::import) only: &'a Only,
+    only: &'a Only,
+    /// How many bytes actions may still have.
+    room: usize,
 }
 
-impl Writer<'_> {
-    /// Makes an action of a request; `place` names it in notes.
-    pub(in crate::import) fn write(&mut self, example: &Example, place: &str) -> Option<String> {
+impl<'a> Writer<'a> {
+    pub(in crate::import) fn new(
+        draft: &'a mut Draft,
+        variables: &'a mut Variables,
+        base: &'a str,
+        only: &'a Only,
+    ) -> Self {
+        Self { draft, variables, base, only, room: limits::IMPORTED_BYTES }
+    }
+
+    /// Makes an action of a request, and gives its name; `place` names the request in notes.
+    ///
+    /// # Errors
+    /// The connector would be too large.
+    pub(in crate::import) fn write(&mut self, example: &Example, place: &str) -> Result<Option<String>, Fault> {
+        let Some((name, action)) = self.action(example, place) else { return Ok(None) };
+        // What is too large is not even compiled: that takes many times its length.
+        let bytes = text::weight(&action) + name.len();
+        self.room = self.room.checked_sub(bytes).ok_or_else(too_large)?;
+        if self.draft.spec.actions.len() >= limits::ACTIONS_MAX {
+            let reason =
+                format!("more than {} requests, which is how many actions a connector has", limits::ACTIONS_MAX);
+            return Err(Fault::new("source", reason).hint("pick the requests that you need with `only`"));
+        }
+        self.draft.adds_action(name.clone(), action);
+        Ok(Some(name))
+    }
+
+    fn action(&mut self, example: &Example, place: &str) -> Option<(String, ActionSpec)> {
         let url = Some(&example.url).filter(|url| url.len() <= limits::URI_MAX_BYTES).and_then(|url| take_apart(url));
         let Some(url) = url else {
             self.draft.notes.add("left out, because its URL is none", place);
             return None;
         };
+        if has_variables(&example.method) {
+            self.draft.notes.add("left out, because its method is a variable", place);
+            return None;
+        }
         if braces(example) > BRACES_MAX {
             self.draft.notes.add("left out, because its texts hold too many braces", place);
+            return None;
+        }
+        if inputs(example) + url.query.len() > INPUTS_MAX {
+            self.draft.notes.add(format!("left out, because it would have more than {INPUTS_MAX} inputs"), place);
             return None;
         }
         let known_path = shown(&url.path);
         let wanted = example.name.clone().unwrap_or_else(|| text::request_name(&example.method, &known_path));
         let name = self.draft.free_action_name(&wanted);
-        let groups: Vec<&str> = example.groups.iter().map(String::as_str).collect();
+        let groups: Vec<&str> = example.groups.iter().map(AsRef::as_ref).collect();
         let known = Known {
             id: example.title.as_deref(),
             action: &name,
@@ -95,6 +132,10 @@ impl Writer<'_> {
         request.query = writing.fields_of(&query, Origin::Query);
         let content_type = writing.headers(&example.headers, &mut request);
         writing.body(&example.body, content_type, &mut request);
+        if writing.fields.len() > INPUTS_MAX {
+            self.draft.notes.add(format!("left out, because it would have more than {INPUTS_MAX} inputs"), place);
+            return None;
+        }
         let input = writing.fields.into_schema();
         let output = example
             .sample
@@ -108,8 +149,7 @@ impl Writer<'_> {
             paginate: None,
             output,
         };
-        self.draft.adds_action(name.clone(), action);
-        Some(name)
+        Some((name, action))
     }
 }
 
@@ -133,14 +173,22 @@ struct Writing<'a> {
 impl Writing<'_> {
     /// A text with pills in the place of its variables.
     fn template(&mut self, text: &str) -> String {
-        let pieces = pieces(text);
-        pieces
-            .into_iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => text::literal(text),
-                Piece::Variable(name) => self.pill(name),
-            })
-            .collect()
+        let mut template = String::new();
+        for piece in pieces(text) {
+            match piece {
+                Piece::Text(text) => template.push_str(&text::literal(text)),
+                Piece::Variable(name) => {
+                    let pill = self.pill(name);
+                    // The brace before a pill would be taken for one of its own.
+                    if template.ends_with('{') {
+                        template.pop();
+                        template.push_str("{{ '{' }}");
+                    }
+                    template.push_str(&pill);
+                }
+            }
+        }
+        template
     }
 
     /// The pill of a variable.
@@ -182,7 +230,9 @@ impl Writing<'_> {
                     schema.insert("description".to_owned(), about.into());
                 }
                 let value = given.and_then(|given| given.value.as_deref()).filter(|value| !is_placeholder(value));
-                if let Some(value) = value.filter(|value| !has_variables(value)) {
+                let is_secret =
+                    |value: &str| credentials::is_secret_parameter(name) || credentials::is_secret_segment(value);
+                if let Some(value) = value.filter(|value| !has_variables(value) && !is_secret(value)) {
                     schema.insert("examples".to_owned(), json!([value]));
                 }
                 let input = self.fields.add(name, schema.into(), true);
@@ -207,8 +257,10 @@ impl Writing<'_> {
                 self.draft.notes.add("a parameter is left out, because its name is a variable", self.place);
                 continue;
             }
-            let looks_secret = fields.iter().filter_map(|field| field.value.as_deref()).any(credentials::looks_secret);
-            if origin == Origin::Query && (looks_secret || credentials::is_secret_parameter(name)) {
+            let looks_secret = fields.iter().filter_map(|field| field.value.as_deref()).any(looks_secret);
+            let is_flag = fields.iter().all(|field| field.value.as_deref().is_some_and(|value| is_flag(&value.into())));
+            let is_secret = looks_secret || (credentials::is_secret_parameter(name) && !is_flag);
+            if origin == Origin::Query && is_secret {
                 self.draft.asks_for_account("query", Some(name), &format!("The query parameter `{name}`."));
                 continue;
             }
@@ -225,9 +277,12 @@ impl Writing<'_> {
     fn given(&mut self, field: &Given) -> String {
         let value = field.value.as_deref();
         if let Some(value) = value.filter(|value| has_variables(value)) {
+            if is_secret_template(&field.name, value) {
+                return self.secret(&field.name, None, field.description.as_deref());
+            }
             return self.template(value);
         }
-        let default = value.filter(|value| !is_placeholder(value)).map(Value::from);
+        let default = value.filter(|value| value.is_empty() || !is_placeholder(value)).map(Value::from);
         // Without a type: what the source has as text may be a number for whoever calls the action.
         self.input(&field.name, None, default, field.description.as_deref())
     }
@@ -237,7 +292,7 @@ impl Writing<'_> {
         let values: Vec<Value> = fields
             .iter()
             .filter_map(|field| field.value.as_deref())
-            .filter(|value| !has_variables(value) && !is_placeholder(value))
+            .filter(|value| !has_variables(value) && (value.is_empty() || !is_placeholder(value)))
             .map(Value::from)
             .collect();
         if values.len() < fields.len() {
@@ -251,26 +306,31 @@ impl Writing<'_> {
 
     /// The pill of an input. A secret has no default and must be given.
     fn input(&mut self, name: &str, kind: Option<Value>, default: Option<Value>, description: Option<&str>) -> String {
-        let mut schema = Map::new();
-        schema.extend(kind.map(|kind| ("type".to_owned(), kind)));
-        if let Some(text) = description.and_then(|text| text::plain(text, 400)) {
-            schema.insert("description".to_owned(), text.into());
+        let is_secret =
+            |value: &Value| (credentials::is_secret_name(name) && !is_flag(value)) || credentials::holds_secret(value);
+        if default.as_ref().is_some_and(is_secret) {
+            return self.secret(name, kind, description);
         }
-        let is_secret = default.as_ref().is_some_and(|value| {
-            credentials::is_secret_name(name) && !is_container(value) || credentials::holds_secret(value)
-        });
-        if is_secret {
-            let text = "a value that looks like a secret is left out; give it to the action, or better: put it into an account";
-            self.draft.notes.add(text, &format!("{}: {name}", self.place));
-        } else if default.as_ref().is_some_and(holds_placeholder) {
+        // As converters from OpenAPI say it.
+        let is_told = description.is_some_and(|text| text.starts_with("(Required)"));
+        let default = default.filter(|value| !is_told || value.as_str() != Some(""));
+        let mut schema = written(kind, description);
+        if default.as_ref().is_some_and(holds_placeholder) {
             schema.extend(default.map(|default| ("examples".to_owned(), json!([default]))));
         } else {
             schema.extend(default.map(|default| ("default".to_owned(), default)));
         }
-        // As converters from OpenAPI say it.
-        let is_told = description.is_some_and(|text| text.starts_with("(Required)"));
-        let is_required = is_secret || (is_told && !schema.contains_key("default"));
+        let is_required = is_told && !schema.contains_key("default");
         let input = self.fields.add(name, schema.into(), is_required);
+        text::pill("input", &input)
+    }
+
+    /// The pill of an input for a value that stays behind.
+    fn secret(&mut self, name: &str, kind: Option<Value>, description: Option<&str>) -> String {
+        let text =
+            "a value that looks like a secret is left out; give it to the action, or better: put it into an account";
+        self.draft.notes.add(text, &format!("{}: {name}", self.place));
+        let input = self.fields.add(name, written(kind, description).into(), true);
         text::pill("input", &input)
     }
 
@@ -291,7 +351,7 @@ impl Writing<'_> {
                 self.authorization(value);
             } else if has_variables(name) || is_taken {
                 self.draft.notes.add("a header is left out: its name is a variable, or it stands twice", self.place);
-            } else if credentials::is_secret_header(name) || credentials::looks_secret(value) {
+            } else if credentials::is_secret_header(name) || looks_secret(value) {
                 self.draft.asks_for_account("headers", Some(name), &format!("The header `{name}`."));
             } else {
                 let value = self.template(value.trim());
@@ -342,9 +402,9 @@ impl Writing<'_> {
                 let input = self.fields.add("file", schema, true);
                 request.raw = Some(RawSpec::Pill(text::pill("input", &input)));
             }
-            Body::GraphQl(query, variables) => {
+            Body::GraphQl { query, variables, operation } => {
                 usual = Some("application/json");
-                request.json = Some(self.graphql(query, variables));
+                request.json = Some(self.graphql(query, variables, operation.as_deref()));
                 if is_graphql_query(query) {
                     request.effect = Some(Effect::Read);
                 }
@@ -365,7 +425,7 @@ impl Writing<'_> {
                 let fields = map.iter().map(|(key, item)| (key.clone(), self.json_field(key, item)));
                 Value::Object(fields.collect())
             }
-            value if holds_variables(value) => self.json_template(value),
+            value if holds_variables(value) => self.json_template("body", value),
             value => self.json_input("body", value).into(),
         }
     }
@@ -373,7 +433,7 @@ impl Writing<'_> {
     /// A field of a JSON body.
     fn json_field(&mut self, key: &str, value: &Value) -> Value {
         match value {
-            value if holds_variables(value) => self.json_template(value),
+            value if holds_variables(value) => self.json_template(key, value),
             Value::String(text) if is_placeholder(text) && !text.is_empty() => {
                 self.input(key, Some("string".into()), None, None).into()
             }
@@ -383,41 +443,55 @@ impl Writing<'_> {
 
     /// The pill of an input that is a part of a JSON body, typed as its value is.
     fn json_input(&mut self, key: &str, value: &Value) -> String {
-        let kind = match value {
-            Value::Null => None,
-            Value::Bool(_) => Some("boolean"),
-            Value::Number(number) if number.is_i64() || number.is_u64() => Some("integer"),
-            Value::Number(_) => Some("number"),
-            Value::String(_) => Some("string"),
-            Value::Array(_) => Some("array"),
-            Value::Object(_) => Some("object"),
-        };
-        self.input(key, kind.map(Value::from), Some(value.clone()), None)
+        self.input(key, kind_of(value), Some(value.clone()), None)
     }
 
-    /// JSON with pills in the place of variables.
-    fn json_template(&mut self, value: &Value) -> Value {
+    /// JSON with pills in the place of variables, and of secrets; `key` is the field that it stands in.
+    fn json_template(&mut self, key: &str, value: &Value) -> Value {
         match value {
-            Value::String(text) => self.template(text).into(),
-            Value::Array(items) => items.iter().map(|item| self.json_template(item)).collect(),
+            Value::String(text) if has_variables(text) && is_secret_template(key, text) => {
+                self.secret(key, kind_of(value), None).into()
+            }
+            Value::String(text) if has_variables(text) => self.template(text).into(),
+            Value::String(_) | Value::Number(_)
+                if credentials::is_secret_name(key) || credentials::holds_secret(value) =>
+            {
+                self.secret(key, kind_of(value), None).into()
+            }
+            Value::String(text) => text::literal(text).into(),
+            Value::Array(items) => items.iter().map(|item| self.json_template(key, item)).collect(),
             Value::Object(map) => {
-                let fields = map.iter().map(|(key, item)| {
-                    let is_secret = credentials::is_secret_name(key) && !holds_variables(item) && item.is_string();
-                    let item = if is_secret { self.json_input(key, item).into() } else { self.json_template(item) };
-                    (unmarked(key), item)
-                });
-                Value::Object(fields.collect())
+                let is_secret = credentials::is_secret_name(key);
+                let mut fields = Map::new();
+                for (inner, item) in map {
+                    if has_variables(inner) {
+                        self.draft.notes.add("a field is left out, because its name is a variable", self.place);
+                        continue;
+                    }
+                    // Below the name of a secret everything is one.
+                    let item = self.json_template(if is_secret { key } else { inner }, item);
+                    fields.insert(inner.clone(), item);
+                }
+                Value::Object(fields)
             }
             other => other.clone(),
         }
     }
 
-    fn graphql(&mut self, query: &str, variables: &Value) -> Value {
+    fn graphql(&mut self, query: &str, variables: &Value, operation: Option<&str>) -> Value {
         let mut body = Map::new();
-        body.insert("query".to_owned(), self.template(query).into());
+        let query = if credentials::has_secret_words(query) {
+            self.secret("query", Some("string".into()), None)
+        } else {
+            self.template(query)
+        };
+        body.insert("query".to_owned(), query.into());
+        if let Some(operation) = operation {
+            body.insert("operationName".to_owned(), self.template(operation).into());
+        }
         let variables = match variables {
             Value::Null => return body.into(),
-            variables if holds_variables(variables) => self.json_template(variables),
+            variables if holds_variables(variables) => self.json_template("variables", variables),
             variables => self.json_input("variables", variables).into(),
         };
         body.insert("variables".to_owned(), variables);
@@ -425,37 +499,105 @@ impl Writing<'_> {
     }
 
     fn part(&mut self, part: &PartGiven) -> PartSpec {
-        let name = text::literal(&unmarked(&part.field.name));
+        let name = self.template(&part.field.name);
         let content_type = part.content_type.as_deref().map(|text| self.template(text));
         let mut spec = PartSpec { name, filename: None, content_type, text: None, json: None, raw: None };
+        // What its input is called; a variable in it says how.
+        let called = unmarked(&part.field.name);
         match &part.file {
             Some(file) => {
                 let about = part.field.description.as_deref().and_then(|text| text::plain(text, 400));
                 let about = about.unwrap_or_else(|| "The file: a text, or {base64: …}.".to_owned());
-                let input = self.fields.add(&part.field.name, json!({"description": about}), true);
-                let file = unmarked(file.rsplit(['/', '\\']).next().unwrap_or_default());
-                let file = if file.is_empty() || has_variables(&part.field.name) { "file".to_owned() } else { file };
-                spec.filename = Some(text::literal(&file));
+                let input = self.fields.add(&called, json!({"description": about}), true);
+                let file = file.rsplit(['/', '\\']).next().unwrap_or_default();
+                spec.filename = Some(if file.is_empty() { "file".to_owned() } else { self.template(file) });
                 spec.raw = Some(RawSpec::Pill(text::pill("input", &input)));
             }
-            None => spec.text = Some(self.given(&part.field)),
+            None => spec.text = Some(self.given(&Given { name: called, ..part.field.clone() })),
         }
         spec
     }
 }
 
-/// How often `{{` may stand in the texts of a request: each is a pill of its own to stay what it is.
+/// The schema of an input, as far as its kind and its description say it.
+fn written(kind: Option<Value>, description: Option<&str>) -> Map<String, Value> {
+    let mut schema = Map::new();
+    schema.extend(kind.map(|kind| ("type".to_owned(), kind)));
+    if let Some(text) = description.and_then(|text| text::plain(text, 400)) {
+        schema.insert("description".to_owned(), text.into());
+    }
+    schema
+}
+
+/// The type that a value has in a schema.
+fn kind_of(value: &Value) -> Option<Value> {
+    let kind = match value {
+        Value::Null => return None,
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_i64() || number.is_u64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    Some(kind.into())
+}
+
+/// What stands round the variables of a text.
+fn literals(text: &str) -> String {
+    pieces(text)
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => text,
+            Piece::Variable(_) => "",
+        })
+        .collect()
+}
+
+/// Whether what a text says itself, not by its variables, looks like a secret.
+fn looks_secret(text: &str) -> bool {
+    credentials::looks_secret(&literals(text))
+}
+
+/// Whether a text with variables has a secret beside them: under the name of one everything is, but the word that says
+/// what kind of token follows.
+fn is_secret_template(name: &str, text: &str) -> bool {
+    let literals = literals(text);
+    let is_word = matches!(literals.trim().to_ascii_lowercase().as_str(), "" | "bearer" | "basic" | "token");
+    credentials::looks_secret(&literals) || (!is_word && credentials::is_secret_name(name))
+}
+
+/// Most inputs of an action that is made of an example: parameters of its query and fields of its body.
+pub(in crate::import) const INPUTS_MAX: usize = 1_000;
+
+/// How many inputs a request has at least.
+fn inputs(example: &Example) -> usize {
+    let body = match &example.body {
+        Body::Form(fields) => fields.len(),
+        Body::Multipart(parts) => parts.len(),
+        Body::None | Body::Json(_) | Body::Text(_) | Body::File | Body::GraphQl { .. } => 0,
+    };
+    example.query.len() + body
+}
+
+/// How often `{{` and variables may stand in the texts of a request: each is a pill of its own.
 const BRACES_MAX: usize = 1_000;
 
 fn braces(example: &Example) -> usize {
-    let count = |text: &str| text.matches("{{").count();
+    let count = |text: &str| text.matches("{{").count() + text.matches(OPEN).count();
     let body = match &example.body {
         Body::Text(text) => count(text),
-        Body::GraphQl(query, variables) => count(query) + count(&variables.to_string()),
+        Body::GraphQl { query, variables, .. } => count(query) + count(&variables.to_string()),
         Body::Json(value) if holds_variables(value) => count(&value.to_string()),
         Body::Json(_) | Body::None | Body::File => 0,
         Body::Form(fields) => fields.iter().filter_map(|field| field.value.as_deref()).map(count).sum(),
-        Body::Multipart(parts) => parts.iter().filter_map(|part| part.field.value.as_deref()).map(count).sum(),
+        Body::Multipart(parts) => {
+            let of = |part: &PartGiven| {
+                let given = [&part.field.value, &part.file, &part.content_type].into_iter().flatten();
+                count(&part.field.name) + given.map(|text| count(text)).sum::<usize>()
+            };
+            parts.iter().map(of).sum()
+        }
     };
     let headers: usize = example.headers.iter().map(|(_, value)| count(value)).sum();
     let query: usize = example.query.iter().filter_map(|field| field.value.as_deref()).map(count).sum();
@@ -471,6 +613,11 @@ const FIELDS_MAX: usize = 100;
 fn is_placeholder(value: &str) -> bool {
     let value = value.trim();
     value.is_empty() || (value.starts_with('<') && value.ends_with('>') && !value.contains("</"))
+}
+
+/// Whether a value says yes, no or nothing, which is no secret whatever it is called: `include_secrets=true`.
+fn is_flag(value: &Value) -> bool {
+    value.is_boolean() || value.is_null() || matches!(value.as_str(), Some("true" | "false"))
 }
 
 /// Whether a value has a placeholder anywhere in it.
@@ -512,11 +659,10 @@ fn is_senders(name: &str) -> bool {
         || name.starts_with(':')
 }
 
+/// Whether a GraphQL document only reads: which of its operations is meant, whoever calls may say.
 fn is_graphql_query(query: &str) -> bool {
-    let query = query.trim_start();
-    query.starts_with('{') || query.starts_with("query")
-}
-
-fn is_container(value: &Value) -> bool {
-    value.is_array() || value.is_object()
+    let mut words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let begins = query.trim_start();
+    (begins.starts_with('{') || words.clone().find(|word| !word.is_empty()) == Some("query") && begins.starts_with('q'))
+        && !words.any(|word| matches!(word, "mutation" | "subscription"))
 }

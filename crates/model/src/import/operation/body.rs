@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::{ANYTHING, Building, Operation, Shape, as_text, bracketed, separator};
+use super::{ANYTHING, Building, Operation, Shape, bracketed, separator};
 use crate::import::schema::{ObjectView, Side};
 use crate::import::text;
 use crate::limits;
@@ -18,6 +18,7 @@ impl<'a> Building<'_, 'a> {
         let is_required = body.get("required") == Some(&Value::Bool(true));
         // What has no meaning by HTTP is sent only where the API insists.
         if matches!(operation.method.as_str(), "GET" | "HEAD") && !is_required {
+            self.note("a body that may be left out is left out: HTTP gives none of this method a meaning");
             return;
         }
         let content = body.get("content").and_then(Value::as_object);
@@ -62,7 +63,7 @@ impl<'a> Building<'_, 'a> {
         let about = body
             .about
             .and_then(|text| text::plain(text, 300))
-            .map_or_else(|| about.to_owned(), |text| format!("{} {about}", ended(&text)));
+            .map_or_else(|| about.to_owned(), |text| format!("{} {about}", text::ended(&text)));
         let mut schema = json!({"description": about});
         if let Some(kind) = kind {
             schema["type"] = kind.into();
@@ -114,10 +115,11 @@ impl<'a> Building<'_, 'a> {
             self.request.headers.insert("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned());
             return;
         };
+        self.note_more(&view);
         let mut form = IndexMap::new();
         for (name, value) in self.each(&view) {
             let Value::String(text) = value else {
-                form.insert(name, as_text(&value).into());
+                form.insert(name, text::of(&value).into());
                 continue;
             };
             let encoding = body.media.get("encoding").and_then(|encoding| encoding.get(&name));
@@ -148,7 +150,8 @@ impl<'a> Building<'_, 'a> {
     }
 
     fn multipart(&mut self, body: &Body<'a>) {
-        let view = self.reader.schemas.object(body.schema, Side::Input);
+        let schemas = &self.reader.schemas;
+        let view = schemas.object(body.schema, Side::Input).or_else(|| schemas.any_object(body.schema, Side::Input));
         let view = view.filter(|view| view.properties.len() <= limits::MULTIPART_PARTS);
         let Some(view) = view else {
             self.note("the parts of its body are not described; it has one, called `file`");
@@ -156,6 +159,7 @@ impl<'a> Building<'_, 'a> {
             self.request.multipart = Some(vec![part]);
             return;
         };
+        self.note_more(&view);
         let mut parts = Vec::new();
         for (name, schema) in &view.properties {
             let is_required = view.required.contains(name);
@@ -190,7 +194,7 @@ impl<'a> Building<'_, 'a> {
     /// A part that is a file, and the inputs for its bytes and its name.
     fn file(&mut self, name: &str, about: Option<&str>, is_required: bool) -> PartSpec {
         let about = about.and_then(|text| text::plain(text, 200)).unwrap_or_else(|| "The file.".to_owned());
-        let schema = json!({"description": format!("{} Its bytes: a text, or {{base64: …}}.", ended(&about))});
+        let schema = json!({"description": format!("{} Its bytes: a text, or {{base64: …}}.", text::ended(&about))});
         let input = self.fields.add(name, schema, is_required);
         let schema = json!({"type": "string", "description": format!("What the file `{}` is called. Left out: file", text::line(name, 60).unwrap_or_default())});
         let filename = self.fields.add(&format!("{name}_name"), schema, false);
@@ -214,13 +218,14 @@ struct Body<'a> {
     about: Option<&'a str>,
 }
 
-/// Longest name of a media type that is looked at, in bytes, and how many of one body are.
+/// Longest name of a media type that is looked at, in bytes.
 const NAME_BYTES: usize = 200;
-const MEDIA_MAX: usize = 50;
+/// How many media types of one body and answers of one operation are looked at: operations may share them.
+pub(super) const MEDIA_MAX: usize = 50;
 
 /// What a media type is for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Media {
+pub(in crate::import) enum Media {
     Json,
     Form,
     Multipart,
@@ -230,7 +235,7 @@ pub(super) enum Media {
 }
 
 impl Media {
-    pub(super) fn of(name: &str) -> Self {
+    pub(in crate::import) fn of(name: &str) -> Self {
         if name.len() > NAME_BYTES {
             return Self::Bytes;
         }
@@ -270,9 +275,4 @@ fn is_binary(schema: &Value) -> bool {
 
 fn part(name: &str) -> PartSpec {
     PartSpec { name: text::literal(name), filename: None, content_type: None, text: None, json: None, raw: None }
-}
-
-/// A sentence with its full stop.
-fn ended(text: &str) -> String {
-    if text.ends_with(['.', '!', '?', '…', ':']) { text.to_owned() } else { format!("{text}.") }
 }
