@@ -191,8 +191,7 @@ impl Origin {
     }
 
     /// A connection that was kept. The server may have closed it meanwhile: it gives the request back then.
-    pub(crate) fn take(&self) -> Option<Connection> {
-        let now = Instant::now();
+    pub(crate) fn take(&self, now: Instant) -> Option<Connection> {
         let is_fresh = |since: Instant| now.duration_since(since) < IDLE;
         let mut kept = self.lock();
         if let Some((sender, since)) = &mut kept.http2 {

@@ -65,7 +65,7 @@ pub(crate) fn request(
 fn masked(masker: &Masker, write: impl Fn(&Masker) -> JsonWriter) -> JsonWriter {
     let json = write(&Masker::default());
     match json.verbatim() {
-        Some(text) if matches!(masker.mask_bytes(text), Cow::Borrowed(_)) => json,
+        Some(text) if matches!(masker.mask_text(text), Cow::Borrowed(_)) => json,
         _ => write(masker),
     }
 }

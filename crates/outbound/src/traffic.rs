@@ -304,9 +304,13 @@ impl Gate {
     pub async fn enter(self: &Arc<Self>, ask: Ask) -> Result<Pass, PutOff> {
         if self.is_unbounded() && !ask.is_retry && self.is_calm.load(Ordering::Acquire) {
             self.started.fetch_add(1, Ordering::Relaxed);
-            return Ok(Pass::new(self, None, false));
+            return Ok(Pass::new(self, None, Duration::ZERO, false));
         }
-        let deadline = self.now() + ask.patience;
+        let now = self.now();
+        if let Some(pass) = self.enter_at_once(ask, now) {
+            return Ok(pass);
+        }
+        let deadline = now + ask.patience;
         self.wait_for_the_api(ask, deadline).await?;
         // The place first: a turn of the rate that waited for a place would be sent later than it was counted.
         let place = self.wait_for_a_place(deadline).await?;
@@ -316,6 +320,36 @@ impl Gate {
         let mut state = self.lock();
         // The API may have gone down meanwhile.
         state.held(&self.settings, ask, now).map_or(Ok(()), |(until, why)| Err(state.put_off(now, until, why)))?;
+        Ok(self.go(state, ask, place, now))
+    }
+
+    /// A turn where nothing has to be waited for.
+    fn enter_at_once(self: &Arc<Self>, ask: Ask, now: Duration) -> Option<Pass> {
+        let place = match &self.places {
+            Some(places) => Some(Arc::clone(places).try_acquire_owned().ok()?),
+            None => None,
+        };
+        let mut state = self.lock();
+        if state.held(&self.settings, ask, now).is_some() {
+            return None;
+        }
+        if let Some(rate) = &mut state.rate {
+            let is_overtaking = !ask.is_returning && rate.has_line(now);
+            if is_overtaking || rate.next(now) > now {
+                return None;
+            }
+            rate.take(now);
+        }
+        Some(self.go(state, ask, place, now))
+    }
+
+    fn go(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        ask: Ask,
+        place: Option<OwnedSemaphorePermit>,
+        now: Duration,
+    ) -> Pass {
         let is_probe = state.breaker.as_mut().is_some_and(|breaker| breaker.go(now));
         match &mut state.budget {
             Some(budget) if ask.is_retry => budget.spend(),
@@ -324,7 +358,7 @@ impl Gate {
             }
         }
         drop(state);
-        Ok(Pass::new(self, place, is_probe))
+        Pass::new(self, place, now, is_probe)
     }
 
     /// Waits while the breaker is open, the API asks for it, or there is no budget.
@@ -520,15 +554,16 @@ impl Drop for Waiting<'_> {
 pub struct Pass {
     gate: Arc<Gate>,
     _place: Option<OwnedSemaphorePermit>,
-    since: Instant,
+    /// When the turn came, by the gate's time; needed where places are counted.
+    since: Duration,
     is_probe: bool,
     is_heard: bool,
 }
 
 impl Pass {
-    fn new(gate: &Arc<Gate>, place: Option<OwnedSemaphorePermit>, is_probe: bool) -> Self {
+    fn new(gate: &Arc<Gate>, place: Option<OwnedSemaphorePermit>, since: Duration, is_probe: bool) -> Self {
         gate.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { gate: Arc::clone(gate), _place: place, since: Instant::now(), is_probe, is_heard: false }
+        Self { gate: Arc::clone(gate), _place: place, since, is_probe, is_heard: false }
     }
 
     /// What came of the request, at this time of the clock that the API's dates are compared with.
@@ -559,7 +594,7 @@ impl Pass {
             Err(_) => {}
         }
         if self.gate.settings.concurrency.is_some() {
-            let took = self.since.elapsed();
+            let took = self.gate.now().saturating_sub(self.since);
             let mut state = self.gate.lock();
             state.takes = (state.takes * 7 + took) / 8;
         }

@@ -57,17 +57,17 @@ pub(crate) async fn send(
     let mut request = request.map(|body| Upload::new(body, &progress));
     let origin = pool.origin(request.uri()).map_err(SendErrorKind::Invalid)?;
     loop {
-        let (connection, is_new) = match origin.take() {
-            Some(kept) => (kept, false),
+        let now = Instant::now();
+        let (connection, is_new, handed) = match origin.take(now) {
+            Some(kept) => (kept, false, now),
             None => {
                 let made = timeout_at(deadline, pool.connect(&origin, &progress)).await;
                 let late = |_| SendErrorKind::Timeout(progress.timed_out_connecting(options.total));
                 let made = made.map_err(late)?.map_err(|why| unconnected(why, options, &progress))?;
-                (made, true)
+                (made, true, Instant::now())
             }
         };
         origin.address(&mut request, &connection);
-        let handed = Instant::now();
         let wait = Wait { handed, deadline, options, progress: &progress };
         let (came, http1) = match connection {
             Connection::Http1(mut http1) => {
