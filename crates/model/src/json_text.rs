@@ -39,6 +39,12 @@ impl JsonText {
         &self.0
     }
 
+    /// The text, to be kept.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0
+    }
+
     /// The value.
     #[must_use]
     pub fn value(&self) -> Value {

@@ -18,7 +18,7 @@ use linkspan_model::event::{HeaderText, Headers};
 use linkspan_model::secret::MASK;
 use linkspan_model::tree::TreeError;
 use linkspan_model::verify::Proof;
-use linkspan_model::{Clock, EventId, Timestamp, limits, xml};
+use linkspan_model::{Clock, EventId, JsonText, JsonWriter, Timestamp, limits, xml};
 use linkspan_store::{DedupeKey, EndpointView, NewEvent, NewRefusal, Store};
 use percent_encoding::percent_decode_str;
 
@@ -276,7 +276,7 @@ impl Ingress {
             endpoint: endpoint.row,
             received_at: now,
             salt,
-            head: head.to_json(&proof),
+            head: head.to_json(&proof).into_string().into_bytes(),
             body,
             spool,
             dedupe,
@@ -362,64 +362,31 @@ struct HeadParts<'a> {
 
 impl HeadParts<'_> {
     /// The head as it is stored: what `EventHead` reads back, written without making one.
-    fn to_json(&self, proof: &Proof) -> Vec<u8> {
-        let head = StoredHead {
-            method: self.method.as_str(),
-            event_name: self.event_name.map(|name| percent_decode_str(name).decode_utf8_lossy()),
-            query: self.uri.query(),
-            headers: KeptHeaders { headers: self.headers, credential: proof.credential_header.as_ref() },
-            remote: self.caller,
-            verified: Verified { by: proof.by, ok: proof.ok },
-        };
-        let mut json = Vec::with_capacity(1_024);
-        // Texts and lists of texts: there is nothing in it that could fail to be written.
-        drop(serde_json::to_writer(&mut json, &head));
-        json
-    }
-}
-
-#[derive(serde::Serialize)]
-struct StoredHead<'a> {
-    method: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event_name: Option<std::borrow::Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    query: Option<&'a str>,
-    headers: KeptHeaders<'a>,
-    remote: IpAddr,
-    verified: Verified<'a>,
-}
-
-#[derive(serde::Serialize)]
-struct Verified<'a> {
-    by: &'a str,
-    ok: bool,
-}
-
-/// Headers as received; the value of one that carried a credential is a marker.
-struct KeptHeaders<'a> {
-    headers: &'a HeaderMap,
-    credential: Option<&'a HeaderName>,
-}
-
-impl serde::Serialize for KeptHeaders<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.headers.iter().map(|(name, value)| {
-            let bytes = if is_credential(name, self.credential) { MASK.as_bytes() } else { value.as_bytes() };
-            (name.as_str(), HeaderBytes(bytes))
-        }))
-    }
-}
-
-/// Written as `HeaderText` is.
-struct HeaderBytes<'a>(&'a [u8]);
-
-impl serde::Serialize for HeaderBytes<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => HeaderText::new(Bytes::copy_from_slice(self.0)).serialize(serializer),
+    fn to_json(&self, proof: &Proof) -> JsonText {
+        let mut json = JsonWriter::with_capacity(1_024);
+        json.raw("{\"method\":").text(self.method.as_str());
+        if let Some(name) = self.event_name {
+            json.raw(",\"event_name\":").text(&percent_decode_str(name).decode_utf8_lossy());
         }
+        if let Some(query) = self.uri.query() {
+            json.raw(",\"query\":").text(query);
+        }
+        json.raw(",\"headers\":[");
+        for (n, (name, value)) in self.headers.iter().enumerate() {
+            json.raw(if n > 0 { ",[" } else { "[" }).plain(name.as_str()).raw(",");
+            if is_credential(name, proof.credential_header.as_ref()) {
+                json.plain(MASK);
+            } else if let Ok(text) = value.to_str() {
+                json.text(text);
+            } else {
+                json.value(&HeaderText::new(Bytes::copy_from_slice(value.as_bytes())));
+            }
+            json.raw("]");
+        }
+        json.raw("],\"remote\":").plain(&self.caller.to_string());
+        json.raw(",\"verified\":{\"by\":").text(proof.by);
+        json.raw(if proof.ok { ",\"ok\":true}}" } else { ",\"ok\":false}}" });
+        json.finish()
     }
 }
 
@@ -613,13 +580,13 @@ mod tests {
         };
         let credential = Some(HeaderName::from_static("x-api-key"));
         let json = head.to_json(&Proof { by: "token", ok: true, credential_header: credential.clone() });
-        let read: linkspan_model::event::EventHead = serde_json::from_slice(&json).unwrap();
+        let read: linkspan_model::event::EventHead = serde_json::from_str(json.as_str()).unwrap();
         assert_eq!(read.headers, kept_headers(&headers, credential.as_ref()));
         assert_eq!(read.header("x-b").unwrap().as_bytes(), b"caf\xe9");
         assert_eq!(read.event_name.as_deref(), Some("a b"));
         assert_eq!(read.query.as_deref(), Some("q=1&q=2"));
         assert_eq!(read.remote.as_deref(), Some("::1"));
-        assert!(!String::from_utf8_lossy(&json).contains("hunter2"));
+        assert!(!json.as_str().contains("hunter2"));
     }
 
     #[test]
