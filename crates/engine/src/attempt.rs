@@ -24,7 +24,7 @@ use crate::{Engine, failed, jitter};
 pub(crate) struct Attempt {
     /// The request, as the history shows it.
     pub(crate) input: Option<JsonText>,
-    /// The answer, as the history shows it, where one is kept.
+    /// The answer, as the history shows it, where it is kept.
     pub(crate) output: Option<JsonText>,
     /// The whole output when the step succeeded.
     pub(crate) result: Result<Value, StepError>,
@@ -42,7 +42,8 @@ impl Attempt {
     }
 }
 
-/// Makes one attempt; `pass` is the turn that the connection gave for it, `is_recorded` says whether the answer is kept.
+/// Makes one attempt; `pass` is the turn that the connection gave for it, `is_recorded` says whether an
+/// answer is kept that is no failure.
 pub(crate) async fn attempt(
     engine: &Engine,
     snapshot: &Snapshot,
@@ -115,15 +116,19 @@ fn read_answer(
 ) -> Attempt {
     let status = exchange.status.as_u16();
     let body = body_of(plan.response, &exchange);
-    let output = is_recorded.then(|| {
-        let read = body.as_ref().ok().map(|value| {
+    let (headers, body) = (Arc::new(headers_of(&exchange)), body.map(Arc::new));
+    let read = body.as_ref().ok().map(Arc::clone);
+    let judged = plan.judge(status, &headers, body);
+    let output = (is_recorded || judged.is_err()).then(|| {
+        let read = read.as_deref().map(|value| {
             let json = response::json_text(plan.response, answer_of(&exchange), value);
             ReadBody { value, json }
         });
         exchange.received(read, credentials)
     });
-    let (headers, body) = (Arc::new(headers_of(&exchange)), body.map(Arc::new));
-    let (result, outcome) = match plan.judge(status, &headers, body) {
+    // A body that is held only once is moved on below.
+    drop(read);
+    let (result, outcome) = match judged {
         Ok(body) => {
             // Moved: the macro would copy them, and a body may be large.
             let mut answer = json!({"status": status});

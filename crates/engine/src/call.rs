@@ -189,7 +189,7 @@ impl<'a> Caller<'a> {
             };
             let began_at = clock.now();
             let plan = &*self.call.plan;
-            let Attempt { input, result, outcome, status, timings, .. } =
+            let Attempt { input, output, result, outcome, status, timings } =
                 attempt(self.engine, self.snapshot, plan, &mut self.way, request.clone(), Some(pass), false).await;
             let policy = RetryPolicy::new(self.way.spec.retry.as_ref(), plan.retry.as_ref());
             let mut run = AttemptRun {
@@ -201,6 +201,8 @@ impl<'a> Caller<'a> {
                 decision: AttemptDecision::Succeeded,
                 reason: None,
                 retry_at: None,
+                input: None,
+                output: None,
             };
             let error = match result {
                 Ok(answer) => {
@@ -221,6 +223,7 @@ impl<'a> Caller<'a> {
                 let wait = wait.filter(|_| !is_waited)?;
                 Some(format!("the next attempt would be in {} s, and nobody waits so long", wait.as_secs()))
             });
+            run.keep(input.clone().filter(|_| is_waited), output);
             log.push(run);
             match wait {
                 Some(wait) if is_waited => tokio::time::sleep(wait).await,

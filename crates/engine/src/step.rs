@@ -112,6 +112,9 @@ pub(crate) async fn run(
         Next::Fail(_) => JobStatus::Failed,
     };
     let mut attempt_log = earlier.run.map_or_else(Vec::new, |run| run.attempt_log.clone());
+    if let (Some(run), Some(last)) = (earlier.run, attempt_log.last_mut()) {
+        last.keep(run.input.clone(), run.output.clone());
+    }
     attempt_log.push(AttemptRun {
         number: attempts,
         started_at: began_at,
@@ -125,6 +128,8 @@ pub(crate) async fn run(
         },
         reason,
         retry_at,
+        input: None,
+        output: None,
     });
     let unlisted = attempt_log.len().saturating_sub(limits::STEP_ATTEMPTS_MAX as usize);
     attempt_log.drain(..unlisted);

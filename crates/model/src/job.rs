@@ -2,9 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::id::{EventId, JobId};
 use crate::json_text::JsonText;
+use crate::limits;
 use crate::name::Name;
 use crate::request::Timings;
 use crate::time::Timestamp;
@@ -101,6 +103,40 @@ pub struct AttemptRun {
     /// When the next one was to be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
+    /// Its request, where another attempt's is shown beside the list; secrets masked, without a long body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<JsonText>,
+    /// Its answer, where none is shown beside the list or another attempt's; secrets masked, without a long body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<JsonText>,
+}
+
+impl AttemptRun {
+    /// Keeps what was sent and what came, in brief.
+    pub fn keep(&mut self, input: Option<JsonText>, output: Option<JsonText>) {
+        self.input = input.map(in_brief);
+        self.output = output.map(in_brief);
+    }
+}
+
+/// A request or an answer without its body where that makes it long, and without its headers where these do.
+fn in_brief(record: JsonText) -> JsonText {
+    let is_long = |text: &JsonText| text.as_str().len() > limits::ATTEMPT_RECORD_BYTES;
+    if !is_long(&record) {
+        return record;
+    }
+    let Value::Object(mut fields) = record.value() else { return record };
+    if let Some(body) = fields.get_mut("body") {
+        // An answer has its size beside its body, a request within it.
+        let size = body.get_mut("size").map(Value::take);
+        *body = size.map_or_else(|| json!({"cut": true}), |size| json!({"size": size, "cut": true}));
+    }
+    let brief = JsonText::from(Value::Object(fields.clone()));
+    if !is_long(&brief) {
+        return brief;
+    }
+    fields.remove("headers");
+    JsonText::from(Value::Object(fields))
 }
 
 /// What comes of an attempt.
@@ -176,4 +212,27 @@ pub struct Job {
     /// Its steps; absent in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<StepRun>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_kept_in_brief() {
+        let brief = |value: &Value| in_brief(JsonText::of(value).unwrap()).value();
+        let long = "x".repeat(limits::ATTEMPT_RECORD_BYTES);
+        let short = json!({"status": 503, "headers": [["a", "b"]], "body": {"error": "busy"}, "size": 16});
+        assert_eq!(brief(&short), short);
+        let answer = json!({"status": 503, "headers": [["a", "b"]], "body": [long], "size": 4_100});
+        let expected = json!({"status": 503, "headers": [["a", "b"]], "body": {"cut": true}, "size": 4_100});
+        assert_eq!(brief(&answer), expected);
+        let request = json!({"method": "PUT", "url": "u", "headers": [], "body": {"text": long, "size": 4_096}});
+        let expected = json!({"method": "PUT", "url": "u", "headers": [], "body": {"size": 4_096, "cut": true}});
+        assert_eq!(brief(&request), expected);
+        assert_eq!(
+            brief(&json!({"method": "GET", "url": "u", "headers": [["a", long]]})),
+            json!({"method": "GET", "url": "u"})
+        );
+    }
 }

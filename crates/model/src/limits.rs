@@ -102,6 +102,8 @@ pub const LEASE: Duration = Duration::from_secs(90);
 pub const STEP_ATTEMPTS: u32 = 5;
 /// Attempts that a step may ask for, and so the attempts that its record lists: 20, as many as common job queues make.
 pub const STEP_ATTEMPTS_MAX: u32 = 20;
+/// Longest record, in bytes, of a request or an answer in the list of a step's attempts; longer ones lose their body.
+pub const ATTEMPT_RECORD_BYTES: usize = 4 << 10;
 /// Time within which the attempts of one step happen by default.
 pub const STEP_WINDOW: Duration = Duration::from_secs(15 * 60);
 /// The longest such time that a step may ask for: 24 h.

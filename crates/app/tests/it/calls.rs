@@ -136,6 +136,8 @@ fn what_the_api_does_wrong_is_our_bad_gateway() {
     status.store(500, Ordering::Relaxed);
     let attempts = failed(&answer(&call("GET", "/a")), 502, "response.status")["attempts"].clone();
     assert_eq!(attempts.as_array().unwrap().len(), 3);
+    assert_eq!((&attempts[0]["input"]["method"], attempts[2].get("input")), (&json!("GET"), None));
+    assert!(attempts.as_array().unwrap().iter().all(|attempt| attempt["output"]["body"] == json!({"why": "no"})));
     let written = answer(&call("POST", "/a")).json();
     assert_eq!(written["call"]["attempts"].as_array().unwrap().len(), 1);
     assert_eq!(written["error"]["outcome_unknown"], true);

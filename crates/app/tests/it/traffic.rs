@@ -111,9 +111,9 @@ fn breaker_opens_holds_jobs_and_closes_after_a_probe() {
 #[test]
 fn every_attempt_is_recorded_with_what_followed() {
     let upstream = Upstream::start(|n, _| match n {
-        0 => Reply::Json(503, json!({})),
-        1 => Reply::Json(409, json!({})),
-        _ => Reply::Json(404, json!({})),
+        0 => Reply::Json(503, json!({"n": 0})),
+        1 => Reply::Json(409, json!({"n": "1".repeat(5_000)})),
+        _ => Reply::Json(404, json!({"n": 2})),
     });
     let retry = "retry: {tries: 4, backoff: {from: 1ms, to: 5ms}, statuses: [409, 5xx]}";
     let (server, path) = server_with(&upstream, &[retry]);
@@ -121,6 +121,11 @@ fn every_attempt_is_recorded_with_what_followed() {
     let step = &job["steps"][0];
     assert_eq!((&step["status"], &step["attempts"]), (&json!("failed"), &json!(3)));
     let log = step["attempt_log"].as_array().unwrap();
+    // What was sent and what came: of the last attempt beside the list, of the others in it.
+    assert_eq!(log[0]["input"], step["input"]);
+    assert_eq!((&log[0]["output"]["status"], &log[0]["output"]["body"]), (&json!(503), &json!({"n": 0})));
+    assert_eq!((&log[1]["output"]["status"], &log[1]["output"]["body"]), (&json!(409), &json!({"cut": true})));
+    assert_eq!((&step["output"]["body"], &log[2].get("output")), (&json!({"n": 2}), &None));
     let lines: Vec<_> = log
         .iter()
         .map(|attempt| {

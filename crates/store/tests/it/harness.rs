@@ -11,7 +11,7 @@ use linkspan_model::event::{EventHead, HeaderText, VerifiedBy};
 use linkspan_model::job::{AttemptDecision, AttemptRun, JobStatus, StepRun};
 use linkspan_model::request::Timings;
 use linkspan_model::secret::SecretSpec;
-use linkspan_model::{Clock, Document, EventId, JobId, Name, SecretBytes, Timestamp, limits};
+use linkspan_model::{Clock, Document, EventId, JobId, JsonText, Name, SecretBytes, Timestamp, limits};
 use linkspan_store::{
     Appended, Change, Claimed, DedupeKey, Dispatched, Durability, LogRun, MasterKey, NewEvent, NewJob, Result,
     SecretSource, Settings, Store,
@@ -262,6 +262,8 @@ pub fn step_run(status: JobStatus) -> StepRun {
             decision: AttemptDecision::Succeeded,
             reason: None,
             retry_at: None,
+            input: Some(JsonText::of("as sent").unwrap()),
+            output: None,
         }],
         resumed: false,
         input: None,
