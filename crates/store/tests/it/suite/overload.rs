@@ -42,7 +42,8 @@ pub async fn withdraws_an_event_that_missed_its_deadline(world: World) {
         let body = Bytes::from(vec![b'x'; limits::INLINE_BODY_BYTES]);
         world.store().append(world.event(body), Duration::from_secs(60))
     });
-    let withdrawn = world.store().append(late, Duration::ZERO);
+    // The others use up what one turn of a task may do; this one's deadline must count in the same turn.
+    let withdrawn = tokio::task::unconstrained(world.store().append(late, Duration::ZERO));
     let (kept, withdrawn) = tokio::join!(join_all(busy), withdrawn);
     assert!(matches!(withdrawn, Err(StoreError::Deadline)), "{withdrawn:?}");
     assert_eq!(kept.iter().filter(|kept| kept.is_ok()).count(), 900);
