@@ -17,9 +17,11 @@ class Machine(Program):
         (folder / "examples").symlink_to(REPOSITORY / "examples")
         public, self.operator = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.folder = folder
-        # Ports other than the README's, which may be taken; everything else is as there.
+        # Ports other than the README's, which may be taken, and a disk that may be nearly full; everything else is as
+        # there.
         settings = {
             "LINKSPAN_BIN": "target/release/linkspan",
+            "LINKSPAN_DISK_MIN_FREE": "1MiB",
             "LINKSPAN_PUBLIC": public,
             "LINKSPAN_OPERATOR": self.operator,
             "LINKSPAN_URL": f"http://{self.operator}",
