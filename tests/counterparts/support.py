@@ -447,13 +447,17 @@ class Httpbin(Program):
             # It waits for requests that are still being answered.
             super().stop()
 
-    def requests(self, marker):
-        """Method and target of every request so far whose target holds the marker."""
-        # It writes a line after the answer: once that of a last request is there, so are those before it.
+    def requests(self, marker, least=1):
+        """Method and target of every request so far whose target holds the marker, of which there are so many at least."""
+        # Its threads write their lines after their answers, each in its own time: those that must come are waited for,
+        # and those that must not have the time that a last request takes.
         last = f"/status/200?last={time.monotonic_ns()}"
         answers(self.url, last)
-        eventually(lambda: last in self.access.read_text(), every=0.01)
-        lines = (line.split(" ") for line in self.access.read_text().splitlines())
+        eventually(lambda: last in self.access.read_text() and len(self._lines(marker)) >= least, every=0.01)
+        return self._lines(marker)
+
+    def _lines(self, marker):
+        lines = (line.split(" ") for line in self.access.read_text().splitlines(keepends=True) if line.endswith("\n"))
         return [(line[0], line[1]) for line in lines if marker in line[1]]
 
 
