@@ -67,7 +67,7 @@ impl PublicHandler {
                 let text = format!("Account {account} is connected. You can close this window.");
                 page(StatusCode::OK, "Connected", &text)
             }
-            Err(reason) => page(StatusCode::BAD_REQUEST, "Not connected", &reason),
+            Err(reason) => page(StatusCode::BAD_REQUEST, "Not connected", &sentence(&reason)),
         }
     }
 }
@@ -119,12 +119,21 @@ fn read(query: &str) -> Result<ConsentAnswer, &'static str> {
     Ok(answer)
 }
 
+/// A reason as the page says it: whole, and with what helps.
+fn sentence(reason: &str) -> String {
+    let mut rest = reason.chars();
+    let first = rest.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let reason = format!("{first}{}", rest.as_str());
+    let reason = reason.trim_end_matches('.');
+    format!("{reason}. To try again, begin with `linkspan accounts connect`.")
+}
+
 fn page(status: StatusCode, title: &str, text: &str) -> Response<Full<Bytes>> {
     let escaped =
         |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
     let (title, text) = (escaped(title), escaped(text));
     let html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Linkspan: {title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>Linkspan: {title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
     );
     let mut response = Response::new(Full::new(Bytes::from(html)));
     *response.status_mut() = status;
@@ -152,6 +161,13 @@ mod tests {
         for wrong in ["", "code=a", "state=", "state=a&state=b", "state=a&code=b&code=c"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn reasons_are_whole_sentences_with_what_helps() {
+        let help = " To try again, begin with `linkspan accounts connect`.";
+        assert_eq!(sentence("it was changed"), format!("It was changed.{help}"));
+        assert_eq!(sentence("Über."), format!("Über.{help}"));
     }
 
     #[test]
