@@ -11,6 +11,7 @@ mod places;
 mod secrets;
 mod serve;
 mod tables;
+mod threads;
 
 use std::process::ExitCode;
 

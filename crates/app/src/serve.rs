@@ -31,6 +31,7 @@ use crate::cli::{LogFormat, ServeArgs};
 use crate::client::Invalid;
 use crate::lifecycle::Running;
 use crate::places::Places;
+use crate::threads::ServingThreads;
 use crate::{connections, documents, lifecycle, output, secrets, tables};
 
 /// Bounds of the histogram of acknowledgement times, in seconds; 0.25 and 1 are the targets at p99 and p99.9.
@@ -150,8 +151,9 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     running.work.spawn(keep_alive(engine.clone(), args.token_keepalive.get(), running.stop_work.clone()));
     running.serving.spawn(keep_metrics(metrics, running.stop_serving.clone()));
     let accept_limits = accept_limits(&args);
-    let public = Listener { socket: public, tls, limits: accept_limits };
-    let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default() };
+    let threads = ServingThreads::start(&store, &running.serving, &running.stop_serving)?;
+    let public = Listener { socket: public, tls, limits: accept_limits, runtimes: threads.runtimes() };
+    let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default(), runtimes: Vec::new() };
     let handler = PublicHandler::new(ingress, connections, &exposure.public_url);
     running.serve(public, handler);
     running.serve(operator, OperatorHandler::new(api));

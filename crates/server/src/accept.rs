@@ -24,6 +24,7 @@ use hyper_util::server::conn::auto;
 use linkspan_model::limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,8 @@ pub struct Listener {
     pub tls: Option<TlsAcceptor>,
     /// Limits.
     pub limits: AcceptLimits,
+    /// The runtimes that serve its connections, by turns; none: the one that accepts them.
+    pub runtimes: Vec<Handle>,
 }
 
 /// The open connections of one listener.
@@ -135,6 +138,7 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
         open: Mutex::default(),
         most: listener.limits.connections,
     });
+    let mut runtimes = listener.runtimes.iter().cycle();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return connections.finish(),
@@ -151,7 +155,14 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
         };
         let Some(place) = connections.place() else { continue };
         let connection = Connection { place, peer, limits: listener.limits, handler: handler.clone() };
-        tasks.spawn(connection.run(stream, listener.tls.clone()));
+        match runtimes.next() {
+            None => drop(tasks.spawn(connection.run(stream, listener.tls.clone()))),
+            // A socket belongs to the runtime where it is made.
+            Some(runtime) => match stream.into_std() {
+                Ok(stream) => drop(tasks.spawn_on(connection.take_up(stream, listener.tls.clone()), runtime)),
+                Err(error) => tracing::warn!(%error, "a connection could not be handed on"),
+            },
+        }
     }
 }
 
@@ -163,6 +174,14 @@ struct Connection<H> {
 }
 
 impl<H: Handler> Connection<H> {
+    /// Serves a connection on the runtime that runs this, whichever accepted it.
+    async fn take_up(self, stream: std::net::TcpStream, tls: Option<TlsAcceptor>) {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => self.run(stream, tls).await,
+            Err(error) => tracing::warn!(%error, "a connection could not be taken up"),
+        }
+    }
+
     async fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "nodelay was refused");

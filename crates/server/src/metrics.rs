@@ -15,6 +15,7 @@ pub(crate) async fn observe(store: &Store, traffic: &Traffic) {
     counter!("linkspan_store_commits_total").absolute(commits);
     counter!("linkspan_store_events_total").absolute(events);
     counter!("linkspan_store_commit_microseconds_total").absolute(micros);
+    gauge!("linkspan_store_swift").set(if store.is_swift() { 1.0 } else { 0.0 });
     let (free, full) = store.disk_free();
     gauge!("linkspan_disk_free_bytes").set(free as f64);
     gauge!("linkspan_disk_full").set(if full { 1.0 } else { 0.0 });

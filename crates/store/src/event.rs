@@ -166,8 +166,21 @@ impl Store {
     /// # Errors
     /// `Overloaded`, `Deadline` and `DiskFull` mean that nothing was stored and the sender should try again.
     pub async fn append(&self, event: NewEvent, deadline: std::time::Duration) -> Result<Appended> {
+        self.append_until(event, std::pin::pin!(tokio::time::sleep(deadline))).await
+    }
+
+    /// As `append`, with a timer of the caller's. One that is set again and again costs much less than one for each
+    /// event.
+    ///
+    /// # Errors
+    /// As `append`.
+    pub async fn append_until(
+        &self,
+        event: NewEvent,
+        patience: std::pin::Pin<&mut tokio::time::Sleep>,
+    ) -> Result<Appended> {
         self.refuse_when_full()?;
-        self.writer().append(event, deadline).await
+        self.writer().append(event, patience).await
     }
 
     /// Writes a large body durably, ahead of the event that will name it.

@@ -7,6 +7,7 @@
 
 mod backup;
 mod checkpoint;
+mod commit;
 mod connection;
 mod connector;
 mod disk;
@@ -21,6 +22,7 @@ mod refusal;
 mod resource;
 mod retention;
 mod seal;
+mod seat;
 mod snapshot;
 mod spool;
 mod sync;

@@ -212,6 +212,12 @@ impl Store {
         )
     }
 
+    /// Whether commits hardly wait for the disk, so that those who serve requests make them.
+    #[must_use]
+    pub fn is_swift(&self) -> bool {
+        self.0.writer.shared.commits_at_seats()
+    }
+
     /// Proves that a change can be made durable: a commit of one row.
     ///
     /// # Errors
@@ -224,6 +230,14 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// Commits on the thread that runs this, in place of the writer's, as long as commits hardly wait for the disk:
+    /// handing each of them over and back would cost more than it does. For threads that have a runtime of their own
+    /// and serve requests with it, as many as there are processors; what they append is told apart by the thread.
+    /// Ends when the store has failed or there are enough; when it is dropped, the writer's thread goes on.
+    pub async fn commit_here(&self) {
+        self.0.writer.commit_here().await;
     }
 
     /// Size of the write-ahead log in bytes.

@@ -61,6 +61,7 @@ pub struct World {
     pub outside: Arc<OutsideSecrets>,
     pub key: MasterKey,
     pub disk_min_free: u64,
+    pub durability: Durability,
     store: Option<Store>,
 }
 
@@ -85,6 +86,7 @@ impl World {
             outside: Arc::default(),
             key: MasterKey::new(&[7; 32]),
             disk_min_free: 0,
+            durability: Durability::Full,
             store: None,
         };
         world.store = Some(world.open().unwrap());
@@ -104,7 +106,7 @@ impl World {
             key: self.key.clone(),
             secrets: Arc::clone(&self.outside) as Arc<dyn SecretSource>,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
-            durability: Durability::Full,
+            durability: self.durability,
             disk_min_free: self.disk_min_free,
         })
     }

@@ -117,6 +117,11 @@ on_every_backend! {
         wakes_who_waits_for_requests,
         remembers_how_runs_ended,
     ],
+    seats: [
+        commits_on_the_threads_that_serve,
+        lets_the_thread_go_on_when_a_seat_is_left,
+        leaves_a_slow_disk_to_the_thread,
+    ],
     model: [
         agrees_with_a_small_model_under_any_interleaving,
     ],

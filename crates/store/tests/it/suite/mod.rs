@@ -8,5 +8,6 @@ pub mod model;
 pub mod overload;
 pub mod refusals;
 pub mod retention;
+pub mod seats;
 pub mod secrets;
 pub mod syncs;
