@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::document::Encoding;
 
@@ -43,9 +44,8 @@ impl Encoding {
         let mut bytes = [0_u8; SIGNATURE_MAX_BYTES + 8];
         let length = match self {
             Self::HEXA_DECIMAL => {
-                let length = text.len() / 2;
-                hex::decode_to_slice(text, bytes.get_mut(..length)?).ok()?;
-                length
+                let length = HEXLOWER_PERMISSIVE.decode_len(text.len()).ok()?;
+                HEXLOWER_PERMISSIVE.decode_mut(text.as_bytes(), bytes.get_mut(..length)?).ok()?
             }
             Self::BASE64 | Self::BASE64URL if text.contains(['-', '_']) => {
                 URL_SAFE.decode_slice(text, &mut bytes).ok()?
