@@ -141,7 +141,8 @@ pub struct Staged<S> {
     stage: Stage,
     /// Requests that had begun when this last looked.
     begun: u64,
-    deadline: Instant,
+    /// Of the stage; none as long as nothing has been waited for in it.
+    deadline: Option<Instant>,
     write_deadline: Option<Instant>,
     /// Fires at least as often as the shortest stage lasts; whoever is polled then looks at the deadlines.
     /// Moving it for every request would cost more than looking now and then.
@@ -154,15 +155,16 @@ impl<S> Staged<S> {
     /// The stream `stream`, whose requests are noted in `activity`.
     pub fn new(stream: S, activity: Arc<Activity>, limits: StageLimits) -> Self {
         let deadline = Instant::now() + limits.head;
+        let timer = Box::pin(tokio::time::sleep_until(deadline));
         Self {
             stream,
             activity,
             limits,
             stage: Stage::FirstByte,
             begun: 0,
-            deadline,
+            deadline: Some(deadline),
             write_deadline: None,
-            timer: Box::pin(tokio::time::sleep_until(deadline)),
+            timer,
             is_armed: false,
         }
     }
@@ -173,12 +175,17 @@ impl<S> Staged<S> {
 
     fn enter(&mut self, stage: Stage) {
         self.stage = stage;
-        self.deadline = Instant::now()
-            + match stage {
-                Stage::FirstByte | Stage::Head => self.limits.head,
-                Stage::Idle => self.limits.idle,
-                Stage::Busy => Duration::ZERO,
-            };
+        self.deadline = None;
+    }
+
+    /// Until when the stage may last. Counted from when it is first waited for: what is there already needs no clock.
+    fn stage_deadline(&mut self) -> Option<Instant> {
+        let longest = match self.stage {
+            Stage::FirstByte | Stage::Head => self.limits.head,
+            Stage::Idle => self.limits.idle,
+            Stage::Busy => return None,
+        };
+        Some(*self.deadline.get_or_insert_with(|| Instant::now() + longest))
     }
 
     /// Whether `deadline` has passed; if not, the task is woken to ask again.
@@ -225,7 +232,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Staged<S> {
             this.enter(next);
         }
         match read {
-            Poll::Pending if this.stage != Stage::Busy && this.is_late(this.deadline, cx) => {
+            Poll::Pending if this.stage_deadline().is_some_and(|deadline| this.is_late(deadline, cx)) => {
                 Poll::Ready(Err(late("nothing came in time")))
             }
             read => read,

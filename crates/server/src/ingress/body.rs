@@ -1,11 +1,13 @@
 //! Reading a body that may be too large, too slow, or never end.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use linkspan_model::limits;
 use tokio::time::Instant;
@@ -39,37 +41,42 @@ impl BodyTimes {
 }
 
 /// Bytes of bodies in flight, over all requests.
-#[derive(Debug, Clone)]
-pub(super) struct Budget(pub(super) Arc<AtomicUsize>);
+#[derive(Debug, Default)]
+pub(super) struct Budget(AtomicUsize);
 
 /// A share of the budget, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
-    budget: Budget,
+pub(super) struct Share<'a> {
+    budget: &'a Budget,
     bytes: usize,
 }
 
 impl Budget {
-    pub(super) fn share(&self) -> Share {
-        Share { budget: self.clone(), bytes: 0 }
+    pub(super) fn share(&self) -> Share<'_> {
+        Share { budget: self, bytes: 0 }
     }
 }
 
-impl Share {
+impl Share<'_> {
     fn take(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         self.budget.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= limits::IN_FLIGHT_BYTES
     }
 }
 
-impl Drop for Share {
+impl Drop for Share<'_> {
     fn drop(&mut self) {
         self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 /// Reads a whole body of at most `max` bytes. Nothing is cut: what is longer is refused.
-pub(super) async fn read_capped<B>(body: B, max: u64, times: BodyTimes, share: &mut Share) -> Result<Bytes, BodyError>
+pub(super) async fn read_capped<B>(
+    body: B,
+    max: u64,
+    times: BodyTimes,
+    share: &mut Share<'_>,
+) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -78,12 +85,20 @@ where
         drain(&mut body).await;
         return Err(BodyError::TooLarge(Bytes::new()));
     }
-    let began = Instant::now();
+    // Since when it has been waited for: what comes with the head needs no clock.
+    let mut began = None;
     let mut read = Bytes::new();
     let mut more = BytesMut::new();
     loop {
         let so_far = read.len() + more.len();
-        let frame = match tokio::time::timeout_at(times.deadline(began, so_far), body.frame()).await {
+        let next = match at_hand(&mut body).await {
+            Some(next) => Ok(next),
+            None => {
+                let deadline = times.deadline(*began.get_or_insert_with(Instant::now), so_far);
+                tokio::time::timeout_at(deadline, body.frame()).await
+            }
+        };
+        let frame = match next {
             Err(_) => return Err(BodyError::TooSlow(whole(read, more))),
             Ok(None) => return Ok(whole(read, more)),
             Ok(Some(Err(_))) => return Err(BodyError::Broken(whole(read, more))),
@@ -105,6 +120,21 @@ where
             return Err(BodyError::TooLarge(whole(read, more)));
         }
     }
+}
+
+/// The next frame, when it has come already. The HTTP library gives what it has read only after it was asked, so it is
+/// asked twice.
+async fn at_hand<B: Body + Unpin>(body: &mut B) -> Option<Option<Result<Frame<B::Data>, B::Error>>> {
+    let mut has_asked = false;
+    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Ready(next) => Poll::Ready(Some(next)),
+        Poll::Pending if std::mem::replace(&mut has_asked, true) => Poll::Ready(None),
+        Poll::Pending => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 fn whole(first: Bytes, more: BytesMut) -> Bytes {
@@ -137,13 +167,12 @@ async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body::Frame;
     use http_body_util::StreamBody;
 
     const TIMES: BodyTimes = BodyTimes { total: Duration::from_secs(30), grace: Duration::from_secs(5) };
 
     fn budget() -> Budget {
-        Budget(Arc::new(AtomicUsize::new(0)))
+        Budget::default()
     }
 
     fn pieces(pieces: Vec<&'static [u8]>) -> impl Body<Data = Bytes> + Unpin {
@@ -179,5 +208,22 @@ mod tests {
         budget.0.store(limits::IN_FLIGHT_BYTES, Ordering::Relaxed);
         let read = read_capped(pieces(vec![b"abc"]), 5, TIMES, &mut budget.share()).await;
         assert_eq!(read.unwrap_err(), BodyError::Busy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asks_twice_before_it_waits() {
+        // As the HTTP library does: what it has is given to who has asked before, and nobody is woken for it.
+        let mut asked = 0;
+        let given = StreamBody::new(futures_util::stream::poll_fn(move |_| {
+            asked += 1;
+            match asked {
+                1 | 3 => Poll::Pending,
+                2 => Poll::Ready(Some(Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"whole"))))),
+                _ => Poll::Ready(None),
+            }
+        }));
+        let began = Instant::now();
+        assert_eq!(read_capped(given, 5, TIMES, &mut budget().share()).await.unwrap(), "whole");
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

@@ -2,6 +2,7 @@
 
 mod body;
 mod counters;
+mod patience;
 mod receive;
 mod refusals;
 mod remote;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use percent_encoding::percent_decode_str;
 
 use super::body::{BodyError, BodyTimes, Budget, Share, read_capped};
 use super::counters::IngressMetrics;
+use super::patience::SpareTimer;
 use super::refusals::RefusalLog;
 use super::remote::TrustedProxies;
 use crate::accept::Handler;
@@ -56,9 +58,9 @@ impl Default for IngressLimits {
     }
 }
 
-/// Receives webhooks.
+/// Receives webhooks. Each connection has a clone of its own.
 #[derive(Clone)]
-pub struct Ingress(Arc<Inner>);
+pub struct Ingress(Arc<Inner>, SpareTimer);
 
 struct Inner {
     store: Store,
@@ -67,11 +69,18 @@ struct Inner {
     proxies: TrustedProxies,
     limits: IngressLimits,
     metrics: IngressMetrics,
-    budget: Budget,
-    in_flight: Arc<AtomicUsize>,
-    per_endpoint: Mutex<HashMap<i64, Arc<AtomicUsize>>>,
-    /// Counts requests, from a number that differs from start to start.
+    load: Load,
+}
+
+/// What every request counts. On cache lines of its own: processors take these from each other, and would take what
+/// stands beside along.
+#[repr(align(128))]
+struct Load {
+    /// Requests, from a number that differs from start to start.
     requests: AtomicU16,
+    in_flight: AtomicUsize,
+    budget: Budget,
+    per_endpoint: Mutex<HashMap<i64, Arc<AtomicUsize>>>,
 }
 
 /// A request to an endpoint, its head read.
@@ -137,16 +146,16 @@ impl From<Problem> for Refused {
 }
 
 /// One of the requests in flight.
-struct InFlight(Arc<AtomicUsize>);
+struct InFlight<C: Deref<Target = AtomicUsize>>(C);
 
-impl InFlight {
-    fn enter(counter: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let entered = Self(Arc::clone(counter));
-        (counter.fetch_add(1, Ordering::Relaxed) < most).then_some(entered)
+impl<C: Deref<Target = AtomicUsize>> InFlight<C> {
+    fn enter(counter: C, most: usize) -> Option<Self> {
+        let entered = Self(counter);
+        (entered.0.fetch_add(1, Ordering::Relaxed) < most).then_some(entered)
     }
 }
 
-impl Drop for InFlight {
+impl<C: Deref<Target = AtomicUsize>> Drop for InFlight<C> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -175,18 +184,21 @@ impl Ingress {
     ) -> Self {
         // Ids of two histories that share positions differ by these bits; where they start does not matter.
         let requests = AtomicU16::new(u16::try_from(clock.now().as_micros() & 0x0fff).unwrap_or(0));
-        Self(Arc::new(Inner {
+        let inner = Inner {
             store,
             clock,
             refusals,
             proxies,
             limits,
             metrics: IngressMetrics::default(),
-            budget: Budget(Arc::default()),
-            in_flight: Arc::default(),
-            per_endpoint: Mutex::default(),
-            requests,
-        }))
+            load: Load {
+                requests,
+                in_flight: AtomicUsize::new(0),
+                budget: Budget::default(),
+                per_endpoint: Mutex::default(),
+            },
+        };
+        Self(Arc::new(inner), SpareTimer::default())
     }
 
     /// Receives one request and answers it.
@@ -214,7 +226,7 @@ impl Ingress {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let number = self.0.requests.fetch_add(1, Ordering::Relaxed);
+        let number = self.0.load.requests.fetch_add(1, Ordering::Relaxed);
         let began = IngressMetrics::begin(number);
         let now = self.0.clock.now();
         let Delivery { method, uri, headers, caller, body } = delivery;
@@ -258,7 +270,7 @@ impl Ingress {
         // Turned away before any work when there is no room for the event.
         self.0.store.admits().map_err(Problem::from)?;
         check_head(endpoint, head)?;
-        let mut share = self.0.budget.share();
+        let mut share = self.0.load.budget.share();
         let body = self.read_body(endpoint, body, &mut share).await?;
         // A place is taken only now: callers that send slowly would hold all of them, and others would wait in vain.
         // Until here a request costs a connection and the bytes that came, and both are limited.
@@ -281,25 +293,29 @@ impl Ingress {
             spool,
             dedupe,
         };
-        let appended = self.0.store.append(event, self.0.limits.commit).await.map_err(Problem::from)?;
+        let mut patience = self.1.take(self.0.limits.commit);
+        let appended = self.0.store.append_until(event, patience.as_mut()).await;
+        self.1.keep(patience);
+        let appended = appended.map_err(Problem::from)?;
         Ok(Received { id: appended.id, duplicate: appended.duplicate })
     }
 
-    fn enter(&self, endpoint: i64) -> Result<(InFlight, InFlight), Refused> {
+    fn enter(&self, endpoint: i64) -> Result<(InFlight<&AtomicUsize>, InFlight<Arc<AtomicUsize>>), Refused> {
         let busy = || {
             let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
             Refused::from(problem).because("too many requests are in flight")
         };
-        let all = InFlight::enter(&self.0.in_flight, self.0.limits.requests).ok_or_else(busy)?;
+        let load = &self.0.load;
+        let all = InFlight::enter(&load.in_flight, self.0.limits.requests).ok_or_else(busy)?;
         let counter = {
-            let mut counters = self.0.per_endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counters = load.per_endpoint.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(counters.entry(endpoint).or_default())
         };
-        let one = InFlight::enter(&counter, self.0.limits.requests_per_endpoint).ok_or_else(busy)?;
+        let one = InFlight::enter(counter, self.0.limits.requests_per_endpoint).ok_or_else(busy)?;
         Ok((all, one))
     }
 
-    async fn read_body<B>(&self, endpoint: &EndpointView, body: B, share: &mut Share) -> Result<Bytes, Refused>
+    async fn read_body<B>(&self, endpoint: &EndpointView, body: B, share: &mut Share<'_>) -> Result<Bytes, Refused>
     where
         B: Body<Data = Bytes> + Unpin,
     {
