@@ -60,7 +60,10 @@ impl Default for IngressLimits {
 
 /// Receives webhooks. Each connection has a clone of its own.
 #[derive(Clone)]
-pub struct Ingress(Arc<Inner>, SpareTimer);
+pub struct Ingress {
+    inner: Arc<Inner>,
+    timer: SpareTimer,
+}
 
 struct Inner {
     store: Store,
@@ -166,7 +169,7 @@ impl Handler for Ingress {
 
     async fn handle(&self, request: Request<hyper::body::Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
-        let caller = self.0.proxies.caller(peer, &parts.headers);
+        let caller = self.inner.proxies.caller(peer, &parts.headers);
         let delivery = Delivery { method: parts.method, uri: parts.uri, headers: parts.headers, caller, body };
         self.respond(delivery).await
     }
@@ -198,7 +201,7 @@ impl Ingress {
                 per_endpoint: Mutex::default(),
             },
         };
-        Self(Arc::new(inner), SpareTimer::default())
+        Self { inner: Arc::new(inner), timer: SpareTimer::default() }
     }
 
     /// Receives one request and answers it.
@@ -226,11 +229,11 @@ impl Ingress {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let number = self.0.load.requests.fetch_add(1, Ordering::Relaxed);
+        let number = self.inner.load.requests.fetch_add(1, Ordering::Relaxed);
         let began = IngressMetrics::begin(number);
-        let now = self.0.clock.now();
+        let now = self.inner.clock.now();
         let Delivery { method, uri, headers, caller, body } = delivery;
-        let snapshot = self.0.store.snapshot();
+        let snapshot = self.inner.store.snapshot();
         let (key, event_name) = split_path(uri.path()).unwrap_or_default();
         let endpoint = snapshot.endpoint_by_key(key).cloned();
         drop(snapshot);
@@ -244,9 +247,9 @@ impl Ingress {
         match outcome {
             Ok(received) => {
                 if received.duplicate {
-                    self.0.metrics.duplicate();
+                    self.inner.metrics.duplicate();
                 }
-                self.0.metrics.accepted(began);
+                self.inner.metrics.accepted(began);
                 Ok(received)
             }
             Err(refused) => {
@@ -268,9 +271,9 @@ impl Ingress {
         B: Body<Data = Bytes> + Unpin,
     {
         // Turned away before any work when there is no room for the event.
-        self.0.store.admits().map_err(Problem::from)?;
+        self.inner.store.admits().map_err(Problem::from)?;
         check_head(endpoint, head)?;
-        let mut share = self.0.load.budget.share();
+        let mut share = self.inner.load.budget.share();
         let body = self.read_body(endpoint, body, &mut share).await?;
         // A place is taken only now: callers that send slowly would hold all of them, and others would wait in vain.
         // Until here a request costs a connection and the bytes that came, and both are limited.
@@ -279,7 +282,7 @@ impl Ingress {
         check_format(endpoint.spec.format, head.headers, &body).map_err(|refused| refused.with_body(&body))?;
         let dedupe = dedupe_key(endpoint, head, &body, now);
         let spool = match body.len() > limits::INLINE_BODY_BYTES {
-            true => Some(self.0.store.spool(body.clone()).await.map_err(Problem::from)?),
+            true => Some(self.inner.store.spool(body.clone()).await.map_err(Problem::from)?),
             false => None,
         };
         // What stands in a file is not held in memory as well while it waits for the writer.
@@ -293,9 +296,9 @@ impl Ingress {
             spool,
             dedupe,
         };
-        let mut patience = self.1.take(self.0.limits.commit);
-        let appended = self.0.store.append_until(event, patience.as_mut()).await;
-        self.1.keep(patience);
+        let mut patience = self.timer.take(self.inner.limits.commit);
+        let appended = self.inner.store.append_until(event, patience.as_mut()).await;
+        self.timer.keep(patience);
         let appended = appended.map_err(Problem::from)?;
         Ok(Received { id: appended.id, duplicate: appended.duplicate })
     }
@@ -305,13 +308,13 @@ impl Ingress {
             let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
             Refused::from(problem).because("too many requests are in flight")
         };
-        let load = &self.0.load;
-        let all = InFlight::enter(&load.in_flight, self.0.limits.requests).ok_or_else(busy)?;
+        let load = &self.inner.load;
+        let all = InFlight::enter(&load.in_flight, self.inner.limits.requests).ok_or_else(busy)?;
         let counter = {
             let mut counters = load.per_endpoint.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(counters.entry(endpoint).or_default())
         };
-        let one = InFlight::enter(counter, self.0.limits.requests_per_endpoint).ok_or_else(busy)?;
+        let one = InFlight::enter(counter, self.inner.limits.requests_per_endpoint).ok_or_else(busy)?;
         Ok((all, one))
     }
 
@@ -320,7 +323,7 @@ impl Ingress {
         B: Body<Data = Bytes> + Unpin,
     {
         let max = endpoint.spec.body_max_bytes();
-        let times = BodyTimes { total: self.0.limits.body_total, grace: self.0.limits.body_grace };
+        let times = BodyTimes { total: self.inner.limits.body_total, grace: self.inner.limits.body_grace };
         read_capped(body, max, times, share).await.map_err(|error| match error {
             BodyError::TooLarge(beginning) => {
                 let text = format!("the body is longer than {max} bytes");
@@ -350,8 +353,8 @@ impl Ingress {
         now: Timestamp,
     ) -> Problem {
         let Parts { problem, cause, body, .. } = *refused.0;
-        self.0.metrics.refused(problem.status.as_u16(), problem.code);
-        self.0.refusals.record(NewRefusal {
+        self.inner.metrics.refused(problem.status.as_u16(), problem.code);
+        self.inner.refusals.record(NewRefusal {
             endpoint: endpoint.map(|endpoint| endpoint.row),
             at: now,
             status: problem.status.as_u16(),
