@@ -3,14 +3,18 @@
 //! A connection stays with the thread that got it: what a request touches is in that processor's caches, and nothing
 //! has to be handed over. Everything else of the server runs on the runtime that all share.
 
+use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use linkspan_store::Store;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// How long the end waits for the threads: one that hangs on the disk must not keep the process.
+const END: Duration = Duration::from_secs(3);
 
 /// The threads; they end when this is dropped.
 pub(crate) struct ServingThreads {
@@ -19,27 +23,30 @@ pub(crate) struct ServingThreads {
     ended: CancellationToken,
 }
 
+/// What a thread needs.
+struct Thread {
+    store: Store,
+    tasks: TaskTracker,
+    /// Ends its commits.
+    stop: CancellationToken,
+    /// Ends the thread.
+    ended: CancellationToken,
+}
+
 impl ServingThreads {
     /// Starts the threads. Until `stop` they also commit what their connections bring, as a task among `tasks`.
     pub(crate) fn start(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Self> {
-        let ended = CancellationToken::new();
-        let (mut runtimes, mut threads) = (Vec::new(), Vec::new());
+        const FAILED: &str = "a thread that serves connections could not be started";
+        let mut started = Self { runtimes: Vec::new(), threads: Vec::new(), ended: CancellationToken::new() };
         for number in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtimes.push(runtime.handle().clone());
-            let (store, stop) = (store.clone(), stop.clone());
-            let commit = async move {
-                stop.run_until_cancelled(store.commit_here()).await;
-            };
-            tasks.spawn_on(commit, runtime.handle());
-            let until = ended.clone();
-            let thread = std::thread::Builder::new().name(format!("serving-{number}")).spawn(move || {
-                runtime.block_on(until.cancelled());
-                runtime.shutdown_timeout(Duration::from_secs(2));
-            });
-            threads.push(thread.context("a thread that serves connections could not be started")?);
+            let (ready, runtime) = mpsc::channel();
+            let thread =
+                Thread { store: store.clone(), tasks: tasks.clone(), stop: stop.clone(), ended: started.ended.clone() };
+            let named = std::thread::Builder::new().name(format!("serving-{number}"));
+            started.threads.push(named.spawn(move || thread.run(&ready)).context(FAILED)?);
+            started.runtimes.push(runtime.recv().context(FAILED)?.context(FAILED)?);
         }
-        Ok(Self { runtimes, threads, ended })
+        Ok(started)
     }
 
     /// Where connections can be served.
@@ -48,11 +55,38 @@ impl ServingThreads {
     }
 }
 
+impl Thread {
+    fn run(self, ready: &mpsc::Sender<std::io::Result<Handle>>) {
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return ready.send(Err(error)).unwrap_or_default(),
+        };
+        runtime.block_on(async {
+            let Self { store, tasks, stop, ended } = self;
+            let commits = tasks.spawn(async move {
+                stop.run_until_cancelled(store.commit_here()).await;
+            });
+            ready.send(Ok(Handle::current())).unwrap_or_default();
+            ended.cancelled().await;
+            // Before the runtime ends: the store must not count on this thread any more.
+            commits.abort();
+            drop(commits.await);
+        });
+        runtime.shutdown_timeout(Duration::from_secs(2));
+    }
+}
+
 impl Drop for ServingThreads {
     fn drop(&mut self) {
         self.ended.cancel();
+        let until = Instant::now() + END;
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
+            while !thread.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if !thread.is_finished() {
+                tracing::warn!("a thread that serves connections did not end in time");
+            } else if thread.join().is_err() {
                 tracing::error!("a thread that serves connections ended in a panic");
             }
         }

@@ -66,7 +66,8 @@ impl Pace {
     const WAITED: Duration = Duration::from_micros(50);
     /// Most that may have waited: on a busy machine a commit waits for a processor now and then.
     const FEW: u32 = 8;
-    /// After one that took so long the disk counts as slow at once: whoever serves requests must not be held up.
+    /// After a turn that took so long, for whatever reason, the disk counts as slow at once: whoever serves requests must
+    /// not be held up.
     const LONG: Duration = Duration::from_millis(20);
 
     /// Of a disk that is to be waited for until it shows that it is not.
@@ -80,14 +81,18 @@ impl Pace {
         let worked = self.commits.is_multiple_of(Self::MEASURED).then(cpu_time);
         let began = Instant::now();
         let outcome = commit();
-        let took = began.elapsed();
-        if took >= Self::LONG {
-            *self = Self::slow();
-        } else if let Some(worked) = worked {
-            let waited = took.saturating_sub(cpu_time().saturating_sub(worked));
+        if let Some(worked) = worked {
+            let waited = began.elapsed().saturating_sub(cpu_time().saturating_sub(worked));
             self.waits = self.waits << 1 | u32::from(waited > Self::WAITED);
         }
         outcome
+    }
+
+    /// Notes how long a whole turn took.
+    fn bound(&mut self, turn: Duration) {
+        if turn >= Self::LONG {
+            *self = Self::slow();
+        }
     }
 
     fn is_swift(&self) -> bool {
@@ -133,12 +138,14 @@ impl Committer {
         if turn == Turn::Committed {
             shared.queued.fetch_sub(self.batch.len(), Ordering::SeqCst);
             shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let began = Instant::now();
             self.commit(shared, seat);
-            shared.is_swift.store(self.pace.is_swift(), Ordering::SeqCst);
             if let Err(error) = self.checkpoints.after_commit(&self.db) {
                 tracing::error!(%error, "the log could not be folded into the database");
                 shared.poison();
             }
+            self.pace.bound(began.elapsed());
+            shared.is_swift.store(self.pace.is_swift(), Ordering::SeqCst);
         }
         if shared.poisoned.load(Ordering::Acquire) {
             return Turn::Over;
@@ -385,10 +392,12 @@ mod tests {
     }
 
     #[test]
-    fn counts_a_disk_as_slow_after_one_long_wait() {
+    fn counts_a_disk_as_slow_after_one_long_turn() {
         let mut pace = Pace::slow();
         commits(&mut pace, 32, || ());
-        pace.measure(wait(20_000));
+        pace.bound(Duration::from_millis(19));
+        assert!(pace.is_swift());
+        pace.bound(Duration::from_millis(20));
         assert!(!pace.is_swift());
     }
 }

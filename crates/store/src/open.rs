@@ -235,7 +235,8 @@ impl Store {
     /// Commits on the thread that runs this, in place of the writer's, as long as commits hardly wait for the disk:
     /// handing each of them over and back would cost more than it does. For threads that have a runtime of their own
     /// and serve requests with it, as many as there are processors; what they append is told apart by the thread.
-    /// Ends when the store has failed or there are enough; when it is dropped, the writer's thread goes on.
+    /// Ends when the store has failed or there are enough. When one of them is dropped, the writer's thread commits for
+    /// all of them from then on: the server is about to stop.
     pub async fn commit_here(&self) {
         self.0.writer.commit_here().await;
     }

@@ -152,6 +152,7 @@ impl Sitting<'_> {
     /// Waits until the seat's bell is rung.
     pub(crate) async fn rung(&self) {
         self.seat().bell.notified().await;
+        self.seat().waits.store(false, Ordering::SeqCst);
     }
 
     /// Has the bell be rung again. To be followed by a last look at what has come: whatever comes later rings.

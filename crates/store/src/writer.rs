@@ -141,15 +141,12 @@ impl Writer {
         let Some(sitting) = shared.seats.take() else { return };
         loop {
             sitting.rung().await;
-            self.let_others_queue().await;
             sitting.give_mail();
             let mut turn = Turn::Idle;
-            if shared.is_something_queued() {
-                turn = match self.committer.try_lock() {
-                    Ok(mut committer) => committer.turn(shared, Some(sitting.number)),
-                    Err(TryLockError::WouldBlock) => Turn::Others,
-                    Err(TryLockError::Poisoned(_)) => Turn::Over,
-                };
+            if shared.commits_at_seats() {
+                self.let_others_queue().await;
+                sitting.give_mail();
+                turn = self.turn_at(sitting.number);
             }
             if turn == Turn::Over {
                 return;
@@ -167,12 +164,25 @@ impl Writer {
         }
     }
 
-    /// Lets what is ready to run on this thread, and what comes meanwhile, share the commit.
+    /// Commits what waits, unless somebody else does.
+    fn turn_at(&self, seat: usize) -> Turn {
+        if !self.shared.is_something_queued() {
+            return Turn::Idle;
+        }
+        match self.committer.try_lock() {
+            Ok(mut committer) => committer.turn(&self.shared, Some(seat)),
+            Err(TryLockError::WouldBlock) => Turn::Others,
+            Err(TryLockError::Poisoned(_)) => Turn::Over,
+        }
+    }
+
+    /// Lets what is ready to run on this thread, and what comes meanwhile, share the commit. Once in any case: the
+    /// connections must have their turn between two commits.
     async fn let_others_queue(&self) {
         let mut seen = 0;
         for _ in 0..QUEUE_ROUNDS {
             let queued = self.shared.queued.load(Ordering::SeqCst);
-            if queued <= seen || queued >= QUEUE_ENOUGH {
+            if queued <= seen || (seen > 0 && queued >= QUEUE_ENOUGH) {
                 return;
             }
             seen = queued;
@@ -346,14 +356,18 @@ fn commit_until_closed(committer: &Mutex<Committer>, shared: &Shared) {
     loop {
         // Poisoned only after a panic, which has poisoned the store too.
         let turn = committer.lock().map_or(Turn::Over, |mut committer| committer.turn(shared, None));
-        match turn {
-            Turn::Over => return,
-            // Counted already, and not yet in the queue.
-            Turn::Idle => std::thread::yield_now(),
-            Turn::Committed | Turn::Others => {}
+        if turn == Turn::Over {
+            return;
         }
-        if !shared.is_something_queued() || (shared.is_swift.load(Ordering::SeqCst) && shared.seats.ring(None)) {
+        let is_queued = shared.is_something_queued();
+        if is_queued && shared.is_swift.load(Ordering::SeqCst) && shared.seats.ring(None) {
             std::thread::park();
+        } else if turn == Turn::Idle && !is_queued {
+            // Only after a look that found nothing and an open queue: when it is closed later, that wakes.
+            std::thread::park();
+        } else if turn == Turn::Idle {
+            // Counted already, and not yet in the queue.
+            std::thread::yield_now();
         }
     }
 }

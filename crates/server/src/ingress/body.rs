@@ -85,13 +85,15 @@ where
         drain(&mut body).await;
         return Err(BodyError::TooLarge(Bytes::new()));
     }
-    // Since when it has been waited for: what comes with the head needs no clock.
+    // From when on it is timed: what comes whole with the head needs no clock.
     let mut began = None;
     let mut read = Bytes::new();
     let mut more = BytesMut::new();
     loop {
         let so_far = read.len() + more.len();
+        let is_late = |began| Instant::now() >= times.deadline(began, so_far);
         let next = match at_hand(&mut body).await {
+            Some(_) if began.is_some_and(is_late) => return Err(BodyError::TooSlow(whole(read, more))),
             Some(next) => Ok(next),
             None => {
                 let deadline = times.deadline(*began.get_or_insert_with(Instant::now), so_far);
@@ -119,6 +121,10 @@ where
             drain(&mut body).await;
             return Err(BodyError::TooLarge(whole(read, more)));
         }
+        if body.is_end_stream() {
+            return Ok(whole(read, more));
+        }
+        began.get_or_insert_with(Instant::now);
     }
 }
 

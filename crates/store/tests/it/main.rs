@@ -121,6 +121,7 @@ on_every_backend! {
         commits_on_the_threads_that_serve,
         lets_the_thread_go_on_when_a_seat_is_left,
         leaves_a_slow_disk_to_the_thread,
+        ends_with_what_was_queued_by_who_went_away,
     ],
     model: [
         agrees_with_a_small_model_under_any_interleaving,
