@@ -5,18 +5,18 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use linkspan_model::id::EventId;
 use rusqlite::{Connection, Statement, params};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::checkpoint::Checkpoints;
 use crate::error::{Result, StoreError};
 use crate::event::{Appended, LogRun, NewEvent};
+use crate::pace::Pace;
 use crate::seat::Answer;
 use crate::spool::SpoolFile;
-use crate::writer::{Append, Operation, Shared, TAKEN, WAITING, Work};
+use crate::writer::{Append, Operation, Shared, Work};
 
 /// Most operations in one transaction, so that the first of them does not wait for ever.
 const BATCH_MAX: usize = 256;
@@ -51,55 +51,6 @@ pub(crate) enum Turn {
     Over,
 }
 
-/// Whether commits wait for the disk.
-#[derive(Debug)]
-struct Pace {
-    /// The last 32 commits that were measured, a bit for each: set where it waited.
-    waits: u32,
-    commits: u32,
-}
-
-impl Pace {
-    /// One in so many is measured: asking how long a thread has worked is a call of the system.
-    const MEASURED: u32 = 4;
-    /// From which time on a commit has waited. Handing one to another thread and back costs half of that.
-    const WAITED: Duration = Duration::from_micros(50);
-    /// Most that may have waited: on a busy machine a commit waits for a processor now and then.
-    const FEW: u32 = 8;
-    /// After a turn that took so long, for whatever reason, the disk counts as slow at once: whoever serves requests must
-    /// not be held up.
-    const LONG: Duration = Duration::from_millis(20);
-
-    /// Of a disk that is to be waited for until it shows that it is not.
-    const fn slow() -> Self {
-        Self { waits: u32::MAX, commits: 0 }
-    }
-
-    /// Notes how long `commit` waits.
-    fn measure<T>(&mut self, commit: impl FnOnce() -> T) -> T {
-        self.commits = self.commits.wrapping_add(1);
-        let worked = self.commits.is_multiple_of(Self::MEASURED).then(cpu_time);
-        let began = Instant::now();
-        let outcome = commit();
-        if let Some(worked) = worked {
-            let waited = began.elapsed().saturating_sub(cpu_time().saturating_sub(worked));
-            self.waits = self.waits << 1 | u32::from(waited > Self::WAITED);
-        }
-        outcome
-    }
-
-    /// Notes how long a whole turn took.
-    fn bound(&mut self, turn: Duration) {
-        if turn >= Self::LONG {
-            *self = Self::slow();
-        }
-    }
-
-    fn is_swift(&self) -> bool {
-        self.waits.count_ones() <= Self::FEW
-    }
-}
-
 /// Poisons the store when a turn ends in a panic.
 struct PoisonOnPanic<'a>(&'a Shared);
 
@@ -112,10 +63,17 @@ impl Drop for PoisonOnPanic<'_> {
 }
 
 impl Committer {
-    /// A committer of `work` through `db`, whose next free position in the log is `next_seq`.
-    pub(crate) fn new(db: Connection, checkpoints: Checkpoints, work: mpsc::Receiver<Work>, next_seq: u64) -> Self {
+    /// A committer of `work` through `db`, for so many seats; `next_seq` is the next free position in the log.
+    pub(crate) fn new(
+        db: Connection,
+        checkpoints: Checkpoints,
+        work: mpsc::Receiver<Work>,
+        next_seq: u64,
+        seats: usize,
+    ) -> Self {
         let batch = Vec::with_capacity(BATCH_MAX);
-        Self { checkpoints, db, work: Some(work), batch, next_seq, pace: Pace::slow(), mail: Vec::new() }
+        let mail = std::iter::repeat_with(Vec::new).take(seats).collect();
+        Self { checkpoints, db, work: Some(work), batch, next_seq, pace: Pace::slow(), mail }
     }
 
     /// Commits what waits as one transaction, and answers it; `seat` is where this happens. Blocks on the disk.
@@ -139,7 +97,7 @@ impl Committer {
             shared.queued.fetch_sub(self.batch.len(), Ordering::SeqCst);
             shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             let began = Instant::now();
-            self.commit(shared, seat);
+            self.commit(began, shared, seat);
             if let Err(error) = self.checkpoints.after_commit(&self.db) {
                 tracing::error!(%error, "the log could not be folded into the database");
                 shared.poison();
@@ -172,9 +130,8 @@ struct Written {
 }
 
 impl Committer {
-    /// Runs one batch in one transaction and answers it.
-    fn commit(&mut self, shared: &Shared, seat: Option<usize>) {
-        let began = Instant::now();
+    /// Runs one batch in one transaction, which `began` then, and answers it.
+    fn commit(&mut self, began: Instant, shared: &Shared, seat: Option<usize>) {
         let first_seq = self.next_seq;
         let (done, outcome) = self.run();
         let outcome = outcome.and_then(|()| self.pace.measure(|| execute(&self.db, "COMMIT")));
@@ -223,10 +180,11 @@ impl Committer {
         };
         for work in batch.drain(..) {
             match work {
-                Work::Append(Append { event, seat, taken, reply }) => {
-                    if taken.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                Work::Append(append) => {
+                    if !append.take() {
                         continue;
                     }
+                    let Append { event, seat, reply, .. } = append;
                     let written = match (&outcome, &mut insert) {
                         (Ok(()), Some(insert)) => write_event(db, insert, &event, &mut done.next_seq),
                         (Err(error), _) => Err(error.clone()),
@@ -255,7 +213,6 @@ impl Committer {
 
     /// Answers appends: those of this seat here, those of others there.
     fn answer(&mut self, appended: Vec<Written>, outcome: &Result<()>, shared: &Shared, here: Option<usize>) {
-        self.mail.resize_with(shared.seats.count(), Vec::new);
         for Written { seat, spool, mut answer } in appended {
             if let Err(error) = outcome {
                 answer.outcome = Err(error.clone());
@@ -273,11 +230,6 @@ impl Committer {
             shared.seats.post(seat, mail);
         }
     }
-}
-
-/// Time that this thread has had a processor.
-fn cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 fn execute(db: &Connection, sql: &str) -> Result<()> {
@@ -354,50 +306,4 @@ fn remember(
         .prepare_cached("SELECT event_id FROM dedupe WHERE endpoint = ?1 AND key = ?2")?
         .query_row(params![event.endpoint, dedupe.key], |row| row.get(0))?;
     Ok(Some(EventId::from_bytes(first)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn commits(pace: &mut Pace, measured: u32, commit: impl Fn()) {
-        for _ in 0..measured * Pace::MEASURED {
-            pace.measure(&commit);
-        }
-    }
-
-    fn wait(micros: u64) -> impl Fn() {
-        move || std::thread::sleep(Duration::from_micros(micros))
-    }
-
-    #[test]
-    fn counts_a_disk_as_slow_until_it_shows_otherwise_and_again_when_it_waits() {
-        let mut pace = Pace::slow();
-        assert!(!pace.is_swift());
-        commits(&mut pace, 32, || ());
-        assert!(pace.is_swift(), "{:b}", pace.waits);
-        commits(&mut pace, Pace::FEW + 1, wait(200));
-        assert!(!pace.is_swift());
-    }
-
-    #[test]
-    fn tells_a_commit_that_works_from_one_that_waits() {
-        let mut pace = Pace::slow();
-        let work = || {
-            let until = cpu_time() + 2 * Pace::WAITED;
-            while cpu_time() < until {}
-        };
-        commits(&mut pace, 32, work);
-        assert!(pace.is_swift(), "{:b}", pace.waits);
-    }
-
-    #[test]
-    fn counts_a_disk_as_slow_after_one_long_turn() {
-        let mut pace = Pace::slow();
-        commits(&mut pace, 32, || ());
-        pace.bound(Duration::from_millis(19));
-        assert!(pace.is_swift());
-        pace.bound(Duration::from_millis(20));
-        assert!(!pace.is_swift());
-    }
 }

@@ -17,6 +17,7 @@ mod folder;
 mod job;
 mod oauth;
 mod open;
+mod pace;
 mod read;
 mod refusal;
 mod resource;

@@ -36,8 +36,8 @@ const QUEUE_BYTES: usize = 64 << 20;
 const QUEUE_ROUNDS: usize = 4;
 /// Operations that are worth a commit without waiting for more.
 const QUEUE_ENOUGH: usize = 64;
-pub(crate) const WAITING: u8 = 0;
-pub(crate) const TAKEN: u8 = 1;
+const WAITING: u8 = 0;
+const TAKEN: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 /// What the writer and its callers share.
@@ -77,7 +77,7 @@ pub(crate) struct Append {
     pub(crate) event: NewEvent,
     /// The seat where it was queued, and its answer is waited for.
     pub(crate) seat: Option<usize>,
-    pub(crate) taken: Arc<AtomicU8>,
+    taken: Arc<AtomicU8>,
     pub(crate) reply: oneshot::Sender<Result<Appended>>,
 }
 
@@ -125,7 +125,7 @@ impl Writer {
         let state = Arc::clone(&shared);
         let poisoned = Arc::clone(&shared);
         let checkpoints = Checkpoints::start(&mut db, beside, move || poisoned.poison())?;
-        let committer = Arc::new(Mutex::new(Committer::new(db, checkpoints, work, last_seq + 1)));
+        let committer = Arc::new(Mutex::new(Committer::new(db, checkpoints, work, last_seq + 1, shared.seats.count())));
         let held = Arc::clone(&committer);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -331,6 +331,13 @@ impl Shared {
 impl std::fmt::Debug for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if matches!(self, Self::Append(_)) { "Append" } else { "Run" })
+    }
+}
+
+impl Append {
+    /// Takes it for a transaction; false when its caller has withdrawn it.
+    pub(crate) fn take(&self) -> bool {
+        self.taken.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
