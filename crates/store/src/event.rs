@@ -1,6 +1,7 @@
 //! The log of events: appended by ingest, read by position.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -161,24 +162,12 @@ impl Store {
         self.writer().admits()
     }
 
-    /// Appends an event; resolves after it is durable.
+    /// Appends an event; resolves after it is durable. `patience` ends the wait for the writer, not that for the
+    /// disk; a timer that is set again and again costs much less than one for each event.
     ///
     /// # Errors
     /// `Overloaded`, `Deadline` and `DiskFull` mean that nothing was stored and the sender should try again.
-    pub async fn append(&self, event: NewEvent, deadline: std::time::Duration) -> Result<Appended> {
-        self.append_until(event, std::pin::pin!(tokio::time::sleep(deadline))).await
-    }
-
-    /// As `append`, with a timer of the caller's. One that is set again and again costs much less than one for each
-    /// event.
-    ///
-    /// # Errors
-    /// As `append`.
-    pub async fn append_until(
-        &self,
-        event: NewEvent,
-        patience: std::pin::Pin<&mut tokio::time::Sleep>,
-    ) -> Result<Appended> {
+    pub async fn append(&self, event: NewEvent, patience: Pin<&mut tokio::time::Sleep>) -> Result<Appended> {
         self.refuse_when_full()?;
         self.writer().append(event, patience).await
     }

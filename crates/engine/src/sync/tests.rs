@@ -117,7 +117,8 @@ impl World {
             spool: None,
             dedupe: None,
         };
-        let id = self.store().append(event, limits::COMMIT_DEADLINE).await.unwrap().id;
+        let patience = std::pin::pin!(tokio::time::sleep(limits::COMMIT_DEADLINE));
+        let id = self.store().append(event, patience).await.unwrap().id;
         if endpoint == "in" {
             self.appended.push((id, body));
         }

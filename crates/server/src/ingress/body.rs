@@ -93,9 +93,9 @@ where
         let so_far = read.len() + more.len();
         let is_late = |began| Instant::now() >= times.deadline(began, so_far);
         let next = match at_hand(&mut body).await {
-            Some(_) if began.is_some_and(is_late) => return Err(BodyError::TooSlow(whole(read, more))),
-            Some(next) => Ok(next),
-            None => {
+            Poll::Ready(_) if began.is_some_and(is_late) => return Err(BodyError::TooSlow(whole(read, more))),
+            Poll::Ready(next) => Ok(next),
+            Poll::Pending => {
                 let deadline = times.deadline(*began.get_or_insert_with(Instant::now), so_far);
                 tokio::time::timeout_at(deadline, body.frame()).await
             }
@@ -130,15 +130,14 @@ where
 
 /// The next frame, when it has come already. The HTTP library gives what it has read only after it was asked, so it is
 /// asked twice.
-async fn at_hand<B: Body + Unpin>(body: &mut B) -> Option<Option<Result<Frame<B::Data>, B::Error>>> {
+async fn at_hand<B: Body + Unpin>(body: &mut B) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
     let mut has_asked = false;
     poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
-        Poll::Ready(next) => Poll::Ready(Some(next)),
-        Poll::Pending if std::mem::replace(&mut has_asked, true) => Poll::Ready(None),
-        Poll::Pending => {
+        Poll::Pending if !std::mem::replace(&mut has_asked, true) => {
             cx.waker().wake_by_ref();
             Poll::Pending
         }
+        next => Poll::Ready(next),
     })
     .await
 }

@@ -2,10 +2,10 @@
 
 mod body;
 mod counters;
-mod patience;
 mod receive;
 mod refusals;
 mod remote;
+mod timer;
 
 pub use counters::IngressMetrics;
 pub use receive::{Delivery, Ingress, IngressLimits, Received};

@@ -25,9 +25,9 @@ use percent_encoding::percent_decode_str;
 
 use super::body::{BodyError, BodyTimes, Budget, Share, read_capped};
 use super::counters::IngressMetrics;
-use super::patience::SpareTimer;
 use super::refusals::RefusalLog;
 use super::remote::TrustedProxies;
+use super::timer::SpareTimer;
 use crate::accept::Handler;
 use crate::problem::Problem;
 
@@ -297,7 +297,7 @@ impl Ingress {
             dedupe,
         };
         let mut patience = self.timer.take(self.inner.limits.commit);
-        let appended = self.inner.store.append_until(event, patience.as_mut()).await;
+        let appended = self.inner.store.append(event, patience.as_mut()).await;
         self.timer.keep(patience);
         let appended = appended.map_err(Problem::from)?;
         Ok(Received { id: appended.id, duplicate: appended.duplicate })

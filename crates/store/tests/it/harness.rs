@@ -164,7 +164,7 @@ impl World {
 
     /// Stores an event of the endpoint `in`.
     pub async fn append(&self, body: impl Into<Bytes>) -> EventId {
-        let appended = self.store().append(self.event(body), limits::COMMIT_DEADLINE).await.unwrap();
+        let appended = append_within(self.store(), self.event(body), limits::COMMIT_DEADLINE).await.unwrap();
         assert!(!appended.duplicate);
         appended.id
     }
@@ -174,7 +174,7 @@ impl World {
         let mut event = self.event(id.to_owned());
         event.endpoint = self.endpoint(endpoint);
         event.dedupe = Some(DedupeKey::new(id.as_bytes(), self.clock.now().after(within)));
-        self.store().append(event, limits::COMMIT_DEADLINE).await.unwrap()
+        append_within(self.store(), event, limits::COMMIT_DEADLINE).await.unwrap()
     }
 
     /// Dispatches the log from where dispatch is, with a job of `act` for each event.
@@ -220,6 +220,11 @@ impl World {
         let entries = std::fs::read_dir(self.folder().join("spool")).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
+}
+
+/// Appends an event that the writer must take before `deadline`.
+pub async fn append_within(store: &Store, event: NewEvent, deadline: Duration) -> Result<Appended> {
+    store.append(event, std::pin::pin!(tokio::time::sleep(deadline))).await
 }
 
 /// Reads documents.

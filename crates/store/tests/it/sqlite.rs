@@ -11,7 +11,7 @@ use linkspan_store::{DataFolder, Next, Retention, StepRecord, StoreError, restor
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::harness::{World, step_run};
+use crate::harness::{World, append_within, step_run};
 
 const NOW: linkspan_model::Timestamp = linkspan_model::Timestamp::from_micros(1_700_000_000_000_000);
 
@@ -47,7 +47,7 @@ async fn append_large(world: &World, fill: u8) -> EventId {
     let body = Bytes::from(vec![fill; limits::INLINE_BODY_BYTES + 1]);
     let mut event = world.event(body.clone());
     event.spool = Some(world.store().spool(body).await.unwrap());
-    world.store().append(event, limits::COMMIT_DEADLINE).await.unwrap().id
+    append_within(world.store(), event, limits::COMMIT_DEADLINE).await.unwrap().id
 }
 
 #[tokio::test]

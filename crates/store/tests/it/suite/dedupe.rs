@@ -7,7 +7,7 @@ use linkspan_model::limits;
 use linkspan_store::Retention;
 use serde_json::json;
 
-use crate::harness::{World, endpoint};
+use crate::harness::{World, append_within, endpoint};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -45,7 +45,7 @@ pub async fn gives_concurrent_duplicates_the_same_event(world: World) {
             }
             let until = event.received_at.after(HOUR);
             event.dedupe = Some(linkspan_store::DedupeKey::new(b"same", until));
-            world.store().append(event, limits::COMMIT_DEADLINE).await.unwrap()
+            append_within(world.store(), event, limits::COMMIT_DEADLINE).await.unwrap()
         }
     });
     let appended = join_all(appends).await;

@@ -9,7 +9,7 @@ use linkspan_model::{Clock as _, EventId, limits};
 use linkspan_store::{EventFilter, StoreError};
 use serde_json::json;
 
-use crate::harness::{World, endpoint, head, name};
+use crate::harness::{World, append_within, endpoint, head, name};
 
 /// Bytes that no compression and no text handling would leave alone.
 fn noise(size: usize) -> Bytes {
@@ -33,7 +33,7 @@ pub async fn gives_back_every_byte(mut world: World) {
         if size > limits::INLINE_BODY_BYTES {
             event.spool = Some(world.store().spool(body.clone()).await.unwrap());
         }
-        let appended = world.store().append(event, limits::COMMIT_DEADLINE).await.unwrap();
+        let appended = append_within(world.store(), event, limits::COMMIT_DEADLINE).await.unwrap();
         stored.push((appended.id, body));
     }
     world.reopen();
@@ -79,7 +79,7 @@ pub async fn pages_one_endpoint_as_far_as_dispatch_has_come(world: World) {
     let mine = world.append("mine").await;
     let mut event = world.event("theirs");
     event.endpoint = world.endpoint("other");
-    let theirs = world.store().append(event, limits::COMMIT_DEADLINE).await.unwrap().id;
+    let theirs = append_within(world.store(), event, limits::COMMIT_DEADLINE).await.unwrap().id;
     let of = async |endpoint: &str| {
         let filter = EventFilter { endpoint: Some(name(endpoint)), limit: 10, ..EventFilter::default() };
         let events = world.store().events(filter).await.unwrap();
@@ -118,7 +118,7 @@ pub async fn bounds_a_read_by_bytes(world: World) {
         let body = noise(3 << 20);
         let mut event = world.event(body.clone());
         event.spool = Some(world.store().spool(body).await.unwrap());
-        world.store().append(event, limits::COMMIT_DEADLINE).await.unwrap();
+        append_within(world.store(), event, limits::COMMIT_DEADLINE).await.unwrap();
     }
     assert_eq!(world.store().events_after(0, 100).await.unwrap().len(), 3);
     assert_eq!(world.store().events_after(3, 100).await.unwrap().len(), 2);
@@ -156,7 +156,7 @@ pub async fn refuses_events_when_the_disk_is_short(mut world: World) {
     world.append("kept").await;
     world.disk_min_free = u64::MAX;
     world.reopen();
-    let refused = world.store().append(world.event("{}"), limits::COMMIT_DEADLINE).await;
+    let refused = append_within(world.store(), world.event("{}"), limits::COMMIT_DEADLINE).await;
     assert!(matches!(refused, Err(StoreError::DiskFull)));
     assert!(matches!(world.store().spool(Bytes::from("{}")).await, Err(StoreError::DiskFull)));
     let disk = world.store().check_disk().await.unwrap();
@@ -180,7 +180,7 @@ pub async fn survives_reads_that_are_abandoned(world: World) {
         let body = noise(5 << 20);
         let mut event = world.event(body.clone());
         event.spool = Some(world.store().spool(body).await.unwrap());
-        world.store().append(event, limits::COMMIT_DEADLINE).await.unwrap();
+        append_within(world.store(), event, limits::COMMIT_DEADLINE).await.unwrap();
     }
     // A caller that hangs up drops its read while the disk still works on it.
     for _ in 0..20 {
@@ -196,7 +196,7 @@ pub async fn passes_over_an_event_whose_body_is_lost(world: World) {
     let body = bytes::Bytes::from(vec![b'x'; linkspan_model::limits::INLINE_BODY_BYTES + 1]);
     let mut event = world.event(body.clone());
     event.spool = Some(world.store().spool(body).await.unwrap());
-    let lost = world.store().append(event, Duration::from_secs(5)).await.unwrap().id;
+    let lost = append_within(world.store(), event, Duration::from_secs(5)).await.unwrap().id;
     let after = world.append("after").await;
     for file in world.spooled() {
         std::fs::remove_file(world.folder().join("spool").join(file)).unwrap();

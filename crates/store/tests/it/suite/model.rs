@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 
-use crate::harness::{World, step_run};
+use crate::harness::{World, append_within, step_run};
 
 #[derive(Debug, Clone)]
 enum Deed {
@@ -186,7 +186,7 @@ async fn append(world: &World, model: &mut Model, count: usize, id: Option<u8>) 
         let mut event = world.event("{}");
         let until = event.received_at.after(Duration::from_secs(86_400));
         event.dedupe = id.map(|id| DedupeKey::new(&[id], until));
-        world.store().append(event, limits::COMMIT_DEADLINE)
+        append_within(world.store(), event, limits::COMMIT_DEADLINE)
     });
     for appended in futures_util::future::join_all(appends).await {
         let appended = appended.unwrap();

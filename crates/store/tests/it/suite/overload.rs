@@ -7,12 +7,12 @@ use futures_util::future::join_all;
 use linkspan_model::limits;
 use linkspan_store::StoreError;
 
-use crate::harness::World;
+use crate::harness::{World, append_within};
 
 pub async fn turns_events_away_when_too_many_bytes_wait(world: World) {
     // 1,600 bodies of 64 KiB are 100 MiB; 64 MiB may wait.
     let body = Bytes::from(vec![b'x'; limits::INLINE_BODY_BYTES]);
-    let appends = (0..1_600).map(|_| world.store().append(world.event(body.clone()), Duration::from_secs(60)));
+    let appends = (0..1_600).map(|_| append_within(world.store(), world.event(body.clone()), Duration::from_secs(60)));
     let outcomes = join_all(appends).await;
     let mut kept: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).map(|kept| kept.id).collect();
     let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(StoreError::Overloaded))).count();
@@ -40,10 +40,10 @@ pub async fn withdraws_an_event_that_missed_its_deadline(world: World) {
     // Fills the writer's hands first, so that it cannot take the last one in time.
     let busy = (0..900).map(|_| {
         let body = Bytes::from(vec![b'x'; limits::INLINE_BODY_BYTES]);
-        world.store().append(world.event(body), Duration::from_secs(60))
+        append_within(world.store(), world.event(body), Duration::from_secs(60))
     });
     // The others use up what one turn of a task may do; this one's deadline must count in the same turn.
-    let withdrawn = tokio::task::unconstrained(world.store().append(late, Duration::ZERO));
+    let withdrawn = tokio::task::unconstrained(append_within(world.store(), late, Duration::ZERO));
     let (kept, withdrawn) = tokio::join!(join_all(busy), withdrawn);
     assert!(matches!(withdrawn, Err(StoreError::Deadline)), "{withdrawn:?}");
     assert_eq!(kept.iter().filter(|kept| kept.is_ok()).count(), 900);

@@ -6,7 +6,7 @@ use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::limits;
 use linkspan_store::{Claimed, Expired, Next, Retention, StepRecord};
 
-use crate::harness::{World, step_run, sync};
+use crate::harness::{World, append_within, step_run, sync};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -47,7 +47,7 @@ pub async fn removes_what_is_old(world: World) {
     let body = bytes::Bytes::from(vec![b'x'; limits::INLINE_BODY_BYTES + 1]);
     let mut event = world.event(body.clone());
     event.spool = Some(world.store().spool(body).await.unwrap());
-    world.store().append(event, limits::COMMIT_DEADLINE).await.unwrap();
+    append_within(world.store(), event, limits::COMMIT_DEADLINE).await.unwrap();
     let claimed = world.claimed_of(2).await;
     end(&world, &claimed[0], false).await;
     end(&world, &claimed[1], false).await;

@@ -9,7 +9,7 @@ use linkspan_model::{EventId, limits};
 use linkspan_store::{Durability, Store};
 use tokio::sync::Barrier;
 
-use crate::harness::World;
+use crate::harness::{World, append_within};
 
 /// A store whose commits wait for nothing, whatever the disk.
 async fn swift(mut world: World) -> World {
@@ -57,7 +57,7 @@ pub async fn commits_on_the_threads_that_serve(world: World) {
         let (begin, end) = (begin.clone(), end.clone());
         at_a_seat(world.store().clone(), move |store| async move {
             begin.wait().await;
-            let appends = events.into_iter().map(|event| store.append(event, limits::COMMIT_DEADLINE));
+            let appends = events.into_iter().map(|event| append_within(&store, event, limits::COMMIT_DEADLINE));
             let appended: Vec<EventId> = join_all(appends).await.into_iter().map(|kept| kept.unwrap().id).collect();
             end.wait().await;
             appended
@@ -98,7 +98,7 @@ pub async fn lets_the_thread_go_on_when_a_seat_is_left(world: World) {
         warm(&world).await;
         ready.send(()).unwrap();
         // The seat is left in the midst of these.
-        join_all(events.into_iter().map(|event| store.append(event, limits::COMMIT_DEADLINE))).await
+        join_all(events.into_iter().map(|event| append_within(&store, event, limits::COMMIT_DEADLINE))).await
     };
     let sitting = at_a_seat(store.clone(), |_| async { go.await.unwrap() });
     let (kept, ()) = tokio::join!(appends, sitting);
@@ -113,7 +113,7 @@ pub async fn leaves_a_slow_disk_to_the_thread(world: World) {
     let first = world.event("first");
     // Until commits were measured, a disk counts as slow.
     at_a_seat(store, |store| async move {
-        store.append(first, Duration::from_secs(10)).await.unwrap();
+        append_within(&store, first, Duration::from_secs(10)).await.unwrap();
         assert!(!store.is_swift());
     })
     .await;
@@ -123,7 +123,7 @@ pub async fn ends_with_what_was_queued_by_who_went_away(mut world: World) {
     for n in 0..50 {
         let event = world.event(format!("{n}"));
         // Queued at the first look, and nobody waits for it.
-        assert!(world.store().append(event, limits::COMMIT_DEADLINE).now_or_never().is_none());
+        assert!(append_within(world.store(), event, limits::COMMIT_DEADLINE).now_or_never().is_none());
         world.reopen();
     }
     assert_eq!(world.store().events_after(0, 100).await.unwrap().len(), 50);
