@@ -363,6 +363,27 @@ def test_the_image_holds_what_was_synced(tmp_path, shim, script, left):
     assert durable_after(shim, folder, script) == left
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["appended", "cut"])
+def test_the_image_holds_what_one_thread_synced_beside_another(tmp_path, shim, cut):
+    """A log's commits beside its checkpoints: a sync must never drop what another thread's sync has brought."""
+    program = tmp_path / "two_threads"
+    source = REPOSITORY / "tests" / "crash" / "two_threads.c"
+    subprocess.run(["cc", "-O2", "-Wall", "-o", program, source, "-lpthread"], check=True)
+    folder, image, blocks, lost = tmp_path / "folder", tmp_path / "image", 20_000, 0
+    folder.mkdir()
+    image.mkdir()
+    (folder / "log").touch()
+    environment = os.environ | {"LD_PRELOAD": str(shim), "SHIM_ROOT": str(folder), "SHIM_IMAGE": str(image)}
+    given = [program, folder / "log", str(blocks), *(["cut"] if cut else [])]
+    subprocess.run(given, env=environment, check=True, timeout=120)
+    durable = (image / "root" / "log").read_bytes()
+    first = blocks - 999 if cut else 1
+    for number in range(first, blocks + 1):
+        place = (number - first) * 512
+        lost += durable[place : place + 512] != number.to_bytes(8, "little") * 64
+    assert lost == 0
+
+
 def power_cut(server, root, shim, sent, seconds):
     """Runs a server in `root` under the shim, kills it, and puts in the place of `root` what was durable."""
     image = root.with_name(root.name + ".image")

@@ -158,7 +158,7 @@ static int is_shm(const char *path) {
     return length > 4 && !strcmp(path + length - 4, "-shm");
 }
 
-/* A new descriptor: watched when it is a file or folder below the root. */
+/* Under the lock. A new descriptor: watched when it is a file or folder below the root. */
 static void opened(int fd, int flags, int existed) {
     if (fd < 0 || fd >= FDS || !root_length) return;
     int kept = errno;
@@ -172,11 +172,9 @@ static void opened(int fd, int flags, int existed) {
             path[length] = 0;
             int inside = !strncmp(path, root, root_length) && (!path[root_length] || path[root_length] == '/');
             if (inside && !is_shm(path)) {
-                pthread_mutex_lock(&lock);
                 if (!existed) forget(st.st_ino);
                 inode = known(st.st_ino, S_ISDIR(st.st_mode));
                 if (flags & O_TRUNC) inode->least = 0;
-                pthread_mutex_unlock(&lock);
             }
         }
     }
@@ -184,9 +182,8 @@ static void opened(int fd, int flags, int existed) {
     errno = kept;
 }
 
-/* Bytes from `from` to `to` of a watched file have changed. */
+/* Under the lock. Bytes from `from` to `to` of a watched file have changed. */
 static void changed(struct inode *inode, off_t from, off_t to) {
-    pthread_mutex_lock(&lock);
     struct range *last = inode->dirty_count ? &inode->dirty[inode->dirty_count - 1] : NULL;
     if (last && from <= last->to && to >= last->from) {
         if (from < last->from) last->from = from;
@@ -199,7 +196,6 @@ static void changed(struct inode *inode, off_t from, off_t to) {
         }
         inode->dirty[inode->dirty_count++] = (struct range){from, to};
     }
-    pthread_mutex_unlock(&lock);
 }
 
 static struct inode *watched(int fd) {
@@ -221,9 +217,11 @@ static void copy_range(int from_fd, int to_fd, off_t from, off_t to) {
 
 static void sync_file(int fd, struct inode *inode) {
     pthread_mutex_lock(&inode->syncing);
+    pthread_mutex_lock(&lock);
+    /* The length belongs to the ranges that are taken here: of an earlier one, what others write meanwhile would be
+     * cut off again, and their own sync would find nothing left to bring. */
     struct stat st;
     if (fstat(fd, &st)) fail("fstat");
-    pthread_mutex_lock(&lock);
     struct range *dirty = inode->dirty;
     size_t count = inode->dirty_count;
     off_t least = inode->least;
@@ -362,10 +360,14 @@ static int open_at(int folder, const char *path, int flags, mode_t mode) {
     bind_real();
     struct stat st;
     int kept = errno;
+    /* In one piece: two threads that create one name must not both take it for new, and a file that is cut to
+     * nothing must not be synced before that is known. */
+    pthread_mutex_lock(&lock);
     int existed = !(flags & O_CREAT) || !fstatat(folder, path, &st, 0);
     errno = kept;
     int fd = real_openat(folder, path, flags, mode);
     opened(fd, flags, existed);
+    pthread_mutex_unlock(&lock);
     return fd;
 }
 
@@ -386,47 +388,60 @@ int close(int fd) {
     return real_close(fd);
 }
 
-/* After a write at the descriptor's own place. */
-static ssize_t written(int fd, ssize_t bytes) {
+/* Runs a call that writes at the descriptor's own place, and notes what it wrote. In one piece: that place is shared
+ * by all who have the descriptor. */
+#define WRITES(fd, call) \
+    bind_real(); \
+    struct inode *inode = watched(fd); \
+    if (!inode) return call; \
+    pthread_mutex_lock(&lock); \
+    ssize_t bytes = call; \
+    int kept = errno; \
+    off_t end = lseek(fd, 0, SEEK_CUR); \
+    if (bytes > 0) changed(inode, end - bytes, end); \
+    pthread_mutex_unlock(&lock); \
+    errno = kept; \
+    return bytes;
+
+/* Notes what was written at a place of its own. Afterwards is early enough: only the writer's own sync, which comes
+ * later still, promises these bytes. */
+static ssize_t written_at(int fd, ssize_t bytes, off_t from) {
     struct inode *inode = bytes > 0 ? watched(fd) : NULL;
     if (inode) {
-        off_t end = lseek(fd, 0, SEEK_CUR);
-        changed(inode, end - bytes, end);
+        pthread_mutex_lock(&lock);
+        changed(inode, from, from + bytes);
+        pthread_mutex_unlock(&lock);
     }
     return bytes;
 }
 
-static ssize_t written_at(int fd, ssize_t bytes, off_t from) {
-    struct inode *inode = bytes > 0 ? watched(fd) : NULL;
-    if (inode) changed(inode, from, from + bytes);
-    return bytes;
-}
-
-ssize_t write(int fd, const void *data, size_t size) { bind_real(); return written(fd, real_write(fd, data, size)); }
-ssize_t writev(int fd, const struct iovec *data, int count) { bind_real(); return written(fd, real_writev(fd, data, count)); }
+ssize_t write(int fd, const void *data, size_t size) { WRITES(fd, real_write(fd, data, size)) }
+ssize_t writev(int fd, const struct iovec *data, int count) { WRITES(fd, real_writev(fd, data, count)) }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at) { bind_real(); return written_at(fd, real_pwrite(fd, data, size, at), at); }
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) { bind_real(); return written_at(fd, real_pwrite(fd, data, size, at), at); }
 ssize_t pwritev(int fd, const struct iovec *data, int count, off_t at) { bind_real(); return written_at(fd, real_pwritev(fd, data, count, at), at); }
 ssize_t pwritev64(int fd, const struct iovec *data, int count, off64_t at) { bind_real(); return written_at(fd, real_pwritev(fd, data, count, at), at); }
 
+static ssize_t copied(int in, off64_t *in_at, int out, size_t size, unsigned flags) { WRITES(out, real_copy_file_range(in, in_at, out, NULL, size, flags)) }
+
 ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, unsigned flags) {
     bind_real();
-    off_t at = out_at ? *out_at : 0;
-    ssize_t bytes = real_copy_file_range(in, in_at, out, out_at, size, flags);
-    return out_at ? written_at(out, bytes, at) : written(out, bytes);
+    if (!out_at) return copied(in, in_at, out, size, flags);
+    off_t at = *out_at;
+    return written_at(out, real_copy_file_range(in, in_at, out, out_at, size, flags), at);
 }
 
-ssize_t sendfile64(int out, int in, off64_t *at, size_t size) { bind_real(); return written(out, real_sendfile(out, in, at, size)); }
+ssize_t sendfile64(int out, int in, off64_t *at, size_t size) { WRITES(out, real_sendfile(out, in, at, size)) }
 
 static int truncated(int fd, off_t size) {
     bind_real();
+    struct inode *inode = watched(fd);
+    if (!inode) return real_ftruncate(fd, size);
+    /* In one piece: a sync between the two would bring what is written next, and the one after it cut that off. */
+    pthread_mutex_lock(&lock);
     int failed = real_ftruncate(fd, size);
-    struct inode *inode = failed ? NULL : watched(fd);
-    if (inode) {
-        pthread_mutex_lock(&lock);
-        if (size < inode->least) inode->least = size;
-        pthread_mutex_unlock(&lock);
-    }
+    if (!failed && size < inode->least) inode->least = size;
+    pthread_mutex_unlock(&lock);
     return failed;
 }
 
