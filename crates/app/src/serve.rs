@@ -187,6 +187,7 @@ async fn open_store(args: &ServeArgs, folder: &DataFolder, key: MasterKey, clock
         clock,
         durability: durability()?,
         disk_min_free: args.limits.disk_min_free.get(),
+        statements: None,
     };
     let store = tokio::task::spawn_blocking(move || Store::open(settings)).await??;
     Ok(store)

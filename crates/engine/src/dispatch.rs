@@ -31,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Follows the log until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
+    let mut appends = engine.store.appends();
     while !stop.is_cancelled() {
         match advance(&engine).await {
             Ok(Advance::Jobs) => {}
@@ -38,7 +39,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
             Ok(Advance::End) => {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = engine.store.wait_for_events(Duration::from_secs(1)) => {}
+                    () = appends.wait(Duration::from_secs(1)) => {}
                 }
             }
             Err(error) => {

@@ -1,29 +1,44 @@
 //! Upkeep: what is old goes, and the disk is watched.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use linkspan_store::{Retention, Store};
+use linkspan_store::{Expired, Retention, Store, Sweep};
 use tokio_util::sync::CancellationToken;
 
 /// How often expiry looks.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// Between two rounds expiry rests so many times as long as a round took: it follows the load, and under load a round
+/// takes longer because it waits its turn.
+const PAUSE_SHARE: u32 = 3;
+/// Shortest and longest rest.
+const PAUSE_LEAST: Duration = Duration::from_millis(5);
+const PAUSE_MOST: Duration = Duration::from_millis(200);
 /// How often the disk is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(2);
 
 /// Removes what is too old until `stop`, in small batches with pauses, so that ingest hardly notices.
 pub async fn expire(store: Store, keep: Retention, stop: CancellationToken) {
     let mut pause = Duration::from_secs(5);
+    let mut sweep = Sweep::default();
+    let mut removed = Expired::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        pause = match store.expire(keep).await {
-            Ok(expired) if expired.any() => {
-                tracing::info!(?expired, "removed what was too old");
-                Duration::from_millis(200)
+        let began = Instant::now();
+        pause = match store.expire(keep, &mut sweep).await {
+            Ok(expired) if expired.any() || !sweep.is_whole() => {
+                removed += expired;
+                (began.elapsed() * PAUSE_SHARE).clamp(PAUSE_LEAST, PAUSE_MOST)
             }
-            Ok(_) => EXPIRE_EVERY,
+            Ok(_) => {
+                if removed.any() {
+                    tracing::info!(?removed, "removed what was too old");
+                    removed = Expired::default();
+                }
+                EXPIRE_EVERY
+            }
             Err(error) => {
                 tracing::warn!(%error, "what is too old could not be removed");
                 EXPIRE_EVERY

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use linkspan_model::{JobId, Timestamp, limits};
-use linkspan_store::{Claimed, Lease, Store};
+use linkspan_store::{Claimed, Lease, Listener, Store};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -73,6 +73,7 @@ pub async fn run(engine: Engine, stop: CancellationToken, drain: Duration) {
 
 async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &CancellationToken) {
     let places = Arc::new(Semaphore::new(CONCURRENCY));
+    let mut arrivals = engine.store.job_arrivals();
     while !stop.is_cancelled() {
         let free = tokio::select! {
             () = stop.cancelled() => return,
@@ -91,7 +92,7 @@ async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &Cance
         if claimed.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = wait(engine) => {}
+                () = wait(engine, &mut arrivals) => {}
             }
         }
         if stop.is_cancelled() {
@@ -119,10 +120,10 @@ async fn give_back(engine: &Engine, claimed: Vec<Claimed>) {
 }
 
 /// Waits for new jobs, or for the time of one that waits.
-async fn wait(engine: &Engine) {
+async fn wait(engine: &Engine, arrivals: &mut Listener) {
     let next = engine.store.next_job_at().await.ok().flatten();
     let poll = next.map_or(POLL, |at: Timestamp| at.since(engine.clock.now()).clamp(Duration::from_millis(5), POLL));
-    engine.store.wait_for_jobs(poll).await;
+    arrivals.wait(poll).await;
 }
 
 async fn run_one(engine: &Engine, job: Claimed) {

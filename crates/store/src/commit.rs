@@ -146,7 +146,7 @@ impl Committer {
                 if next_seq > first_seq {
                     shared.tail.push(runs);
                     shared.last_seq.store(next_seq - 1, Ordering::Release);
-                    shared.events.notify();
+                    shared.events.give();
                 }
             }
             Err(error) => {

@@ -188,11 +188,6 @@ impl Store {
         self.writer().shared.last_seq.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// Waits until events were appended, at most `poll` long.
-    pub async fn wait_for_events(&self, poll: std::time::Duration) {
-        self.writer().shared.events.wait(poll).await;
-    }
-
     /// The positions after `after`, oldest first, and whose events stand there, `limit` events at most: what is
     /// needed to pass over events that nobody waits for.
     ///
@@ -202,7 +197,7 @@ impl Store {
         if let Some(runs) = self.writer().shared.tail.after(after, u64::from(limit)) {
             return Ok(runs);
         }
-        self.read(move |db| {
+        self.read_for_engine(move |db| {
             let mut statement =
                 db.prepare_cached("SELECT seq, endpoint FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
             let mut rows = statement.query(params![after.cast_signed(), limit])?;
@@ -222,7 +217,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn events_at(&self, positions: Vec<u64>) -> Result<(Vec<StoredEvent>, Vec<LostEvent>)> {
         let spool = self.spool_folder().clone();
-        self.read(move |db| {
+        self.read_for_engine(move |db| {
             let sql = format!("SELECT {COLUMNS}, e.endpoint {FROM} WHERE e.seq = ?1");
             let mut statement = db.prepare_cached(&sql)?;
             let (mut events, mut lost) = (Vec::new(), Vec::new());
@@ -255,7 +250,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn events_after(&self, after: u64, limit: u32) -> Result<Vec<StoredEvent>> {
         let spool = self.spool_folder().clone();
-        self.read(move |db| {
+        self.read_for_engine(move |db| {
             let sql = format!("SELECT {COLUMNS}, e.endpoint {FROM} WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2");
             let mut statement = db.prepare_cached(&sql)?;
             let mut rows = statement.query(params![after.cast_signed(), limit])?;
@@ -276,7 +271,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<StoredEvent>> {
         let spool = self.spool_folder().clone();
-        self.read(move |db| {
+        self.read_for_engine(move |db| {
             let sql = format!(
                 "SELECT {COLUMNS}, e.endpoint FROM event_runs i JOIN events e ON e.seq BETWEEN i.first AND i.last
                  JOIN resources r ON r.id = e.endpoint
@@ -300,7 +295,9 @@ impl Store {
     /// # Errors
     /// `NotFound` when there is none with this id (any more), `Unusable` when its body is lost.
     pub async fn event(&self, id: EventId) -> Result<Event> {
-        self.shown_event(id).await?.whole().map_err(|lost| StoreError::Unusable(lost.reason))
+        let spool = self.spool_folder().clone();
+        let found = self.read_for_engine(move |db| event_by_id(db, id, &spool)).await?;
+        found.whole().map_err(|lost| StoreError::Unusable(lost.reason))
     }
 
     /// One event, also when its body is lost.
@@ -309,16 +306,7 @@ impl Store {
     /// `NotFound` when there is none with this id (any more).
     pub async fn shown_event(&self, id: EventId) -> Result<ShownEvent> {
         let spool = self.spool_folder().clone();
-        self.read(move |db| {
-            let sql = format!("SELECT {COLUMNS} {FROM} WHERE e.seq = ?1");
-            let found = db
-                .prepare_cached(&sql)?
-                .query_row([id.seq().cast_signed()], |row| Ok(shown_event(db, row, &spool)))
-                .optional()?
-                .transpose()?;
-            found.filter(|event| event.id == id).ok_or_else(|| StoreError::NotFound(format!("event {id}")))
-        })
-        .await
+        self.read(move |db| event_by_id(db, id, &spool)).await
     }
 
     /// A page of events. One whose body is lost is among them: it must not hide the others.
@@ -450,6 +438,16 @@ fn list(db: &Connection, filter: &EventFilter, spool: &Spool) -> Result<Vec<Show
         }
     }
     Ok(events)
+}
+
+fn event_by_id(db: &Connection, id: EventId, spool: &Spool) -> Result<ShownEvent> {
+    let sql = format!("SELECT {COLUMNS} {FROM} WHERE e.seq = ?1");
+    let found = db
+        .prepare_cached(&sql)?
+        .query_row([id.seq().cast_signed()], |row| Ok(shown_event(db, row, spool)))
+        .optional()?
+        .transpose()?;
+    found.filter(|event| event.id == id).ok_or_else(|| StoreError::NotFound(format!("event {id}")))
 }
 
 fn event_of(row: &Row<'_>, spool: &Spool) -> Result<Event> {

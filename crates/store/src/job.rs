@@ -128,13 +128,26 @@ pub struct JobFilter {
     pub limit: u32,
 }
 
+/// A page of jobs.
+#[derive(Debug, Clone, Default)]
+pub struct JobPage {
+    /// The jobs, newest first.
+    pub jobs: Vec<Job>,
+    /// Where the next page begins, when there may be one: a page is short, or even empty, when few of very many jobs
+    /// are what was asked for.
+    pub next: Option<JobId>,
+}
+
+/// Most jobs that one page looks at.
+const WALK_MAX: u32 = 10_000;
+
 impl Store {
     /// How far events have been turned into jobs.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn dispatch_position(&self) -> Result<u64> {
-        self.read(|db| position(db, DISPATCH)).await
+        self.read_for_engine(|db| position(db, DISPATCH)).await
     }
 
     /// Queues the jobs of a stretch of the log and moves the position over it.
@@ -162,8 +175,9 @@ impl Store {
             Ok(())
         })
         .await?;
+        self.tell_dispatched();
         if any {
-            self.jobs_wakeup().notify();
+            self.tell_jobs();
         }
         Ok(())
     }
@@ -175,7 +189,7 @@ impl Store {
     pub async fn queue_jobs(&self, jobs: Vec<NewJob>) -> Result<Vec<JobId>> {
         let now = self.now();
         let ids = self.write(move |db| jobs.iter().map(|job| insert_job(db, job, now)).collect()).await?;
-        self.jobs_wakeup().notify();
+        self.tell_jobs();
         Ok(ids)
     }
 
@@ -209,7 +223,7 @@ impl Store {
                 insert_job(db, &new, now)
             })
             .await?;
-        self.jobs_wakeup().notify();
+        self.tell_jobs();
         Ok(id)
     }
 
@@ -236,17 +250,12 @@ impl Store {
         remove_spooled(spool, files).await
     }
 
-    /// Waits until jobs may be due, at most `poll` long.
-    pub async fn wait_for_jobs(&self, poll: std::time::Duration) {
-        self.jobs_wakeup().wait(poll).await;
-    }
-
     /// The time of the next job that is not due yet.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn next_job_at(&self) -> Result<Option<Timestamp>> {
-        self.read(|db| {
+        self.read_for_engine(|db| {
             let at: Option<i64> = db
                 .prepare_cached("SELECT min(run_at) FROM jobs WHERE status IN ('queued', 'waiting')")?
                 .query_row([], |row| row.get(0))?;
@@ -268,7 +277,7 @@ impl Store {
             return Ok(claimed);
         }
         let (whole, lost) = self
-            .read(move |db| {
+            .read_for_engine(move |db| {
                 let (mut whole, mut lost) = (Vec::new(), Vec::new());
                 for mut claimed in claimed {
                     match finished_steps(db, &spool, &key, claimed.lease.job) {
@@ -336,7 +345,7 @@ impl Store {
             if changed == 1 { Ok(()) } else { Err(StoreError::Fenced) }
         })
         .await?;
-        self.jobs_wakeup().notify();
+        self.tell_jobs();
         Ok(())
     }
 
@@ -350,14 +359,14 @@ impl Store {
             .write(move |db| {
                 Ok(db
                     .prepare_cached(
-                        "UPDATE jobs SET status = 'queued', lease_until = NULL
+                        "UPDATE jobs INDEXED BY jobs_by_status SET status = 'queued', lease_until = NULL
                          WHERE status = 'running' AND lease_until < ?1",
                     )?
                     .execute([now.as_micros()])?)
             })
             .await?;
         if count > 0 {
-            self.jobs_wakeup().notify();
+            self.tell_jobs();
         }
         Ok(count)
     }
@@ -426,7 +435,7 @@ impl Store {
     /// # Errors
     /// `NotFound` when it is not kept.
     pub async fn recipe_revision(&self, recipe: i64, revision: u64) -> Result<Document> {
-        self.read(move |db| {
+        self.read_for_engine(move |db| {
             let text: String = db
                 .prepare_cached("SELECT document FROM recipe_revisions WHERE recipe = ?1 AND revision = ?2")?
                 .query_row(params![recipe, revision.cast_signed()], |row| row.get(0))
@@ -461,33 +470,8 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound` when there is no such recipe.
-    pub async fn jobs(&self, filter: JobFilter) -> Result<Vec<Job>> {
-        self.read(move |db| {
-            let recipe = match &filter.recipe {
-                Some(name) => Some(crate::resource::row_of(db, Kind::Recipe, name)?),
-                None => None,
-            };
-            let mut conditions = vec!["j.seq < ?1"];
-            conditions.push(if recipe.is_some() { "j.recipe = ?2" } else { "?2 IS NULL" });
-            conditions.push(if filter.status.is_some() { "j.status = ?3" } else { "?3 IS NULL" });
-            conditions.push(if filter.event.is_some() { "j.event_seq = ?4" } else { "?4 IS NULL" });
-            let sql =
-                format!("SELECT {JOB} {JOB_FROM} WHERE {} ORDER BY j.seq DESC LIMIT ?5", conditions.join(" AND "));
-            let mut statement = db.prepare_cached(&sql)?;
-            let mut rows = statement.query(params![
-                filter.before.unwrap_or(i64::MAX as u64).min(i64::MAX as u64).cast_signed(),
-                recipe,
-                filter.status.map(JobStatus::as_str),
-                filter.event.map(|event| event.seq().cast_signed()),
-                filter.limit
-            ])?;
-            let mut jobs = Vec::new();
-            while let Some(row) = rows.next()? {
-                jobs.push(job_of(row)?);
-            }
-            Ok(jobs)
-        })
-        .await
+    pub async fn jobs(&self, filter: JobFilter) -> Result<JobPage> {
+        self.read(move |db| list(db, &filter)).await
     }
 
     /// Jobs by status.
@@ -497,8 +481,8 @@ impl Store {
     pub async fn open_jobs(&self) -> Result<Vec<(JobStatus, u64)>> {
         self.read(|db| {
             let mut statement = db.prepare_cached(
-                "SELECT status, count(*) FROM jobs WHERE status IN ('queued', 'waiting') GROUP BY status
-                 UNION ALL SELECT status, count(*) FROM jobs WHERE status = 'running' GROUP BY status",
+                "SELECT status, count(*) FROM jobs INDEXED BY jobs_by_status
+                 WHERE status IN ('queued', 'waiting', 'running') GROUP BY status",
             )?;
             let mut rows = statement.query([])?;
             let mut counts = Vec::new();
@@ -510,6 +494,54 @@ impl Store {
         })
         .await
     }
+}
+
+fn list(db: &Connection, filter: &JobFilter) -> Result<JobPage> {
+    let recipe = match &filter.recipe {
+        Some(name) => Some(crate::resource::row_of(db, Kind::Recipe, name)?),
+        None => None,
+    };
+    // The index that leaves the least to walk. What it cannot tell is looked at row by row.
+    let status = filter.status.map(JobStatus::as_str);
+    let event = filter.event.map(|event| event.seq().cast_signed());
+    let (from, condition) = match (event, recipe, filter.status) {
+        (Some(_), _, _) => ("jobs j INDEXED BY jobs_by_event", "j.event_seq = ?2 AND ?4 IS ?4"),
+        (None, Some(_), Some(JobStatus::Failed)) => {
+            ("jobs j INDEXED BY jobs_failed", "j.recipe = ?2 AND j.error IS NOT NULL AND ?4 IS ?4")
+        }
+        // Nearly all jobs succeed.
+        (None, Some(_), None | Some(JobStatus::Succeeded)) => {
+            ("jobs j INDEXED BY jobs_by_recipe", "j.recipe = ?2 AND ?4 IS ?4")
+        }
+        (None, _, Some(_)) => ("jobs j INDEXED BY jobs_by_status", "?2 IS ?2 AND j.status = ?4"),
+        (None, None, None) => ("jobs j NOT INDEXED", "?2 IS ?4"),
+    };
+    let sql = format!(
+        "SELECT {JOB}, j.recipe FROM {from} CROSS JOIN resources r ON r.id = j.recipe
+         WHERE {condition} AND j.seq < ?1 ORDER BY j.seq DESC LIMIT ?3"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let before = filter.before.unwrap_or(i64::MAX as u64).min(i64::MAX as u64).cast_signed();
+    let mut rows = statement.query(params![before, event.or(recipe), WALK_MAX, status])?;
+    let mut page = JobPage::default();
+    let mut seen = 0;
+    while let Some(row) = rows.next()? {
+        seen += 1;
+        let is_wanted = recipe.is_none_or(|recipe| row.get(11) == Ok(recipe))
+            && status.is_none_or(|status| row.get_ref(5).is_ok_and(|found| found.as_str() == Ok(status)));
+        if is_wanted || seen == WALK_MAX {
+            let job = job_of(row)?;
+            let is_last = seen == WALK_MAX || page.jobs.len() + 1 == filter.limit as usize;
+            page.next = is_last.then_some(job.id);
+            if is_wanted {
+                page.jobs.push(job);
+            }
+            if is_last {
+                break;
+            }
+        }
+    }
+    Ok(page)
 }
 
 fn salt_of(job: JobId) -> u16 {
@@ -527,8 +559,11 @@ pub(crate) fn position(db: &Connection, consumer: &str) -> Result<u64> {
 
 fn insert_job(db: &Connection, job: &NewJob, now: Timestamp) -> Result<JobId> {
     db.prepare_cached(
-        "INSERT INTO jobs (salt, recipe, recipe_revision, event_id, event_seq, status, run_at, rerun_of, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?6)",
+        // After the highest number ever, which may be that of a job that is gone.
+        "INSERT INTO jobs (seq, salt, recipe, recipe_revision, event_id, event_seq, status, run_at, rerun_of, created_at)
+         VALUES (1 + max(ifnull((SELECT max(seq) FROM jobs), 0),
+                         ifnull((SELECT seq FROM positions WHERE consumer = 'jobs'), 0)),
+                 ?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?6)",
     )?
     .execute(params![
         job.salt & 0x0fff,
@@ -759,7 +794,7 @@ fn finished_steps(db: &Connection, spool: &Spool, key: &MasterKey, job: JobId) -
 
 const JOB: &str = "j.seq, j.salt, r.name, j.recipe_revision, j.event_id, j.status, j.rerun_of, j.created_at, \
                    j.started_at, j.finished_at, j.error";
-const JOB_FROM: &str = "FROM jobs j JOIN resources r ON r.id = j.recipe";
+const JOB_FROM: &str = "FROM jobs j CROSS JOIN resources r ON r.id = j.recipe";
 
 fn job_of(row: &Row<'_>) -> Result<Job> {
     let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);

@@ -24,11 +24,12 @@ mod resource;
 mod retention;
 mod seal;
 mod seat;
+mod signal;
 mod snapshot;
 mod spool;
 mod sync;
 mod token;
-mod wakeup;
+mod work;
 mod writer;
 
 pub use backup::{BackupReport, restore};
@@ -37,18 +38,20 @@ pub use disk::DiskState;
 pub use error::{Result, StoreError};
 pub use event::{Appended, DedupeKey, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};
 pub use folder::DataFolder;
-pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, Lease, NewJob, Next, StepRecord};
+pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, JobPage, Lease, NewJob, Next, StepRecord};
 pub use oauth::{
     Consent, NewConsent, NewToken, StoredToken, TokenLease, TokenOutcome, TokenState, TokenStatus, TokenTurn,
 };
 pub use open::{Durability, SecretSource, Settings, Store};
 pub use refusal::{NewRefusal, Refusal, RefusalFilter};
 pub use resource::{Action, Change, Precondition, Resource};
-pub use retention::{Expired, Retention};
+pub use retention::{Expired, Retention, Sweep};
 pub use seal::MasterKey;
+pub use signal::Listener;
 pub use snapshot::{
     AccountView, ConnectionView, ConnectorView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView,
 };
 pub use spool::SpoolFile;
 pub use sync::{Batch, BatchState, SyncState, SyncTicket};
 pub use token::reset_operator_token;
+pub use work::{StatementWatch, StatementWork};

@@ -13,11 +13,12 @@ use tokio::sync::watch;
 
 use crate::disk::DiskGuard;
 use crate::error::{Result, StoreError};
-use crate::read::Readers;
+use crate::read::{ENGINE_READERS, READERS, Readers};
 use crate::seal::MasterKey;
+use crate::signal::{Listener, Signal};
 use crate::snapshot::Snapshot;
 use crate::spool::Spool;
-use crate::wakeup::Wakeup;
+use crate::work::{StatementWatch, watch_statements};
 use crate::writer::Writer;
 
 mod embedded {
@@ -75,6 +76,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Free bytes on the disk below which events are refused.
     pub disk_min_free: u64,
+    /// Is told how much work every statement does; for tests.
+    pub statements: Option<StatementWatch>,
 }
 
 /// Everything that is remembered.
@@ -84,6 +87,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     // Before the writer: the connection that closes last folds the log into the database, and only the writer's may.
     readers: Readers,
+    engine_readers: Readers,
     writer: Writer,
     spool: Spool,
     database: PathBuf,
@@ -93,8 +97,10 @@ struct Inner {
     snapshot: ArcSwap<Snapshot>,
     reloading: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
-    jobs: Wakeup,
-    syncs: Wakeup,
+    dispatched: Signal,
+    jobs: Signal,
+    sync_requests: Signal,
+    sync_ends: Signal,
     disk: DiskGuard,
 }
 
@@ -110,7 +116,7 @@ impl Store {
     /// # Errors
     /// `Unusable` when the database, its settings or the key are not what they must be.
     pub fn open(settings: Settings) -> Result<Self> {
-        let Settings { database, spool, key, secrets, clock, durability, disk_min_free } = settings;
+        let Settings { database, spool, key, secrets, clock, durability, disk_min_free, statements } = settings;
         if rusqlite::version_number() < SQLITE_MIN {
             return Err(StoreError::Unusable(format!(
                 "SQLite {} is too old; at least 3.51.3 is needed",
@@ -119,6 +125,7 @@ impl Store {
         }
         let disk = DiskGuard::open(&database, disk_min_free)?;
         let mut db = Connection::open(&database)?;
+        watch_statements(&mut db, statements.as_ref())?;
         configure_writer(&db, durability)?;
         embedded::migrations::runner().run(&mut db).map_err(|error| {
             StoreError::Unusable(format!("the database's schema cannot be brought up to date: {error}"))
@@ -134,12 +141,14 @@ impl Store {
         let last_seq = last_seq(&db)?;
         let snapshot = Snapshot::load(&db, &key, secrets.as_ref())?;
         let revision = snapshot.revision;
-        let readers = Readers::open(|| open_reader(&database))?;
+        let readers = Readers::open(READERS, || open_reader(&database, statements.as_ref()))?;
+        let engine_readers = Readers::open(ENGINE_READERS, || open_reader(&database, statements.as_ref()))?;
         let beside = Connection::open(&database)?;
         configure_writer(&beside, durability)?;
         let writer = Writer::start(db, beside, last_seq)?;
         Ok(Self(Arc::new(Inner {
             readers,
+            engine_readers,
             writer,
             spool,
             database,
@@ -149,8 +158,10 @@ impl Store {
             snapshot: ArcSwap::from_pointee(snapshot),
             reloading: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(revision),
-            jobs: Wakeup::default(),
-            syncs: Wakeup::default(),
+            dispatched: Signal::default(),
+            jobs: Signal::default(),
+            sync_requests: Signal::default(),
+            sync_ends: Signal::default(),
             disk,
         })))
     }
@@ -175,8 +186,9 @@ impl Store {
 
     /// Resolves when a write to the disk has failed and the process must start again from the log.
     pub async fn stopped(&self) {
+        let mut stopped = self.0.writer.shared.stopped.listen();
         while !self.0.writer.is_poisoned() {
-            self.0.writer.shared.stopped.wait(std::time::Duration::from_secs(1)).await;
+            stopped.wait(std::time::Duration::from_secs(1)).await;
         }
     }
 
@@ -188,7 +200,8 @@ impl Store {
         // One at a time: of two that overlap, the one that read first could otherwise be stored last.
         let _turn = self.0.reloading.lock().await;
         let store = self.clone();
-        let snapshot = self.read(move |db| Snapshot::load(db, &store.0.key, store.0.secrets.as_ref())).await?;
+        let snapshot =
+            self.read_for_engine(move |db| Snapshot::load(db, &store.0.key, store.0.secrets.as_ref())).await?;
         let revision = snapshot.revision;
         self.0.snapshot.store(Arc::new(snapshot));
         self.0.changed.send_replace(revision);
@@ -269,12 +282,50 @@ impl Store {
         &self.0.database
     }
 
-    pub(crate) fn jobs_wakeup(&self) -> &Wakeup {
-        &self.0.jobs
+    /// Hears of events that were appended.
+    #[must_use]
+    pub fn appends(&self) -> Listener {
+        self.0.writer.shared.events.listen()
     }
 
-    pub(crate) fn syncs_wakeup(&self) -> &Wakeup {
-        &self.0.syncs
+    /// Hears of events that dispatch has passed, so that they are found by their endpoint.
+    #[must_use]
+    pub fn dispatches(&self) -> Listener {
+        self.0.dispatched.listen()
+    }
+
+    /// Hears of jobs that may be due.
+    #[must_use]
+    pub fn job_arrivals(&self) -> Listener {
+        self.0.jobs.listen()
+    }
+
+    /// Hears of runs of syncs that were asked for.
+    #[must_use]
+    pub fn sync_requests(&self) -> Listener {
+        self.0.sync_requests.listen()
+    }
+
+    /// Hears of runs of syncs that have ended.
+    #[must_use]
+    pub fn sync_ends(&self) -> Listener {
+        self.0.sync_ends.listen()
+    }
+
+    pub(crate) fn tell_dispatched(&self) {
+        self.0.dispatched.give();
+    }
+
+    pub(crate) fn tell_jobs(&self) {
+        self.0.jobs.give();
+    }
+
+    pub(crate) fn tell_sync_request(&self) {
+        self.0.sync_requests.give();
+    }
+
+    pub(crate) fn tell_sync_end(&self) {
+        self.0.sync_ends.give();
     }
 
     pub(crate) fn now(&self) -> linkspan_model::Timestamp {
@@ -316,6 +367,17 @@ impl Store {
         let permit = self.0.readers.permit().await?;
         let store = self.clone();
         crate::event::blocking(move || store.0.readers.with(permit, read)).await
+    }
+
+    /// The same for what works later, which must not wait behind those who look.
+    pub(crate) async fn read_for_engine<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let permit = self.0.engine_readers.permit().await?;
+        let store = self.clone();
+        crate::event::blocking(move || store.0.engine_readers.with(permit, read)).await
     }
 }
 
@@ -363,9 +425,10 @@ fn must_read_back(db: &Connection, pragma: &str, wanted: &str) -> Result<()> {
     }
 }
 
-fn open_reader(database: &Path) -> Result<Connection> {
+fn open_reader(database: &Path, watch: Option<&StatementWatch>) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(database, flags)?;
+    let mut db = Connection::open_with_flags(database, flags)?;
+    watch_statements(&mut db, watch)?;
     keep_plans(&db)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.pragma_update(None, "cache_size", -1_024)?;
@@ -376,7 +439,7 @@ fn open_reader(database: &Path) -> Result<Connection> {
 /// The highest position ever given, also when its event has expired since.
 pub(crate) fn last_seq(db: &Connection) -> Result<u64> {
     let seq: i64 = db.query_row(
-        "SELECT max(ifnull((SELECT max(seq) FROM events), 0), ifnull((SELECT max(seq) FROM positions), 0))",
+        "SELECT max(ifnull((SELECT max(seq) FROM events), 0), ifnull((SELECT max(seq) FROM positions WHERE consumer <> 'jobs'), 0))",
         [],
         |row| row.get(0),
     )?;

@@ -7,8 +7,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Result, StoreError};
 
-/// Connections that read. More would not read faster from one disk.
-const READERS: usize = 4;
+/// Connections that read for whoever asks the API. More would not read faster from one disk.
+pub(crate) const READERS: usize = 4;
+/// Connections that read for dispatch, workers, syncs and expiry: whatever the API is asked, these go on.
+pub(crate) const ENGINE_READERS: usize = 2;
 
 /// The connections that read.
 #[derive(Debug)]
@@ -18,10 +20,10 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    /// Opens the connections with `open`.
-    pub(crate) fn open(open: impl Fn() -> Result<Connection>) -> Result<Self> {
-        let idle = (0..READERS).map(|_| open()).collect::<Result<Vec<_>>>()?;
-        Ok(Self { idle: Mutex::new(idle), free: Arc::new(Semaphore::new(READERS)) })
+    /// Opens so many connections with `open`.
+    pub(crate) fn open(count: usize, open: impl Fn() -> Result<Connection>) -> Result<Self> {
+        let idle = (0..count).map(|_| open()).collect::<Result<Vec<_>>>()?;
+        Ok(Self { idle: Mutex::new(idle), free: Arc::new(Semaphore::new(count)) })
     }
 
     /// Waits for a free connection. The permit goes with the read, not with its caller: a caller that goes
@@ -77,7 +79,7 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_its_connections_when_reads_panic() {
-        let readers = Readers::open(|| Ok(Connection::open_in_memory()?)).unwrap();
+        let readers = Readers::open(READERS, || Ok(Connection::open_in_memory()?)).unwrap();
         for _ in 0..READERS {
             let permit = readers.permit().await.unwrap();
             let read = |db: &Connection| -> Result<()> {

@@ -80,12 +80,14 @@ impl Store {
                 Some(name) => Some(crate::resource::row_of(db, linkspan_model::Kind::Endpoint, name)?),
                 None => None,
             };
-            let mut statement = db.prepare_cached(
+            let of_endpoint = if endpoint.is_some() { "f.endpoint = ?1" } else { "?1 IS NULL" };
+            let sql = format!(
                 "SELECT f.seq, f.at, f.status, f.code, f.cause, f.method, f.remote, f.headers, f.body, f.body_size,
                         f.endpoint, r.name
                  FROM refusals f LEFT JOIN resources r ON r.id = f.endpoint
-                 WHERE (?1 IS NULL OR f.endpoint = ?1) AND f.seq < ?2 ORDER BY f.seq DESC LIMIT ?3",
-            )?;
+                 WHERE {of_endpoint} AND f.seq < ?2 ORDER BY f.seq DESC LIMIT ?3"
+            );
+            let mut statement = db.prepare_cached(&sql)?;
             let before = filter.before.unwrap_or(i64::MAX as u64).min(i64::MAX as u64).cast_signed();
             let mut rows = statement.query(params![endpoint, before, filter.limit])?;
             let mut found = Vec::new();

@@ -178,11 +178,10 @@ impl Store {
     /// When the database cannot be read.
     pub async fn resources(&self, kind: Option<Kind>, after: Option<Name>, limit: usize) -> Result<Vec<Resource>> {
         self.read(move |db| {
-            let mut found = all(db, kind)?;
-            if let Some(after) = after {
-                found.retain(|resource| resource.name > after);
+            let mut found = Vec::new();
+            for kind in kind.map_or_else(|| Kind::ALL.to_vec(), |kind| vec![kind]) {
+                found.extend(page(db, kind, after.as_ref(), limit - found.len())?);
             }
-            found.truncate(limit);
             Ok(found)
         })
         .await
@@ -255,6 +254,22 @@ pub(crate) fn all(db: &Connection, kind: Option<Kind>) -> Result<Vec<Resource>> 
     Ok(found)
 }
 
+/// The first documents of a kind after a name, by name.
+fn page(db: &Connection, kind: Kind, after: Option<&Name>, limit: usize) -> Result<Vec<Resource>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM resources WHERE workspace = 1 AND kind = ?1 AND name > ?2 AND deleted_at IS NULL
+         ORDER BY name LIMIT ?3"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![kind.as_str(), after.map_or("", Name::as_str), limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(resource_of(row)?);
+    }
+    Ok(found)
+}
+
 fn find(db: &Connection, kind: Kind, name: &Name) -> Result<Option<Resource>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM resources WHERE workspace = 1 AND kind = ?1 AND name = ?2 AND deleted_at IS NULL"
@@ -267,7 +282,12 @@ fn find(db: &Connection, kind: Kind, name: &Name) -> Result<Option<Resource>> {
 
 /// The row of a live document.
 pub(crate) fn row_of(db: &Connection, kind: Kind, name: &Name) -> Result<i64> {
-    Ok(find(db, kind, name)?.ok_or_else(|| missing(kind, name))?.row)
+    db.prepare_cached(
+        "SELECT id FROM resources WHERE workspace = 1 AND kind = ?1 AND name = ?2 AND deleted_at IS NULL",
+    )?
+    .query_row(params![kind.as_str(), name.as_str()], |row| row.get(0))
+    .optional()?
+    .ok_or_else(|| missing(kind, name))
 }
 
 fn resource_of(row: &Row<'_>) -> Result<Resource> {
@@ -577,7 +597,7 @@ fn perform(
             match kind {
                 Kind::Secret => db.execute("DELETE FROM secret_values WHERE resource = ?1", [row])?,
                 Kind::Endpoint => {
-                    db.execute("DELETE FROM dedupe WHERE endpoint = ?1", [row])?;
+                    // The ids that its senders gave stay until they are over: there may be a million.
                     db.execute("DELETE FROM endpoint_keys WHERE resource = ?1", [row])?
                 }
                 Kind::Account => {
@@ -586,8 +606,13 @@ fn perform(
                 }
                 Kind::Connection => db.execute("DELETE FROM connection_tests WHERE connection = ?1", [row])?,
                 Kind::Sync => {
-                    db.execute("DELETE FROM sync_batches WHERE sync = ?1", [row])?;
-                    db.execute("DELETE FROM sync_states WHERE sync = ?1", [row])?
+                    // Whoever waits for a run is answered; expiry removes the batches, a few at a time.
+                    db.execute("UPDATE sync_states SET answered = requests WHERE sync = ?1", [row])?;
+                    db.execute(
+                        "DELETE FROM sync_states
+                         WHERE sync = ?1 AND NOT EXISTS (SELECT 1 FROM sync_batches WHERE sync = ?1)",
+                        [row],
+                    )?
                 }
                 _ => 0,
             };

@@ -41,6 +41,15 @@ pub struct Expired {
     pub dedupe: u64,
 }
 
+impl std::ops::AddAssign for Expired {
+    fn add_assign(&mut self, more: Self) {
+        self.events += more.events;
+        self.jobs += more.jobs;
+        self.refusals += more.refusals;
+        self.dedupe += more.dedupe;
+    }
+}
+
 impl Expired {
     /// Whether anything went; then there may be more.
     #[must_use]
@@ -51,96 +60,165 @@ impl Expired {
 
 /// Most rows of a kind that go in one round, so that ingest never waits long behind it.
 const ROUND: usize = 500;
+/// Most jobs that go in one round: each has steps, and a place in several indexes.
+const ROUND_JOBS: usize = 200;
+/// Most senders' ids that one round looks at.
+const DEDUPE_SCAN: usize = 5_000;
+
+/// How far a pass over the senders' ids has come. They have no index by age, which every event with an id would pay
+/// for before its acknowledgement; a pass looks at all of them in pieces.
+#[derive(Debug, Clone, Default)]
+pub struct Sweep {
+    after: Option<(i64, [u8; 16])>,
+}
+
+impl Sweep {
+    /// Whether the pass has come to its end: the next round begins another one.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.after.is_none()
+    }
+}
 
 /// What a reader found to be old, so that the writer needs to search nothing.
 struct Old {
+    /// The configuration that the floor of the events was found with.
+    revision: i64,
     jobs: Vec<i64>,
     dedupe: Vec<(i64, [u8; 16])>,
+    refusals: Vec<i64>,
+    events: Vec<OldEvent>,
+    batches: Vec<(i64, i64)>,
+}
+
+struct OldEvent {
+    seq: i64,
+    endpoint: i64,
+    spool: Option<String>,
 }
 
 impl Store {
-    /// Removes a small batch of what is too old.
+    /// Removes a small batch of what is too old, and goes on with `sweep`.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn expire(&self, keep: Retention) -> Result<Expired> {
+    pub async fn expire(&self, keep: Retention, sweep: &mut Sweep) -> Result<Expired> {
         let now = self.now();
         let spool = self.spool_folder().clone();
-        let old = self
-            .read(move |db| {
-                let jobs = old_jobs(db, now.before(keep.jobs), now.before(keep.failed_jobs))?;
-                Ok(Old { jobs, dedupe: old_dedupe(db, now)? })
+        let after = sweep.after;
+        let (old, swept) = self
+            .read_for_engine(move |db| {
+                let (dedupe, swept) = old_dedupe(db, after, now)?;
+                let old = Old {
+                    revision: revision(db)?,
+                    jobs: old_jobs(db, keep, now)?,
+                    dedupe,
+                    refusals: old_refusals(db, now.before(keep.refusals))?,
+                    events: old_events(db, now.before(keep.events))?,
+                    batches: batches_of_deleted_syncs(db)?,
+                };
+                Ok((old, swept))
             })
             .await?;
-        let (expired, files) = self.write(move |db| expire(db, &old, keep, now)).await?;
-        crate::event::blocking(move || {
-            files.iter().for_each(|file| spool.remove(file));
-            Ok(())
-        })
-        .await?;
+        sweep.after = swept;
+        if old.is_empty() {
+            return Ok(Expired::default());
+        }
+        let Old { revision, jobs, dedupe, refusals, events, batches } = old;
+        // One after the other, each in a commit of its own: what waits behind one does not wait for all.
+        let mut expired = Expired::default();
+        if !jobs.is_empty() {
+            expired.jobs = jobs.len() as u64;
+            self.write(move |db| delete_jobs(db, &jobs)).await?;
+        }
+        if !(dedupe.is_empty() && refusals.is_empty() && batches.is_empty()) {
+            expired.refusals = refusals.len() as u64;
+            expired.dedupe = self.write(move |db| delete_small(db, &dedupe, &refusals, &batches, now)).await?;
+        }
+        if !events.is_empty() {
+            let (count, files) = self.write(move |db| delete_events(db, &events, revision)).await?;
+            expired.events = count;
+            crate::event::blocking(move || {
+                files.iter().for_each(|file| spool.remove(file));
+                Ok(())
+            })
+            .await?;
+        }
         Ok(expired)
     }
 }
 
-/// Jobs are read in the order they were made, up to the first that is too young to have ended long ago.
-fn old_jobs(db: &Connection, before: Timestamp, failed_before: Timestamp) -> Result<Vec<i64>> {
-    let mut statement = db.prepare_cached("SELECT seq, created_at, status, finished_at FROM jobs ORDER BY seq")?;
-    let mut rows = statement.query([])?;
+impl Old {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+            && self.dedupe.is_empty()
+            && self.refusals.is_empty()
+            && self.events.is_empty()
+            && self.batches.is_empty()
+    }
+}
+
+fn revision(db: &Connection) -> Result<i64> {
+    Ok(db
+        .prepare_cached("SELECT ifnull((SELECT value FROM meta WHERE key = 'revision'), 0)")?
+        .query_row([], |row| row.get(0))?)
+}
+
+fn old_jobs(db: &Connection, keep: Retention, now: Timestamp) -> Result<Vec<i64>> {
+    let mut statement = db.prepare_cached(
+        "SELECT seq FROM jobs WHERE status = ?1 AND finished_at < ?2 AND finished_at IS NOT NULL
+         ORDER BY finished_at LIMIT ?3",
+    )?;
     let mut old = Vec::new();
-    while let Some(row) = rows.next()? {
-        if row.get::<_, i64>(1)? >= before.max(failed_before).as_micros() || old.len() >= ROUND {
-            break;
-        }
-        let ended_before = match row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)? {
-            "succeeded" | "canceled" => before,
-            "failed" => failed_before,
-            _ => continue,
-        };
-        if row.get::<_, Option<i64>>(3)?.is_some_and(|at| at < ended_before.as_micros()) {
-            old.push(row.get(0)?);
+    for (status, kept) in [("succeeded", keep.jobs), ("canceled", keep.jobs), ("failed", keep.failed_jobs)] {
+        let left = ROUND_JOBS - old.len();
+        let found =
+            statement.query_map(params![status, now.before(kept).as_micros(), left as i64], |row| row.get(0))?;
+        for seq in found {
+            old.push(seq?);
         }
     }
     Ok(old)
 }
 
-fn old_dedupe(db: &Connection, now: Timestamp) -> Result<Vec<(i64, [u8; 16])>> {
-    let mut statement = db.prepare_cached("SELECT endpoint, key FROM dedupe WHERE expires_at <= ?1 LIMIT ?2")?;
-    let found = statement
-        .query_map(params![now.as_micros(), ROUND as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(found)
+/// The next stretch of the senders' ids: those of it that are over, and where the next one begins.
+#[expect(clippy::type_complexity, reason = "keys of the table, as they stand there")]
+fn old_dedupe(
+    db: &Connection,
+    after: Option<(i64, [u8; 16])>,
+    now: Timestamp,
+) -> Result<(Vec<(i64, [u8; 16])>, Option<(i64, [u8; 16])>)> {
+    let mut statement = db.prepare_cached(
+        "SELECT endpoint, key, expires_at FROM dedupe WHERE (endpoint, key) > (?1, ?2) ORDER BY endpoint, key LIMIT ?3",
+    )?;
+    let (endpoint, key) = after.unwrap_or((i64::MIN, [0; 16]));
+    let mut rows = statement.query(params![endpoint, key, DEDUPE_SCAN as i64])?;
+    let (mut old, mut last, mut seen) = (Vec::new(), None, 0);
+    while let Some(row) = rows.next()? {
+        let key = (row.get(0)?, row.get(1)?);
+        last = Some(key);
+        seen += 1;
+        if row.get::<_, i64>(2)? <= now.as_micros() {
+            old.push(key);
+            if old.len() == ROUND {
+                return Ok((old, last));
+            }
+        }
+    }
+    Ok((old, last.filter(|_| seen == DEDUPE_SCAN)))
 }
 
-fn expire(db: &Connection, old: &Old, keep: Retention, now: Timestamp) -> Result<(Expired, Vec<String>)> {
-    for seq in &old.jobs {
-        db.prepare_cached("DELETE FROM steps WHERE job = ?1")?.execute([seq])?;
-        db.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;
-    }
-    let mut dedupe = 0;
-    for (endpoint, key) in &old.dedupe {
-        // Checked again: the sender may have used the id once more meanwhile.
-        dedupe += db
-            .prepare_cached("DELETE FROM dedupe WHERE endpoint = ?1 AND key = ?2 AND expires_at <= ?3")?
-            .execute(params![endpoint, key, now.as_micros()])?;
-    }
-    let refusals = db
-        .prepare_cached(
-            "DELETE FROM refusals WHERE seq IN (SELECT seq FROM refusals WHERE at < ?1 ORDER BY seq LIMIT ?2)",
-        )?
-        .execute(params![now.before(keep.refusals).as_micros(), ROUND as i64])?;
-    let (events, files) = delete_events(db, now.before(keep.events).as_micros())?;
-    let expired = Expired {
-        events: events as u64,
-        jobs: old.jobs.len() as u64,
-        refusals: refusals as u64,
-        dedupe: dedupe as u64,
-    };
-    Ok((expired, files))
+/// Only the beginning is looked at: the rest is younger.
+fn old_refusals(db: &Connection, before: Timestamp) -> Result<Vec<i64>> {
+    let mut statement =
+        db.prepare_cached("SELECT seq FROM (SELECT seq, at FROM refusals ORDER BY seq LIMIT ?2) WHERE at < ?1")?;
+    let found = statement.query_map(params![before.as_micros(), ROUND as i64], |row| row.get(0))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The events that dispatch, every sync and every open job have done with: up to the first event that a sync
-/// has still to load, so that a sync of a quiet endpoint holds nothing back.
-fn delete_events(db: &Connection, before: i64) -> Result<(usize, Vec<String>)> {
+/// The events at the beginning of the log that dispatch and every sync have done with: up to the first event that a
+/// sync has still to load, so that a sync of a quiet endpoint holds nothing back.
+fn old_events(db: &Connection, before: Timestamp) -> Result<Vec<OldEvent>> {
     let floor: i64 = db
         .prepare_cached(
             "SELECT min(ifnull((SELECT seq FROM positions WHERE consumer = 'dispatch'), 0),
@@ -148,32 +226,97 @@ fn delete_events(db: &Connection, before: i64) -> Result<(usize, Vec<String>)> {
                                             WHERE i.endpoint = e.id AND i.last > ifnull(s.position, 0)
                                             ORDER BY i.last LIMIT 1)) - 1
                                 FROM resources r
-                                JOIN resources e ON e.kind = 'endpoint' AND e.deleted_at IS NULL
+                                JOIN resources e ON e.workspace = 1 AND e.kind = 'endpoint' AND e.deleted_at IS NULL
                                      AND e.name = json_extract(r.document, '$.spec.from.endpoint')
                                 LEFT JOIN sync_states s ON s.sync = r.id
-                                WHERE r.kind = 'sync' AND r.deleted_at IS NULL), 9223372036854775807),
-                        ifnull((SELECT min(event_seq) - 1 FROM jobs WHERE status IN ('queued', 'waiting')), 9223372036854775807),
-                        ifnull((SELECT min(event_seq) - 1 FROM jobs WHERE status = 'running'), 9223372036854775807))",
+                                WHERE r.workspace = 1 AND r.kind = 'sync' AND r.deleted_at IS NULL), 9223372036854775807))",
         )?
         .query_row([], |row| row.get(0))?;
-    // Only the beginning of the log is looked at: the rest is younger, and the writer cannot read it all.
-    let mut old = db.prepare_cached(
+    // Only the beginning of the log is looked at: the rest is younger.
+    let mut statement = db.prepare_cached(
         "SELECT seq, endpoint, spool FROM (SELECT seq, endpoint, spool, received_at FROM events WHERE seq <= ?1 ORDER BY seq LIMIT ?3)
          WHERE received_at < ?2",
     )?;
-    let found: Vec<(i64, i64, Option<String>)> = old
-        .query_map(params![floor, before, ROUND as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut files = Vec::new();
-    for (seq, endpoint, file) in &found {
-        db.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
+    let found = statement.query_map(params![floor, before.as_micros(), ROUND as i64], |row| {
+        Ok(OldEvent { seq: row.get(0)?, endpoint: row.get(1)?, spool: row.get(2)? })
+    })?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What is left of syncs that were deleted: too much to go with them at once.
+fn batches_of_deleted_syncs(db: &Connection) -> Result<Vec<(i64, i64)>> {
+    let mut statement = db.prepare_cached(
+        "SELECT b.sync, b.batch FROM sync_states s CROSS JOIN resources r ON r.id = s.sync
+         CROSS JOIN sync_batches b ON b.sync = s.sync WHERE r.deleted_at IS NOT NULL LIMIT ?1",
+    )?;
+    let found = statement.query_map([ROUND as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+fn delete_jobs(db: &Connection, jobs: &[i64]) -> Result<()> {
+    // A number is never used again, also when the newest job goes: ids would come back.
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO positions (consumer, seq) SELECT 'jobs', seq FROM jobs ORDER BY seq DESC LIMIT 1",
+    )?
+    .execute([])?;
+    for seq in jobs {
+        db.prepare_cached("DELETE FROM steps WHERE job = ?1")?.execute([seq])?;
+        db.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;
+    }
+    Ok(())
+}
+
+fn delete_small(
+    db: &Connection,
+    dedupe: &[(i64, [u8; 16])],
+    refusals: &[i64],
+    batches: &[(i64, i64)],
+    now: Timestamp,
+) -> Result<u64> {
+    let mut forgotten = 0;
+    for (endpoint, key) in dedupe {
+        // Checked again: the sender may have used the id once more meanwhile.
+        forgotten += db
+            .prepare_cached("DELETE FROM dedupe WHERE endpoint = ?1 AND key = ?2 AND expires_at <= ?3")?
+            .execute(params![endpoint, key, now.as_micros()])?;
+    }
+    for seq in refusals {
+        db.prepare_cached("DELETE FROM refusals WHERE seq = ?1")?.execute([seq])?;
+    }
+    for (sync, batch) in batches {
+        db.prepare_cached("DELETE FROM sync_batches WHERE sync = ?1 AND batch = ?2")?.execute(params![sync, batch])?;
+    }
+    if let Some((sync, _)) = batches.last() {
+        db.prepare_cached(
+            "DELETE FROM sync_states WHERE sync = ?1 AND NOT EXISTS (SELECT 1 FROM sync_batches WHERE sync = ?1)",
+        )?
+        .execute([sync])?;
+    }
+    Ok(forgotten as u64)
+}
+
+/// Deletes events that no open job needs; gives how many, and their spool files. None when the configuration has
+/// changed since they were found: a new sync may want them.
+fn delete_events(db: &Connection, events: &[OldEvent], found_at: i64) -> Result<(u64, Vec<String>)> {
+    if revision(db)? != found_at {
+        return Ok((0, Vec::new()));
+    }
+    let mut needed = db.prepare_cached(
+        "SELECT 1 FROM jobs WHERE event_seq = ?1 AND status IN ('queued', 'waiting', 'running') LIMIT 1",
+    )?;
+    let (mut count, mut files) = (0, Vec::new());
+    for OldEvent { seq, endpoint, spool } in events {
+        if needed.exists([seq])? {
+            continue;
+        }
+        count += db.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
         // A run goes with its last event.
         db.prepare_cached("DELETE FROM event_runs WHERE endpoint = ?1 AND last = ?2")?
             .execute(params![endpoint, seq])?;
-        if let Some(file) = file {
+        if let Some(file) = spool {
             db.prepare_cached("DELETE FROM spool WHERE name = ?1")?.execute([file])?;
             files.push(file.clone());
         }
     }
-    Ok((found.len(), files))
+    Ok((count as u64, files))
 }

@@ -76,7 +76,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn sync_state(&self, sync: i64) -> Result<(SyncState, Option<Batch>)> {
-        self.read(move |db| Ok((state(db, sync)?, open_batch(db, sync)?))).await
+        self.read_for_engine(move |db| Ok((state(db, sync)?, open_batch(db, sync)?))).await
     }
 
     /// How every sync stands that ever ran or was asked to, by row.
@@ -84,7 +84,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn sync_states(&self) -> Result<HashMap<i64, SyncState>> {
-        self.read(|db| {
+        self.read_for_engine(|db| {
             let sql = format!("SELECT {STATE}, sync FROM sync_states s");
             let mut statement = db.prepare_cached(&sql)?;
             let found = statement
@@ -100,7 +100,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn sync_batches(&self, sync: i64, after: u64, limit: u32) -> Result<Vec<Batch>> {
-        self.read(move |db| {
+        self.read_for_engine(move |db| {
             let sql = format!(
                 "SELECT {BATCH} FROM sync_batches WHERE sync = ?1 AND last_seq > ?2 AND state = 'loaded'
                  ORDER BY batch LIMIT ?3"
@@ -129,7 +129,7 @@ impl Store {
                     .query_row([sync], |row| row.get(0))?)
             })
             .await?;
-        self.syncs_wakeup().notify();
+        self.tell_sync_request();
         Ok(SyncTicket(ticket))
     }
 
@@ -146,11 +146,6 @@ impl Store {
             Ok(answered.is_none_or(|answered| answered >= ticket.0))
         })
         .await
-    }
-
-    /// Waits until a run may have been asked for, at most `poll` long.
-    pub async fn wait_for_sync_requests(&self, poll: std::time::Duration) {
-        self.syncs_wakeup().wait(poll).await;
     }
 
     /// Notes that a run begins; it answers every request up to now.
@@ -181,7 +176,10 @@ impl Store {
                 return Err(StoreError::Conflict("the sync has moved on meanwhile".to_owned()));
             }
             let number: i64 = db
-                .prepare_cached("SELECT batch + 1 FROM sync_states WHERE sync = ?1")?
+                .prepare_cached(
+                    "SELECT s.batch + 1 FROM sync_states s JOIN resources r ON r.id = s.sync
+                     WHERE s.sync = ?1 AND r.deleted_at IS NULL",
+                )?
                 .query_row([sync], |row| row.get(0))
                 .optional()?
                 .ok_or_else(|| StoreError::NotFound("the sync".to_owned()))?;
@@ -276,7 +274,9 @@ impl Store {
             db.prepare_cached(sql)?.execute(params![sync, now, error])?;
             Ok(())
         })
-        .await
+        .await?;
+        self.tell_sync_end();
+        Ok(())
     }
 }
 

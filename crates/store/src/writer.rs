@@ -26,7 +26,7 @@ use crate::commit::{Committer, Turn};
 use crate::error::{Result, StoreError};
 use crate::event::{Appended, LogTail, NewEvent};
 use crate::seat::Seats;
-use crate::wakeup::Wakeup;
+use crate::signal::Signal;
 
 /// Most operations that wait for the writer.
 const QUEUE_MAX: usize = 8_192;
@@ -53,8 +53,8 @@ pub(crate) struct Shared {
     pub(crate) committed_events: AtomicU64,
     pub(crate) commit_micros: AtomicU64,
     pub(crate) tail: LogTail,
-    pub(crate) events: Wakeup,
-    pub(crate) stopped: Wakeup,
+    pub(crate) events: Signal,
+    pub(crate) stopped: Signal,
     pub(crate) seats: Seats,
     thread: OnceLock<Thread>,
 }
@@ -290,8 +290,8 @@ impl Shared {
             committed_events: AtomicU64::new(0),
             commit_micros: AtomicU64::new(0),
             tail: LogTail::default(),
-            events: Wakeup::default(),
-            stopped: Wakeup::default(),
+            events: Signal::default(),
+            stopped: Signal::default(),
             seats: Seats::new(),
             thread: OnceLock::new(),
         }
@@ -299,7 +299,7 @@ impl Shared {
 
     pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
-        self.stopped.notify();
+        self.stopped.give();
     }
 
     /// Whether commits hardly wait for the disk and are made at seats.

@@ -28,13 +28,14 @@ const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(60);
 pub async fn run(runner: SyncRunner, stop: CancellationToken) {
     let tracker = TaskTracker::new();
     let running = Running::default();
+    let mut requests = runner.store.sync_requests();
     while !stop.is_cancelled() {
         if let Err(error) = start_due(&runner, &running, &tracker, &stop).await {
             tracing::error!(%error, "syncs could not be looked at; trying again");
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = runner.store.wait_for_sync_requests(POLL) => {}
+            () = requests.wait(POLL) => {}
             () = running.0.ended.notified() => {}
         }
     }

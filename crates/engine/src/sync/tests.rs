@@ -73,6 +73,7 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             durability: Durability::Off,
             disk_min_free: 0,
+            statements: None,
         };
         self.store = Some(Store::open(settings).unwrap());
     }

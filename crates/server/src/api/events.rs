@@ -216,14 +216,23 @@ async fn list(api: Api, call: Call) -> Result<Answer, Problem> {
     Ok(page(items.collect::<Result<_, _>>().map_err(|error| internal(&error))?, next))
 }
 
+/// Shortest time between two looks of one who waits for events.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Longest time until one who waits notices that the server is about to stop.
+const DRAIN_POLL: Duration = Duration::from_secs(1);
+
 async fn wait_for(api: &Api, filter: EventFilter, wait: Duration) -> Result<Vec<ShownEvent>, Problem> {
     let deadline = tokio::time::Instant::now() + wait;
+    let mut dispatches = api.store.dispatches();
     loop {
         let found = api.store.events(filter.clone()).await?;
-        if !found.is_empty() || tokio::time::Instant::now() >= deadline || api.is_draining() {
+        let now = tokio::time::Instant::now();
+        if !found.is_empty() || now >= deadline || api.is_draining() {
             return Ok(found);
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // One look for all that comes in a moment: many who listen must not read after every commit.
+        tokio::time::sleep(LOOK_AGAIN).await;
+        dispatches.wait(DRAIN_POLL.min(deadline - now)).await;
     }
 }
 

@@ -99,8 +99,8 @@ async fn list(api: Api, call: Call) -> Result<Answer, Problem> {
         limit,
     };
     let found = api.store.jobs(filter).await?;
-    let next = if found.len() < limit as usize { None } else { found.last().map(|job| job.id.to_string()) };
-    let items: Result<Vec<Value>, _> = found.into_iter().map(serde_json::to_value).collect();
+    let next = found.next.map(|job| job.to_string());
+    let items: Result<Vec<Value>, _> = found.jobs.into_iter().map(serde_json::to_value).collect();
     Ok(page(items.map_err(|error| internal(&error))?, next))
 }
 

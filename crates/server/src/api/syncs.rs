@@ -60,10 +60,16 @@ async fn run_now(api: Api, call: Call) -> Result<Answer, Problem> {
     let name = call.name()?;
     let snapshot = api.store.snapshot().clone();
     let sync = snapshot.sync(&name).ok_or_else(|| Problem::not_found(format!("sync/{name} does not exist")))?;
+    let mut ends = api.store.sync_ends();
     let ticket = api.store.request_sync(sync.row).await?;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(call.number("wait", 0));
-    while tokio::time::Instant::now() < deadline && !api.store.sync_is_done(sync.row, ticket).await? {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    while !api.store.sync_is_done(sync.row, ticket).await? {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        // A sync that is deleted meanwhile ends no run.
+        ends.wait(left.min(Duration::from_secs(1))).await;
     }
     data(read_status(&api, sync.row).await?)
 }

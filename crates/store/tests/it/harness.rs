@@ -108,6 +108,7 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             durability: self.durability,
             disk_min_free: self.disk_min_free,
+            statements: None,
         })
     }
 
@@ -210,7 +211,7 @@ impl World {
     /// The ids of all jobs, oldest first.
     pub async fn jobs(&self) -> Vec<JobId> {
         let filter = linkspan_store::JobFilter { limit: 100_000, ..Default::default() };
-        let mut jobs: Vec<JobId> = self.store().jobs(filter).await.unwrap().iter().map(|job| job.id).collect();
+        let mut jobs: Vec<JobId> = self.store().jobs(filter).await.unwrap().jobs.iter().map(|job| job.id).collect();
         jobs.reverse();
         jobs
     }

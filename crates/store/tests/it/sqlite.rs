@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use linkspan_model::job::JobStatus;
 use linkspan_model::{EventId, limits};
-use linkspan_store::{DataFolder, Next, Retention, StepRecord, StoreError, restore};
+use linkspan_store::{DataFolder, Next, Retention, StepRecord, StoreError, Sweep, restore};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -98,7 +98,7 @@ async fn writes_freed_pages_again() {
     world.store().dispatch(linkspan_store::Dispatched { up_to, ..Default::default() }).await.unwrap();
     let before: i64 = pages(&world);
     world.clock.advance(Duration::from_secs(31 * 86_400));
-    assert_eq!(world.store().expire(Retention::default()).await.unwrap().events, 100);
+    assert_eq!(world.store().expire(Retention::default(), &mut Sweep::default()).await.unwrap().events, 100);
     hundred().await;
     assert!(pages(&world) <= before + 8, "{before} pages before, {} after", pages(&world));
 }
@@ -220,7 +220,9 @@ async fn holds_bodies_back_until_the_backup_has_them() {
     world.clock.advance(Duration::from_secs(31 * 86_400));
     let target = tempfile::tempdir().unwrap();
     let folder = target.path().join("backup");
-    let (report, expired) = tokio::join!(world.store().backup(folder), world.store().expire(Retention::default()));
+    let mut sweep = Sweep::default();
+    let expire = world.store().expire(Retention::default(), &mut sweep);
+    let (report, expired) = tokio::join!(world.store().backup(folder), expire);
     let report = report.unwrap();
     assert_eq!(expired.unwrap().events, 40);
     assert!(report.files.len() as u64 == 1 + report.events, "{report:?}");

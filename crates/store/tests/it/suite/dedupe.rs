@@ -61,6 +61,9 @@ pub async fn forgets_ids_with_retention(world: World) {
     world.append_once("in", "a", HOUR).await;
     world.append_once("in", "b", 3 * HOUR).await;
     world.clock.advance(HOUR);
-    assert_eq!(world.store().expire(Retention::default()).await.unwrap().dedupe, 1);
+    assert_eq!(
+        world.store().expire(Retention::default(), &mut linkspan_store::Sweep::default()).await.unwrap().dedupe,
+        1
+    );
     assert!(world.append_once("in", "b", HOUR).await.duplicate);
 }

@@ -133,7 +133,13 @@ pub async fn never_gives_a_position_twice(mut world: World) {
         world.store().cancel(claimed.lease.job).await.unwrap();
     }
     world.clock.advance(Duration::from_secs(90 * 86_400));
-    while world.store().expire(linkspan_store::Retention::default()).await.unwrap().any() {}
+    while world
+        .store()
+        .expire(linkspan_store::Retention::default(), &mut linkspan_store::Sweep::default())
+        .await
+        .unwrap()
+        .any()
+    {}
     assert!(world.store().events_after(0, 10).await.unwrap().is_empty());
     world.reopen();
     assert_eq!(world.append("new").await.seq(), 4);
@@ -170,7 +176,8 @@ pub async fn refuses_events_when_the_disk_is_short(mut world: World) {
 
 pub async fn wakes_who_waits_for_events(world: World) {
     let woken = tokio::time::timeout(Duration::from_secs(20), async {
-        tokio::join!(world.store().wait_for_events(Duration::from_secs(60)), world.append("{}"))
+        let mut appends = world.store().appends();
+        tokio::join!(appends.wait(Duration::from_secs(60)), world.append("{}"));
     });
     woken.await.unwrap();
 }

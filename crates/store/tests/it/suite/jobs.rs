@@ -246,7 +246,7 @@ pub async fn lists_jobs_by_recipe_status_and_event(world: World) {
     (other.recipe, other.recipe_revision) = (row, revision);
     let other = world.store().queue_jobs(vec![other]).await.unwrap()[0];
     let of = async |filter: JobFilter| {
-        let jobs = world.store().jobs(JobFilter { limit: 10, ..filter }).await.unwrap();
+        let jobs = world.store().jobs(JobFilter { limit: 10, ..filter }).await.unwrap().jobs;
         assert!(jobs.iter().all(|job| job.steps.is_none()));
         jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
     };

@@ -94,9 +94,10 @@ pub async fn wakes_who_waits_for_requests(world: World) {
     world.apply(sync("s")).await;
     let row = world.sync("s");
     let woken = tokio::time::timeout(Duration::from_secs(20), async {
-        tokio::join!(world.store().wait_for_sync_requests(Duration::from_secs(60)), async {
-            world.store().request_sync(row).await.unwrap()
-        })
+        let mut requests = world.store().sync_requests();
+        tokio::join!(requests.wait(Duration::from_secs(60)), async {
+            world.store().request_sync(row).await.unwrap();
+        });
     });
     woken.await.unwrap();
 }

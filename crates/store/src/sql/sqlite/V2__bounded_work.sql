@@ -1,0 +1,10 @@
+-- Nothing that a list or a background task reads may walk what is stored.
+
+-- Jobs of one state, in the order of lists.
+CREATE INDEX jobs_by_status ON jobs (status, seq);
+-- Failed ones of one recipe; costs a job that succeeds nothing.
+CREATE INDEX jobs_failed ON jobs (recipe, seq) WHERE error IS NOT NULL;
+-- What expiry looks for.
+CREATE INDEX jobs_ended ON jobs (status, finished_at) WHERE finished_at IS NOT NULL;
+-- The few that run are found by their status.
+DROP INDEX jobs_running;
