@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help run dev build test test-fast test-imports test-crash-long check bench openapi dist setup-build setup-test
+.PHONY: help run dev build test test-fast test-imports test-crash-long check advisories bench openapi dist setup-build setup-check setup-test
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -30,11 +30,11 @@ test-imports: setup-test ## Import thousands of real descriptions of APIs (some 
 test-crash-long: setup-test ## The crash loops for an hour
 	@CRASH_SECONDS=3600 exec tests/run crash
 
-check: ## Format, lints, bans, dependencies, pages
-	python3 tests/docs_check.py
-	cargo fmt --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences and bans are not checked"; fi
+check: setup-check ## Format, pages, licences, bans, lints and the code's own pages
+	@exec tests/run check
+
+advisories: setup-check ## Known vulnerabilities of the dependencies (reads a database from the network)
+	@exec tests/run advisories
 
 bench: setup-test ## Measure against a bare hyper server, as ratios within one run
 	@exec bench/run
@@ -47,6 +47,9 @@ dist: ## A release archive with binary, unit file and notes
 
 setup-build: ## What a bare machine lacks to build
 	@exec tests/setup build
+
+setup-check: ## What a bare machine lacks to check
+	@exec tests/setup check
 
 setup-test: ## What a bare machine lacks to test
 	@exec tests/setup test
