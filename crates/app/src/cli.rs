@@ -116,7 +116,7 @@ pub(crate) struct ServeArgs {
     /// What callers put before /webhooks/…, behind a proxy.
     #[arg(long, env = "LINKSPAN_PUBLIC_URL")]
     pub(crate) public_url: Option<String>,
-    /// A private address that recipes may call, as CIDR[:port]. Repeatable.
+    /// A private address that recipes may call, as `CIDR[:port]`. Repeatable.
     #[arg(long = "egress-allow", env = "LINKSPAN_EGRESS_ALLOW", value_delimiter = ',')]
     pub(crate) egress_allow: Vec<linkspan_outbound::Allowance>,
     /// A proxy whose X-Forwarded-For is believed, as CIDR. Repeatable.
