@@ -2,24 +2,27 @@
 //!
 //! They are written like those of users, and users extend them by their names.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use linkspan_model::connector::ConnectorSpec;
 use linkspan_model::{Document, Name, Spec};
 use serde_json::Value;
 
-/// Text and files of a connector.
+/// Name, text and files of a connector, and what was read of them.
 struct Source {
+    name: &'static str,
     text: &'static str,
     /// What its cases name as files.
     files: &'static [(&'static str, &'static [u8])],
+    read: OnceLock<Option<Bundled>>,
 }
 
 /// The connector with this name and its samples.
 macro_rules! source {
     ($name:literal $(, $file:literal)*) => {
         Source {
+            name: $name,
+            read: OnceLock::new(),
             text: include_str!(concat!("../connectors/", $name, ".yaml")),
             files: &[$((
                 concat!("samples/", $name, "/", $file),
@@ -29,7 +32,7 @@ macro_rules! source {
     };
 }
 
-static SOURCES: &[Source] = &[
+static SOURCES: [Source; 11] = [
     source!("eventbrite", "order-placed.json", "order.json", "user.json"),
     source!(
         "github",
@@ -191,31 +194,38 @@ impl Bundled {
     }
 }
 
-static ALL: LazyLock<BTreeMap<Name, Bundled>> = LazyLock::new(|| {
-    // That every one reads back is a test of this crate.
-    SOURCES.iter().filter_map(|source| read(source).ok()).map(|read| (read.document.name.clone(), read)).collect()
-});
-
 fn read(source: &Source) -> Result<Bundled, String> {
     // As YAML 1.2 has it: `off`, `no` and `y` are texts.
     let options = serde_saphyr::options! { strict_booleans: true };
     let value: Value = serde_saphyr::from_str_with_options(source.text, options).map_err(|error| error.to_string())?;
-    let document = Document::read(&value).map_err(|faults| format!("{faults:#?}"))?;
+    // That every one is right is a test of this crate.
+    let document = Document::reread(&value).map_err(|faults| format!("{faults:#?}"))?;
     match &document.spec {
         Spec::Connector(spec) => Ok(Bundled { spec: ConnectorSpec::clone(spec), document, files: source.files }),
         _ => Err("not a connector".to_owned()),
     }
 }
 
-/// The connector with this name.
+/// The connector with this name, read at the first use.
 #[must_use]
 pub fn find(name: &Name) -> Option<&'static Bundled> {
-    ALL.get(name)
+    bundled(SOURCES.iter().find(|source| source.name == name.as_str())?)
+}
+
+/// Whether there is one of this name.
+#[must_use]
+pub fn exists(name: &Name) -> bool {
+    SOURCES.iter().any(|source| source.name == name.as_str())
 }
 
 /// Every connector, by name.
 pub fn all() -> impl Iterator<Item = &'static Bundled> {
-    ALL.values()
+    SOURCES.iter().filter_map(bundled)
+}
+
+fn bundled(source: &'static Source) -> Option<&'static Bundled> {
+    // That every one reads back is a test of this crate.
+    source.read.get_or_init(|| read(source).ok()).as_ref()
 }
 
 #[cfg(test)]
@@ -226,9 +236,13 @@ mod tests {
 
     #[test]
     fn every_one_reads_back_and_every_case_holds() {
-        for source in SOURCES {
-            let bundled = read(source).unwrap_or_else(|fault| panic!("{}: {fault}", source.text));
+        for source in &SOURCES {
+            let bundled = read(source).unwrap_or_else(|fault| panic!("{}: {fault}", source.name));
             let name = &bundled.document.name;
+            assert_eq!(
+                (name.as_str(), Document::read(&bundled.document.to_value())),
+                (source.name, Ok(bundled.document.clone()))
+            );
             let connector = Connector::compile(bundled.spec.clone()).unwrap();
             assert!(!bundled.spec.tests.is_empty(), "{name} has no cases");
             for case in &bundled.spec.tests {
@@ -243,15 +257,16 @@ mod tests {
             let tests = &bundled.spec.tests;
             let shown: Vec<&String> =
                 tests.iter().flat_map(|case| [&case.action, &case.stream, &case.webhook]).flatten().collect();
-            let actions = connector.actions().map(|action| &action.name);
-            let streams = connector.streams().map(|(name, _)| name);
-            for offered in actions.chain(streams).chain(bundled.spec.webhooks.keys()) {
-                assert!(shown.contains(&offered), "{name}: no case shows {offered}");
+            let actions = connector.actions();
+            let streams = connector.streams();
+            for offered in actions.chain(streams).chain(bundled.spec.webhooks.keys().map(String::as_str)) {
+                assert!(shown.iter().any(|shown| *shown == offered), "{name}: no case shows {offered}");
             }
             for (file, _) in bundled.files {
                 assert!(source.text.contains(file), "{name}: no case uses {file}");
             }
         }
         assert_eq!(all().count(), SOURCES.len());
+        assert!(SOURCES.is_sorted_by_key(|source| source.name));
     }
 }

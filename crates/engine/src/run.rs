@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use linkspan_model::document::Spec;
 use linkspan_model::event::Event;
+use linkspan_model::fault::in_words;
 use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::recipe::Recipe;
 use linkspan_model::template::Scope;
@@ -31,6 +32,11 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         }
         Err(StoreError::Unusable(reason)) => {
             return engine.store.fail_job(job.lease, failure("event.body_lost", reason)).await;
+        }
+        // Another version of the product has stored it.
+        Err(StoreError::Invalid(faults)) => {
+            let reason = format!("the recipe cannot be used with this version: {}", in_words(&faults));
+            return engine.store.fail_job(job.lease, failure("recipe.unusable", reason)).await;
         }
         Err(error) => return Err(error),
     };

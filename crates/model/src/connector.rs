@@ -5,6 +5,7 @@
 //! the connection, and input, in each call; secrets are neither, they are the account's.
 
 mod case;
+mod compact;
 mod schema;
 mod stream;
 mod webhook;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::case::{AnswerSpec, CaseSpec, ExchangeSpec, Files, ReceivesSpec, SendsSpec};
+pub use self::compact::CompactConnector;
+use self::compact::Part;
 pub use self::schema::ObjectSchema;
 pub use self::stream::{Reading, Stream, StreamCursorSpec, StreamSpec};
 pub use self::webhook::{Intake, WebhookSpec};
@@ -154,11 +157,12 @@ pub struct OutputSpec {
 /// A connector that is ready to be used.
 #[derive(Debug)]
 pub struct Connector {
-    /// What it says, with what it extends.
+    /// What it says, with what it extends; of one that was opened from its compact form without actions, streams and
+    /// cases.
     pub spec: ConnectorSpec,
     settings: ObjectSchema,
-    actions: IndexMap<String, Arc<Action>>,
-    streams: IndexMap<String, Arc<Stream>>,
+    actions: IndexMap<String, Part<Action>>,
+    streams: IndexMap<String, Part<Stream>>,
 }
 
 /// An action that is ready to be called.
@@ -203,10 +207,7 @@ impl ConnectorSpec {
             whole = whole.over(found);
             name = base;
         }
-        Err(Fault::new(
-            "extends",
-            format_args!("at most {EXTENDS_MAX} connectors extend each other, and never in a circle"),
-        ))
+        Err(endless())
     }
 
     /// The same on top of `base`: what it names goes before what that names.
@@ -268,14 +269,8 @@ impl Connector {
     /// # Errors
     /// Every fault, paths relative to `spec`: `actions.get_issue.request.path`.
     pub fn compile(spec: ConnectorSpec) -> Result<Self, Vec<Fault>> {
-        let mut faults = Vec::new();
         let settings = ObjectSchema::new(spec.settings.as_ref());
-        faults.extend(under("settings", settings.faults()));
-        faults.extend(connection_faults(&spec, &settings));
-        faults.extend(account_faults(&spec));
-        if spec.version.as_deref().is_some_and(|version| !is_version(version)) {
-            faults.push(Fault::new("version", "a version is three numbers: 1.2.0"));
-        }
+        let mut faults = head_faults(&spec, &settings);
         faults.extend(count_faults(&spec));
         let answers = spec.answers.faults();
         let defaults = Defaults {
@@ -287,22 +282,19 @@ impl Connector {
         let mut actions = IndexMap::with_capacity(spec.actions.len());
         for (name, action) in &spec.actions {
             match Action::compile(name, action, &defaults) {
-                Ok(action) => drop(actions.insert(name.clone(), Arc::new(action))),
+                Ok(action) => drop(actions.insert(name.clone(), Part::ready(action))),
                 Err(found) => faults.extend(under(&format!("actions.{name}"), found)),
             }
         }
         let mut streams = IndexMap::with_capacity(spec.streams.len());
         for (name, stream) in &spec.streams {
             match Stream::compile(name, stream, &defaults) {
-                Ok(stream) => drop(streams.insert(name.clone(), Arc::new(stream))),
+                Ok(stream) => drop(streams.insert(name.clone(), Part::ready(stream))),
                 Err(found) => faults.extend(found),
             }
             if spec.actions.contains_key(name) {
                 faults.push(Fault::new(format!("streams.{name}"), "an action has this name already"));
             }
-        }
-        for (name, webhook) in &spec.webhooks {
-            faults.extend(under(&format!("webhooks.{name}"), webhook.faults(name)));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -312,39 +304,63 @@ impl Connector {
         if faults.is_empty() { Ok(connector) } else { Err(faults) }
     }
 
+    /// Opens a connector that extends no other and was checked whole when it was stored: its actions and streams are
+    /// read when they are used.
+    ///
+    /// # Errors
+    /// Every fault outside actions and streams, paths relative to `spec`.
+    pub fn open(compact: &CompactConnector) -> Result<Self, Vec<Fault>> {
+        let spec = ConnectorSpec::clone(&compact.head);
+        let settings = ObjectSchema::new(spec.settings.as_ref());
+        let mut faults = head_faults(&spec, &settings);
+        faults.extend(spec.answers.faults());
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let actions = compact.actions.iter().map(|(name, text)| (name.clone(), Part::later(text))).collect();
+        let streams = compact.streams.iter().map(|(name, text)| (name.clone(), Part::later(text))).collect();
+        Ok(Self { spec, settings, actions, streams })
+    }
+
+    fn defaults(&self) -> Defaults<'_> {
+        Defaults { settings: &self.settings, paginate: self.spec.paginate.as_ref(), answers: Some(&self.spec.answers) }
+    }
+
     /// What a connection says of itself.
     #[must_use]
     pub fn settings(&self) -> &ObjectSchema {
         &self.settings
     }
 
-    /// Its actions, by name.
-    pub fn actions(&self) -> impl Iterator<Item = &Arc<Action>> {
-        self.actions.values()
+    /// The names of its actions.
+    pub fn actions(&self) -> impl Iterator<Item = &str> {
+        self.actions.keys().map(String::as_str)
     }
 
-    /// Its streams, by name.
-    pub fn streams(&self) -> impl Iterator<Item = (&String, &Arc<Stream>)> {
-        self.streams.iter()
+    /// The names of its streams.
+    pub fn streams(&self) -> impl Iterator<Item = &str> {
+        self.streams.keys().map(String::as_str)
     }
 
     /// The action with this name.
     ///
     /// # Errors
-    /// That there is none, and which was probably meant.
+    /// That there is none, and which was probably meant; or why it cannot be used.
     pub fn action(&self, name: &str) -> Result<&Arc<Action>, Fault> {
-        self.actions.get(name).ok_or_else(|| match self.streams.contains_key(name) {
+        let found = self.actions.get(name).ok_or_else(|| match self.streams.contains_key(name) {
             true => Fault::new("", format_args!("`{name}` is a stream; it is read, not called")),
             false => absent("action", name, self.actions.keys()),
-        })
+        });
+        found?.get(|spec| Action::compile(name, spec, &self.defaults()))
     }
 
     /// The stream with this name.
     ///
     /// # Errors
-    /// That there is none, and which was probably meant.
+    /// That there is none, and which was probably meant; or why it cannot be used.
     pub fn stream(&self, name: &str) -> Result<&Arc<Stream>, Fault> {
-        self.streams.get(name).ok_or_else(|| absent("stream", name, self.streams.keys()))
+        let found = self.streams.get(name).ok_or_else(|| absent("stream", name, self.streams.keys()));
+        found?.get(|spec| Stream::compile(name, spec, &self.defaults()))
     }
 
     /// The connection over this connector that `own` asks for, whole: what it does not say, the connector does.
@@ -387,6 +403,10 @@ impl ConnectorSpec {
     pub fn webhook(&self, name: &str) -> Result<&WebhookSpec, Fault> {
         self.webhooks.get(name).ok_or_else(|| absent("webhook", name, self.webhooks.keys()))
     }
+}
+
+fn endless() -> Fault {
+    Fault::new("extends", format_args!("at most {EXTENDS_MAX} connectors extend each other, and never in a circle"))
 }
 
 fn absent<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Fault {
@@ -502,6 +522,20 @@ const BAD_NAME: &str = "a name is lower-case letters, digits and `_`, beginning 
 fn is_action_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     name.len() <= 100 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(allowed)
+}
+
+/// What is wrong outside of actions and streams.
+fn head_faults(spec: &ConnectorSpec, settings: &ObjectSchema) -> Vec<Fault> {
+    let mut faults = under("settings", settings.faults());
+    faults.extend(connection_faults(spec, settings));
+    faults.extend(account_faults(spec));
+    if spec.version.as_deref().is_some_and(|version| !is_version(version)) {
+        faults.push(Fault::new("version", "a version is three numbers: 1.2.0"));
+    }
+    for (name, webhook) in &spec.webhooks {
+        faults.extend(under(&format!("webhooks.{name}"), webhook.faults(name)));
+    }
+    faults
 }
 
 fn count_faults(spec: &ConnectorSpec) -> Vec<Fault> {

@@ -155,7 +155,18 @@ impl Spec {
     /// # Errors
     /// The first fault of its shape, or every fault of its meaning.
     pub fn read(kind: Kind, written: &Value) -> Result<Self, Vec<Fault>> {
-        let spec = match kind {
+        let spec = Self::reread(kind, written)?;
+        let faults: Vec<Fault> = spec.faults().into_iter().map(|fault| fault.under("spec")).collect();
+        if faults.is_empty() { Ok(spec) } else { Err(faults) }
+    }
+
+    /// Reads a spec whose meaning was checked before, when it was stored: only its shape can be wrong, where another
+    /// version of the product has stored it.
+    ///
+    /// # Errors
+    /// The first fault of its shape.
+    pub fn reread(kind: Kind, written: &Value) -> Result<Self, Vec<Fault>> {
+        Ok(match kind {
             Kind::Secret => Self::Secret(shaped(written)?),
             Kind::Account => Self::Account(shaped(written)?),
             Kind::Connector => Self::Connector(shaped(written)?),
@@ -164,9 +175,7 @@ impl Spec {
             Kind::Recipe => Self::Recipe(shaped(written)?),
             Kind::Destination => Self::Destination(shaped(written)?),
             Kind::Sync => Self::Sync(shaped(written)?),
-        };
-        let faults: Vec<Fault> = spec.faults().into_iter().map(|fault| fault.under("spec")).collect();
-        if faults.is_empty() { Ok(spec) } else { Err(faults) }
+        })
     }
 
     fn faults(&self) -> Vec<Fault> {
@@ -238,6 +247,18 @@ impl Document {
     /// # Errors
     /// Every fault that can be found in this document alone.
     pub fn read(value: &Value) -> Result<Self, Vec<Fault>> {
+        Self::read_by(value, Spec::read)
+    }
+
+    /// Reads a document whose meaning was checked before: one that is stored, or comes with the product.
+    ///
+    /// # Errors
+    /// The first fault of its shape.
+    pub fn reread(value: &Value) -> Result<Self, Vec<Fault>> {
+        Self::read_by(value, Spec::reread)
+    }
+
+    fn read_by(value: &Value, read: fn(Kind, &Value) -> Result<Spec, Vec<Fault>>) -> Result<Self, Vec<Fault>> {
         let Envelope { kind, name, description, labels, spec } = shaped_at(value, "")?;
         let subject = format!("{kind}/{name}");
         let about = |mut fault: Fault| {
@@ -250,7 +271,7 @@ impl Document {
             let reason = format!("`{}` is a word of the API; take another name", import::RESERVED);
             return Err(vec![about(Fault::new("name", reason))]);
         }
-        let read = Spec::read(kind, &spec).map_err(|faults| faults.into_iter().map(about).collect::<Vec<_>>())?;
+        let read = read(kind, &spec).map_err(|faults| faults.into_iter().map(about).collect::<Vec<_>>())?;
         Ok(Self { name, description, labels, written: without_secret_value(kind, spec), spec: read })
     }
 
@@ -380,7 +401,7 @@ fn without_secret_value(kind: Kind, mut spec: Value) -> Value {
     spec
 }
 
-fn shaped<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Fault>> {
+pub(crate) fn shaped<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Fault>> {
     shaped_at(value, "spec")
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use linkspan_model::account::AccountSpec;
 use linkspan_model::connection::ConnectionSpec;
-use linkspan_model::connector::{Connector, ConnectorSpec};
+use linkspan_model::connector::{CompactConnector, Connector};
 use linkspan_model::endpoint::EndpointSpec;
 use linkspan_model::recipe::CallStep;
 use linkspan_model::{Fault, Name, fault};
@@ -14,61 +14,76 @@ use serde_json::Value;
 /// Where a connection leads: what it says with what its connector says, and the connector with the settings.
 pub(crate) type Connected = (ConnectionSpec, Option<(Arc<Connector>, Arc<Value>)>);
 
+/// A connector that was made of documents in these states.
+type Compiled = (String, Result<Arc<Connector>, Vec<Fault>>);
+
 /// Connectors by name, compiled when one is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Connectors {
-    specs: BTreeMap<Name, (String, ConnectorSpec)>,
-    compiled: HashMap<Name, Result<Arc<Connector>, Vec<Fault>>>,
+    users: BTreeMap<Name, (String, CompactConnector)>,
+    compiled: HashMap<Name, Compiled>,
+    /// Of an earlier configuration: what was made of the same documents is used again.
+    earlier: HashMap<Name, Compiled>,
 }
 
 impl Connectors {
+    /// No connectors; what was made of those of an `earlier` configuration is used again where nothing has changed.
+    pub(crate) fn after(earlier: &Self) -> Self {
+        Self { earlier: earlier.compiled.clone(), ..Self::default() }
+    }
+
+    /// Forgets what nobody has asked for.
+    pub(crate) fn complete(&mut self) {
+        self.earlier = HashMap::new();
+    }
+
     /// Takes a user's connector at a state of its document; one of the same name that comes with the product stands
     /// behind it.
-    pub(crate) fn add(&mut self, name: Name, version: String, spec: ConnectorSpec) {
-        self.specs.insert(name, (version, spec));
+    pub(crate) fn add(&mut self, name: Name, version: String, connector: CompactConnector) {
+        self.users.insert(name, (version, connector));
     }
 
     /// The states of the users' documents that the connector of this name is made of.
     pub(crate) fn basis(&self, name: &Name) -> String {
         let mut basis = String::new();
         let mut next = Some(name);
-        while let Some((version, spec)) = next.and_then(|name| self.specs.get(name)) {
+        while let Some((version, connector)) = next.and_then(|name| self.users.get(name)) {
             basis.push(' ');
             basis.push_str(version);
             // One that extends its own name goes on with what comes with the product; circles are never used.
-            next = spec.extends.as_ref().filter(|base| *base != name && basis.len() < 1_000);
+            next = connector.head.extends.as_ref().filter(|base| *base != name && basis.len() < 1_000);
         }
         basis
     }
 
     /// Whether there is one of this name.
     pub(crate) fn exists(&self, name: &Name) -> bool {
-        self.specs.contains_key(name) || linkspan_connectors::find(name).is_some()
+        self.users.contains_key(name) || linkspan_connectors::exists(name)
     }
 
     /// Every name.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
         let bundled = linkspan_connectors::all().map(|bundled| &bundled.document.name);
-        self.specs.keys().chain(bundled.filter(|name| !self.specs.contains_key(*name)))
+        self.users.keys().chain(bundled.filter(|name| !self.users.contains_key(*name)))
     }
 
     /// Whether it is a user's.
     pub(crate) fn is_users(&self, name: &Name) -> bool {
-        self.specs.contains_key(name)
+        self.users.contains_key(name)
     }
 
     /// What the connector of this name says, with what it extends.
     ///
     /// # Errors
     /// It does not exist, or what it extends does not.
-    pub(crate) fn resolve(&self, name: &Name) -> Result<ConnectorSpec, Fault> {
-        let bundled = |name: &Name| linkspan_connectors::find(name).map(linkspan_connectors::Bundled::spec);
+    pub(crate) fn resolve(&self, name: &Name) -> Result<CompactConnector, Fault> {
+        let bundled = |name: &Name| Some(CompactConnector::of(linkspan_connectors::find(name)?.spec()));
         let find = |wanted: &Name, is_own: bool| {
-            let users = if is_own { None } else { self.specs.get(wanted).map(|(_, spec)| spec) };
+            let users = if is_own { None } else { self.users.get(wanted).map(|(_, connector)| connector.clone()) };
             users.or_else(|| bundled(wanted))
         };
-        let spec = find(name, false).ok_or_else(|| Fault::new("", format_args!("there is no connector `{name}`")))?;
-        spec.resolve(name, &find)
+        let own = find(name, false).ok_or_else(|| Fault::new("", format_args!("there is no connector `{name}`")))?;
+        own.resolve(name, &find)
     }
 
     /// The connector of this name.
@@ -76,12 +91,18 @@ impl Connectors {
     /// # Errors
     /// Every fault of it, paths relative to its `spec`.
     pub(crate) fn get(&mut self, name: &Name) -> Result<Arc<Connector>, Vec<Fault>> {
-        if let Some(compiled) = self.compiled.get(name) {
+        if let Some((_, compiled)) = self.compiled.get(name) {
             return compiled.clone();
         }
-        let spec = self.resolve(name).map_err(|fault| vec![fault]);
-        let compiled = spec.and_then(Connector::compile).map(Arc::new);
-        self.compiled.insert(name.clone(), compiled.clone());
+        let basis = self.basis(name);
+        let compiled = match self.earlier.remove(name).filter(|(of, _)| *of == basis) {
+            Some((_, compiled)) => compiled,
+            None => {
+                let whole = self.resolve(name).map_err(|fault| vec![fault]);
+                whole.and_then(|whole| Connector::open(&whole)).map(Arc::new)
+            }
+        };
+        self.compiled.insert(name.clone(), (basis, compiled.clone()));
         compiled
     }
 

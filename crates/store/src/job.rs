@@ -441,7 +441,7 @@ impl Store {
                 .query_row(params![recipe, revision.cast_signed()], |row| row.get(0))
                 .optional()?
                 .ok_or_else(|| StoreError::NotFound(format!("revision {revision} of the recipe")))?;
-            Document::read(&serde_json::from_str(&text)?).map_err(StoreError::Invalid)
+            Document::reread(&serde_json::from_str(&text)?).map_err(StoreError::Invalid)
         })
         .await
     }
@@ -579,7 +579,7 @@ fn insert_job(db: &Connection, job: &NewJob, now: Timestamp) -> Result<JobId> {
 
 fn claim(db: &Connection, most: u32, now: Timestamp) -> Result<Vec<Claimed>> {
     let mut due = db.prepare_cached(
-        "SELECT seq, status = 'queued' AND claims > 0 FROM jobs
+        "SELECT seq, status = 'queued' AND claims > 0 FROM jobs INDEXED BY jobs_due
          WHERE status IN ('queued', 'waiting') AND run_at <= ?1 ORDER BY run_at, seq LIMIT ?2",
     )?;
     let due: Vec<(i64, bool)> = due

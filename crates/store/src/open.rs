@@ -28,6 +28,9 @@ mod embedded {
 /// The oldest SQLite whose write-ahead log is safe for us (a WAL-reset fault was repaired in 3.51.3).
 const SQLITE_MIN: i32 = 3_051_003;
 
+/// How often a change is planned when others change the configuration meanwhile.
+const PLANS_MAX: usize = 10;
+
 /// Where secret values that stand outside the database come from: environment and files, which only the
 /// executable may read. `Ok(None)` when the document names neither.
 pub trait SecretSource: Send + Sync {
@@ -95,6 +98,8 @@ struct Inner {
     secrets: Arc<dyn SecretSource>,
     clock: Arc<dyn Clock>,
     snapshot: ArcSwap<Snapshot>,
+    /// Held while the configuration changes: whoever plans then plans on what is there.
+    configuring: tokio::sync::Mutex<()>,
     reloading: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
     dispatched: Signal,
@@ -125,7 +130,7 @@ impl Store {
         }
         let disk = DiskGuard::open(&database, disk_min_free)?;
         let mut db = Connection::open(&database)?;
-        watch_statements(&mut db, statements.as_ref())?;
+        watch_statements(&mut db, true, statements.as_ref())?;
         configure_writer(&db, durability)?;
         embedded::migrations::runner().run(&mut db).map_err(|error| {
             StoreError::Unusable(format!("the database's schema cannot be brought up to date: {error}"))
@@ -139,7 +144,7 @@ impl Store {
         // Whoever held leases is gone: the folder's lock is ours.
         db.execute("UPDATE jobs SET status = 'queued', lease_until = NULL WHERE status = 'running'", [])?;
         let last_seq = last_seq(&db)?;
-        let snapshot = Snapshot::load(&db, &key, secrets.as_ref())?;
+        let snapshot = Snapshot::load(&db, &key, secrets.as_ref(), &Snapshot::default())?;
         let revision = snapshot.revision;
         let readers = Readers::open(READERS, || open_reader(&database, statements.as_ref()))?;
         let engine_readers = Readers::open(ENGINE_READERS, || open_reader(&database, statements.as_ref()))?;
@@ -156,6 +161,7 @@ impl Store {
             secrets,
             clock,
             snapshot: ArcSwap::from_pointee(snapshot),
+            configuring: tokio::sync::Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(revision),
             dispatched: Signal::default(),
@@ -200,8 +206,11 @@ impl Store {
         // One at a time: of two that overlap, the one that read first could otherwise be stored last.
         let _turn = self.0.reloading.lock().await;
         let store = self.clone();
-        let snapshot =
-            self.read_for_engine(move |db| Snapshot::load(db, &store.0.key, store.0.secrets.as_ref())).await?;
+        let load = move |db: &Connection| {
+            let earlier = store.snapshot();
+            Snapshot::load(db, &store.0.key, store.0.secrets.as_ref(), &earlier)
+        };
+        let snapshot = self.read_for_engine(load).await?;
         let revision = snapshot.revision;
         self.0.snapshot.store(Arc::new(snapshot));
         self.0.changed.send_replace(revision);
@@ -341,21 +350,44 @@ impl Store {
         self.0.writer.run(run).await
     }
 
-    /// Runs an operation that changes the configuration, and reads that again. A caller that goes away in
-    /// between does not keep the change from the data plane.
-    pub(crate) async fn reconfigure<T, F>(&self, run: F) -> Result<T>
+    /// Changes the configuration: `plan` finds out beside the writer what there is to do, `perform` does it there,
+    /// unless the configuration is another by then, and it is read again. A caller that goes away in between does not
+    /// keep the change from the data plane.
+    pub(crate) async fn reconfigure<P, T, F, G>(&self, plan: F, perform: G) -> Result<T>
     where
+        P: Send + 'static,
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        F: Fn(&Connection, &Snapshot) -> Result<P> + Send + Sync + 'static,
+        G: Fn(&Connection, P) -> Result<T> + Send + Sync + 'static,
     {
         let store = self.clone();
+        let (plan, perform) = (Arc::new(plan), Arc::new(perform));
+        let change = async move {
+            let _turn = store.0.configuring.lock().await;
+            for _ in 0..PLANS_MAX {
+                let (snapshot, plan, perform) =
+                    (Arc::clone(&store.snapshot()), Arc::clone(&plan), Arc::clone(&perform));
+                let revision = snapshot.revision;
+                let planned = store.read_for_engine(move |db| plan(db, &snapshot)).await?;
+                let done = store.write(move |db| {
+                    if current_revision(db)? != revision {
+                        return Ok(None);
+                    }
+                    let done = perform(db, planned)?;
+                    bump_revision(db)?;
+                    Ok(Some(done))
+                });
+                let done = done.await?;
+                store.reload().await?;
+                if let Some(done) = done {
+                    return Ok(done);
+                }
+            }
+            Err(StoreError::Conflict("the configuration changes all the time; try again".to_owned()))
+        };
         #[expect(clippy::disallowed_methods, reason = "short, and must go on when its caller goes away")]
-        let both = tokio::spawn(async move {
-            let done = store.write(run).await?;
-            store.reload().await?;
-            Ok(done)
-        });
-        both.await.unwrap_or_else(|error| Err(StoreError::Database(format!("a change ended early: {error}"))))
+        let change = tokio::spawn(change);
+        change.await.unwrap_or_else(|error| Err(StoreError::Database(format!("a change ended early: {error}"))))
     }
 
     /// Runs a read beside the writer.
@@ -379,6 +411,22 @@ impl Store {
         let store = self.clone();
         crate::event::blocking(move || store.0.engine_readers.with(permit, read)).await
     }
+}
+
+/// Counts the changes of the configuration.
+pub(crate) fn current_revision(db: &Connection) -> Result<u64> {
+    let revision: i64 = db
+        .prepare_cached("SELECT ifnull((SELECT value FROM meta WHERE key = 'revision'), 0)")?
+        .query_row([], |row| row.get(0))?;
+    Ok(revision.cast_unsigned())
+}
+
+fn bump_revision(db: &Connection) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO meta (key, value) VALUES ('revision', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
+    )?
+    .execute([])?;
+    Ok(())
 }
 
 fn configure_writer(db: &Connection, durability: Durability) -> Result<()> {
@@ -428,7 +476,7 @@ fn must_read_back(db: &Connection, pragma: &str, wanted: &str) -> Result<()> {
 fn open_reader(database: &Path, watch: Option<&StatementWatch>) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(database, flags)?;
-    watch_statements(&mut db, watch)?;
+    watch_statements(&mut db, false, watch)?;
     keep_plans(&db)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.pragma_update(None, "cache_size", -1_024)?;

@@ -1,5 +1,7 @@
 //! Refusals: requests that were not accepted, with their cause, for the operator's eyes.
 
+use std::collections::BTreeSet;
+
 use linkspan_model::event::Headers;
 use linkspan_model::{Name, Timestamp, limits};
 use rusqlite::{Connection, Row, params};
@@ -54,6 +56,9 @@ pub struct RefusalFilter {
     pub limit: u32,
 }
 
+/// Most refusals of one write: each endpoint among them costs a look at all that it has.
+const AT_ONCE: usize = 16;
+
 impl Store {
     /// Keeps refusals; the oldest of an endpoint go when it has more than 1,000.
     ///
@@ -61,13 +66,20 @@ impl Store {
     /// When the database refuses.
     pub async fn record_refusals(&self, refusals: Vec<NewRefusal>) -> Result<()> {
         self.refuse_when_full()?;
-        self.write(move |db| {
-            for refusal in &refusals {
-                insert(db, refusal)?;
-            }
-            Ok(())
-        })
-        .await
+        let mut refusals = refusals;
+        while !refusals.is_empty() {
+            let later = refusals.split_off(refusals.len().min(AT_ONCE));
+            let now = std::mem::replace(&mut refusals, later);
+            self.write(move |db| {
+                for refusal in &now {
+                    insert(db, refusal)?;
+                }
+                let endpoints: BTreeSet<Option<i64>> = now.iter().map(|refusal| refusal.endpoint).collect();
+                endpoints.into_iter().try_for_each(|endpoint| trim(db, endpoint))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// A page of refusals.
@@ -118,11 +130,16 @@ fn insert(db: &Connection, refusal: &NewRefusal) -> Result<()> {
         &refusal.body[..kept],
         refusal.body_size.cast_signed()
     ])?;
+    Ok(())
+}
+
+/// Keeps the newest of an endpoint, which it passes to find the others.
+fn trim(db: &Connection, endpoint: Option<i64>) -> Result<()> {
     db.prepare_cached(
         "DELETE FROM refusals WHERE endpoint IS ?1 AND seq <= (
              SELECT seq FROM refusals WHERE endpoint IS ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
     )?
-    .execute(params![refusal.endpoint, limits::REFUSALS_KEPT.cast_signed()])?;
+    .execute(params![endpoint, limits::REFUSALS_KEPT.cast_signed()])?;
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Documents: planned, checked against each other, and changed in one transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use linkspan_model::connector::ConnectorSpec;
+use linkspan_model::connector::{CompactConnector, Connector};
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
 use linkspan_model::name::near_match;
-use linkspan_model::{Document, Fault, Kind, Name, Timestamp, fault};
+use linkspan_model::{Document, Fault, Kind, Name, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 use serde_json::Value;
@@ -15,7 +16,7 @@ use crate::Store;
 use crate::connector::Connectors;
 use crate::error::{Result, StoreError};
 use crate::seal::MasterKey;
-use crate::snapshot::{secret_place, stored_value};
+use crate::snapshot::{Said, Snapshot, Stored, secret_place, stored_value};
 
 /// A stored document.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,10 +86,23 @@ struct Plan {
 }
 
 enum Write {
-    Create(Document),
-    Change { row: i64, document: Document, was_enabled: bool },
+    Create(Box<Written>),
+    Change { row: i64, written: Box<Written>, starts: bool },
     Adopt { row: i64 },
     Delete { row: i64, kind: Kind },
+}
+
+/// A document as it goes into its row.
+struct Written {
+    document: Document,
+    text: String,
+}
+
+impl Written {
+    fn new(document: Document) -> Box<Self> {
+        let text = document.to_value().to_string();
+        Box::new(Self { document, text })
+    }
 }
 
 impl Store {
@@ -104,20 +118,24 @@ impl Store {
         prune: bool,
         dry_run: bool,
     ) -> Result<Vec<Change>> {
-        let key = self.key().clone();
+        let (key, sealing) = (self.key().clone(), self.key().clone());
         if dry_run {
-            return self.read(move |db| Ok(plan(db, &key, documents, set.as_deref(), prune)?.changes)).await;
+            let snapshot = Arc::clone(&self.snapshot());
+            return self
+                .read_for_engine(move |db| Ok(plan(db, &key, &snapshot, &documents, set.as_deref(), prune)?.changes))
+                .await;
         }
-        let now = self.now();
-        let from_seq = self.last_seq();
-        self.reconfigure(move |db| {
-            let plan = plan(db, &key, documents, set.as_deref(), prune)?;
-            for write in plan.writes {
-                perform(db, &key, write, set.as_deref(), from_seq, now)?;
-            }
-            bump_revision(db)?;
-            Ok(plan.changes)
-        })
+        let (now, from_seq) = (self.now(), self.last_seq());
+        let of_set = set.clone();
+        self.reconfigure(
+            move |db, snapshot| plan(db, &key, snapshot, &documents, set.as_deref(), prune),
+            move |db, plan: Plan| {
+                for write in plan.writes {
+                    perform(db, &sealing, write, of_set.as_deref(), from_seq, now)?;
+                }
+                Ok(plan.changes)
+            },
+        )
         .await
     }
 
@@ -126,23 +144,28 @@ impl Store {
     /// # Errors
     /// `Invalid`, or what the precondition says: `Conflict`, `NotFound`, `Revision`.
     pub async fn put(&self, document: Document, must: Precondition) -> Result<(Resource, bool)> {
-        let key = self.key().clone();
-        let now = self.now();
-        let from_seq = self.last_seq();
-        self.reconfigure(move |db| {
-            let (kind, name) = (document.kind(), document.name.clone());
-            let found = find(db, kind, &name)?;
-            check_precondition(found.as_ref(), must, kind, &name)?;
-            let plan = plan(db, &key, vec![document], None, false)?;
-            let set = found.as_ref().and_then(|found| found.applied_set.clone());
-            for write in plan.writes {
-                perform(db, &key, write, set.as_deref(), from_seq, now)?;
-            }
-            bump_revision(db)?;
-            let stored = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
-            Ok((stored, found.is_none()))
-        })
-        .await
+        let (key, sealing) = (self.key().clone(), self.key().clone());
+        let (now, from_seq) = (self.now(), self.last_seq());
+        let (kind, name) = (document.kind(), document.name.clone());
+        let of = name.clone();
+        let documents = vec![document];
+        let is_new = self
+            .reconfigure(
+                move |db, snapshot| {
+                    let found = snapshot.documents.get(&(kind, of.clone()));
+                    check_precondition(found, must, kind, &of)?;
+                    let set = found.and_then(|found| found.applied_set.clone());
+                    Ok((plan(db, &key, snapshot, &documents, None, false)?, set, found.is_none()))
+                },
+                move |db, (plan, set, is_new): (Plan, Option<String>, bool)| {
+                    for write in plan.writes {
+                        perform(db, &sealing, write, set.as_deref(), from_seq, now)?;
+                    }
+                    Ok(is_new)
+                },
+            )
+            .await?;
+        Ok((self.resource(kind, name).await?, is_new))
     }
 
     /// Deletes one document.
@@ -152,15 +175,19 @@ impl Store {
     pub async fn delete(&self, kind: Kind, name: Name, must: Precondition) -> Result<()> {
         let now = self.now();
         let key = self.key().clone();
-        self.reconfigure(move |db| {
-            let found = find(db, kind, &name)?.ok_or_else(|| missing(kind, &name))?;
-            check_precondition(Some(&found), must, kind, &name)?;
-            if let Some(needed) = needed_by(db, kind, &name)? {
-                return Err(StoreError::Conflict(format!("{kind}/{name} {needed}; change or delete that first")));
-            }
-            perform(db, &key, Write::Delete { row: found.row, kind }, None, 0, now)?;
-            bump_revision(db)
-        })
+        self.reconfigure(
+            move |_, snapshot| {
+                let found = snapshot.documents.get(&(kind, name.clone())).ok_or_else(|| missing(kind, &name))?;
+                check_precondition(Some(found), must, kind, &name)?;
+                match needed_by(snapshot, kind, &name) {
+                    Some(needed) => {
+                        Err(StoreError::Conflict(format!("{kind}/{name} {needed}; change or delete that first")))
+                    }
+                    None => Ok(found.row),
+                }
+            },
+            move |db, row| perform(db, &key, Write::Delete { row, kind }, None, 0, now),
+        )
         .await
     }
 
@@ -193,41 +220,71 @@ impl Store {
     /// `NotFound`.
     pub async fn rotate_endpoint_key(&self, name: Name) -> Result<String> {
         let now = self.now();
-        self.reconfigure(move |db| {
-            let found = find(db, Kind::Endpoint, &name)?.ok_or_else(|| missing(Kind::Endpoint, &name))?;
-            let key = new_endpoint_key(db, found.row, now)?;
-            bump_revision(db)?;
-            Ok(key)
-        })
-        .await
+        self.reconfigure(move |db, _| row_of(db, Kind::Endpoint, &name), move |db, row| new_endpoint_key(db, row, now))
+            .await
     }
 }
 
 /// What would be wrong without a document, in words that follow its name.
-fn needed_by(db: &Connection, kind: Kind, name: &Name) -> Result<Option<String>> {
-    let mut after = BTreeMap::new();
-    let mut user = None;
-    for other in all(db, None)?.into_iter().filter(|other| (other.kind, &other.name) != (kind, name)) {
-        let document = read_back(&other)?;
-        if document.spec.references().iter().any(|(_, of, to)| *of == kind && *to == name) {
-            user.get_or_insert_with(|| format!("{}/{}", other.kind, other.name));
-        }
-        after.insert((other.kind, other.name), (None, document));
-    }
+fn needed_by(snapshot: &Snapshot, kind: Kind, name: &Name) -> Option<String> {
+    let mut after = stored_side(snapshot);
+    after.remove(&(kind, name.clone()));
+    let refers = |side: &Side<'_>| side.references().iter().any(|(_, of, to)| *of == kind && *to == name);
+    let (user, name_of_user) = after.iter().find(|(_, side)| refers(side)).map(|(key, _)| key)?;
     // Behind a connector may stand one of the same name that comes with the product, and that may do.
-    let is_bundled = kind == Kind::Connector && linkspan_connectors::find(name).is_some();
-    Ok(match user {
-        Some(user) if !is_bundled => Some(format!("is used by {user}")),
-        Some(_) => cross_faults(&after).first().map(|fault| format!("is used as it is: without it, {fault}")),
-        None => None,
-    })
+    if kind == Kind::Connector && linkspan_connectors::exists(name) {
+        let faults = cross_faults(&after, &snapshot.connectors);
+        return faults.first().map(|fault| format!("is used as it is: without it, {fault}"));
+    }
+    Some(format!("is used by {user}/{name_of_user}"))
+}
+
+/// A document in a plan: one that is stored, or one that is given.
+enum Side<'a> {
+    Stored(&'a Stored),
+    Given(usize, &'a Document),
+}
+
+impl Side<'_> {
+    fn references(&self) -> Vec<(String, Kind, &Name)> {
+        match self {
+            Self::Stored(stored) => stored.said.as_ref().as_ref().map_or_else(|_| Vec::new(), Said::references),
+            Self::Given(_, document) => document.spec.references(),
+        }
+    }
+
+    /// What it says, unless it is a connector or cannot be used.
+    fn spec(&self) -> Option<&Spec> {
+        match self {
+            Self::Stored(stored) => match stored.said.as_ref() {
+                Ok(Said::Spec(spec)) => Some(spec),
+                _ => None,
+            },
+            Self::Given(_, document) => Some(&document.spec),
+        }
+    }
+
+    /// Its number among those that are given.
+    fn number(&self) -> Option<usize> {
+        match self {
+            Self::Stored(_) => None,
+            Self::Given(n, _) => Some(*n),
+        }
+    }
+}
+
+/// Documents that stand side by side.
+type Sides<'a> = BTreeMap<(Kind, Name), Side<'a>>;
+
+fn stored_side(snapshot: &Snapshot) -> Sides<'_> {
+    snapshot.documents.iter().map(|(key, stored)| (key.clone(), Side::Stored(stored))).collect()
 }
 
 fn missing(kind: Kind, name: &Name) -> StoreError {
     StoreError::NotFound(format!("{kind}/{name}"))
 }
 
-fn check_precondition(found: Option<&Resource>, must: Precondition, kind: Kind, name: &Name) -> Result<()> {
+fn check_precondition(found: Option<&Stored>, must: Precondition, kind: Kind, name: &Name) -> Result<()> {
     match (must, found) {
         (Precondition::Absent, Some(_)) => Err(StoreError::Conflict(format!("{kind}/{name} exists already"))),
         (Precondition::Present(_), None) => Err(missing(kind, name)),
@@ -239,20 +296,6 @@ fn check_precondition(found: Option<&Resource>, must: Precondition, kind: Kind, 
 }
 
 const COLUMNS: &str = "id, public_id, kind, name, document, revision, applied_set, created_at, updated_at";
-
-/// Every live document, in the order of kinds and names.
-pub(crate) fn all(db: &Connection, kind: Option<Kind>) -> Result<Vec<Resource>> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM resources WHERE deleted_at IS NULL AND (?1 IS NULL OR kind = ?1) ORDER BY name");
-    let mut statement = db.prepare_cached(&sql)?;
-    let mut rows = statement.query([kind.map(Kind::as_str)])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(resource_of(row)?);
-    }
-    found.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    Ok(found)
-}
 
 /// The first documents of a kind after a name, by name.
 fn page(db: &Connection, kind: Kind, after: Option<&Name>, limit: usize) -> Result<Vec<Resource>> {
@@ -308,41 +351,32 @@ fn resource_of(row: &Row<'_>) -> Result<Resource> {
     })
 }
 
-/// Reads a stored document; one that an older version stored and this one refuses is a fault of ours.
-pub(crate) fn read_back(resource: &Resource) -> Result<Document> {
-    let read = Document::read(&resource.document);
-    read.map_err(|faults| {
-        StoreError::Database(format!("a stored document does not read back: {}", fault::in_words(&faults)))
-    })
-}
-
-fn plan(db: &Connection, key: &MasterKey, documents: Vec<Document>, set: Option<&str>, prune: bool) -> Result<Plan> {
-    let stored = all(db, None)?;
-    let mut faults = duplicates(&documents);
-    let by_name: HashMap<(Kind, &Name), &Resource> =
-        stored.iter().map(|resource| ((resource.kind, &resource.name), resource)).collect();
-
-    let mut after: BTreeMap<(Kind, Name), (Option<usize>, Document)> = BTreeMap::new();
-    for resource in &stored {
-        after.insert((resource.kind, resource.name.clone()), (None, read_back(resource)?));
-    }
+fn plan(
+    db: &Connection,
+    key: &MasterKey,
+    snapshot: &Snapshot,
+    documents: &[Document],
+    set: Option<&str>,
+    prune: bool,
+) -> Result<Plan> {
+    let mut faults = duplicates(documents);
+    let mut after = stored_side(snapshot);
     let mut deleted = Vec::new();
     if prune {
-        let given: Vec<(Kind, &Name)> = documents.iter().map(|document| (document.kind(), &document.name)).collect();
-        for resource in &stored {
-            if resource.applied_set.as_deref() == Some(set.unwrap_or_default())
-                && !given.contains(&(resource.kind, &resource.name))
-            {
-                after.remove(&(resource.kind, resource.name.clone()));
-                deleted.push(resource);
+        let given: HashSet<(Kind, &Name)> =
+            documents.iter().map(|document| (document.kind(), &document.name)).collect();
+        for ((kind, name), stored) in &snapshot.documents {
+            if stored.applied_set.as_deref() == Some(set.unwrap_or_default()) && !given.contains(&(*kind, name)) {
+                after.remove(&(*kind, name.clone()));
+                deleted.push((*kind, name, stored.row));
             }
         }
     }
     for (n, document) in documents.iter().enumerate() {
-        after.insert((document.kind(), document.name.clone()), (Some(n), document.clone()));
+        after.insert((document.kind(), document.name.clone()), Side::Given(n, document));
     }
-    faults.extend(cross_faults(&after));
-    faults.extend(key_faults(db, key, &by_name, &after)?);
+    faults.extend(cross_faults(&after, &snapshot.connectors));
+    faults.extend(key_faults(db, key, snapshot, &after)?);
     if !faults.is_empty() {
         return Err(StoreError::Invalid(faults));
     }
@@ -351,40 +385,55 @@ fn plan(db: &Connection, key: &MasterKey, documents: Vec<Document>, set: Option<
     let mut writes = Vec::new();
     for document in documents {
         let (kind, name) = (document.kind(), document.name.clone());
-        let (action, fields) = match by_name.get(&(kind, &name)) {
+        let stored = snapshot.documents.get(&(kind, name.clone()));
+        let (action, fields) = match stored {
             None => (Action::Create, Vec::new()),
-            Some(found) => {
+            Some(stored) => {
                 let mut fields = Vec::new();
-                differences(&found.document, &document.to_value(), "", &mut fields);
-                if brings_new_value(db, key, found.row, &document)? {
+                differences(&document_in(db, stored.row)?, &document.to_value(), "", &mut fields);
+                if brings_new_value(db, key, stored.row, document)? {
                     fields.push("spec.value".to_owned());
                 }
                 if fields.is_empty() { (Action::Unchanged, fields) } else { (Action::Change, fields) }
             }
         };
-        match (action, by_name.get(&(kind, &name))) {
-            (Action::Create, _) => writes.push(Write::Create(document)),
-            (Action::Change, Some(found)) => writes.push(Write::Change {
-                row: found.row,
-                document,
-                was_enabled: matches!(&read_back(found)?.spec, Spec::Recipe(recipe) if recipe.is_enabled()),
+        match (action, stored) {
+            (Action::Create, _) => writes.push(Write::Create(Written::new(document.clone()))),
+            (Action::Change, Some(stored)) => writes.push(Write::Change {
+                row: stored.row,
+                written: Written::new(document.clone()),
+                starts: is_enabled_recipe(&document.spec) && !was_enabled(stored),
             }),
             // The set that names it last owns it, so that pruning another set does not delete it.
-            (Action::Unchanged, Some(found)) if set.is_some() && found.applied_set.as_deref() != set => {
-                writes.push(Write::Adopt { row: found.row });
+            (Action::Unchanged, Some(stored)) if set.is_some() && stored.applied_set.as_deref() != set => {
+                writes.push(Write::Adopt { row: stored.row });
             }
             _ => {}
         }
         changes.push(Change { action, kind, name, fields });
     }
     // What refers to others goes before what it refers to.
-    deleted.sort_by_key(|resource| std::cmp::Reverse(resource.kind));
-    for resource in deleted {
-        let (kind, name) = (resource.kind, resource.name.clone());
-        changes.push(Change { action: Action::Delete, kind, name, fields: Vec::new() });
-        writes.push(Write::Delete { row: resource.row, kind });
+    deleted.sort_by_key(|(kind, _, _)| std::cmp::Reverse(*kind));
+    for (kind, name, row) in deleted {
+        changes.push(Change { action: Action::Delete, kind, name: name.clone(), fields: Vec::new() });
+        writes.push(Write::Delete { row, kind });
     }
     Ok(Plan { changes, writes })
+}
+
+fn is_enabled_recipe(spec: &Spec) -> bool {
+    matches!(spec, Spec::Recipe(recipe) if recipe.is_enabled())
+}
+
+fn was_enabled(stored: &Stored) -> bool {
+    matches!(stored.said.as_ref(), Ok(Said::Spec(spec)) if is_enabled_recipe(spec))
+}
+
+/// The document in a row, as its author wrote it.
+fn document_in(db: &Connection, row: i64) -> Result<Value> {
+    let text: String =
+        db.prepare_cached("SELECT document FROM resources WHERE id = ?1")?.query_row([row], |row| row.get(0))?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 fn duplicates(documents: &[Document]) -> Vec<Fault> {
@@ -392,39 +441,31 @@ fn duplicates(documents: &[Document]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (n, document) in documents.iter().enumerate() {
         if let Some(first) = seen.insert((document.kind(), &document.name), n) {
-            faults.push(about(
-                document,
-                Some(n),
-                Fault::new("name", format_args!("stands twice; the first is document {first}")),
-            ));
+            let fault = Fault::new("name", format_args!("stands twice; the first is document {first}"));
+            faults.push(about(document.kind(), &document.name, Some(n), fault));
         }
     }
     faults
 }
 
-fn about(document: &Document, n: Option<usize>, mut fault: Fault) -> Fault {
+fn about(kind: Kind, name: &Name, n: Option<usize>, mut fault: Fault) -> Fault {
     fault.document = n;
-    fault.subject = Some(format!("{}/{}", document.kind(), document.name));
+    fault.subject = Some(format!("{kind}/{name}"));
     fault
 }
 
 /// Keys of accounts that do not fit what the accounts say, as far as the values are known here. Only of accounts that
 /// are written now: one whose secret is changed first, and the account after it, must not be in its own way.
-fn key_faults(
-    db: &Connection,
-    key: &MasterKey,
-    by_name: &HashMap<(Kind, &Name), &Resource>,
-    after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>,
-) -> Result<Vec<Fault>> {
+fn key_faults(db: &Connection, key: &MasterKey, snapshot: &Snapshot, after: &Sides<'_>) -> Result<Vec<Fault>> {
     let mut faults = Vec::new();
-    for (n, document) in after.values().filter(|(n, _)| n.is_some()) {
-        let Spec::Account(account) = &document.spec else { continue };
+    for ((kind, name), side) in after.iter().filter(|(_, side)| side.number().is_some()) {
+        let Some(Spec::Account(account)) = side.spec() else { continue };
         for (path, secret, wanted) in account.keys() {
-            let given = match after.get(&(Kind::Secret, secret.clone())).map(|(_, document)| &document.spec) {
+            let given = match after.get(&(Kind::Secret, secret.clone())).and_then(Side::spec) {
                 Some(Spec::Secret(spec)) => spec,
                 _ => continue,
             };
-            let value = match (&given.value, by_name.get(&(Kind::Secret, secret))) {
+            let value = match (&given.value, snapshot.documents.get(&(Kind::Secret, secret.clone()))) {
                 (Some(value), _) => Some(value.to_bytes()),
                 // Read where the server runs, when it is used.
                 (None, _) if given.env.is_some() || given.file.is_some() => None,
@@ -433,7 +474,7 @@ fn key_faults(
             };
             if let Some(reason) = value.and_then(|value| wanted.check(&value).err()) {
                 let reason = format!("the value of secret `{secret}` does not do: {reason}");
-                faults.push(about(document, *n, Fault::new(format!("spec.{path}"), reason)));
+                faults.push(about(*kind, name, side.number(), Fault::new(format!("spec.{path}"), reason)));
             }
         }
     }
@@ -441,31 +482,31 @@ fn key_faults(
 }
 
 /// What only shows when documents stand side by side.
-fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Vec<Fault> {
-    let mut faults = connector_faults(after);
-    let mut tables: HashMap<(&str, String), String> = HashMap::new();
-    for (n, document) in after.values() {
-        for (path, kind, name) in document.spec.references() {
-            let is_bundled = kind == Kind::Connector && linkspan_connectors::find(name).is_some();
+fn cross_faults(after: &Sides<'_>, known: &Connectors) -> Vec<Fault> {
+    let mut faults = connector_faults(after, known);
+    let mut tables: HashMap<(&str, String), &Name> = HashMap::new();
+    for ((of, document), side) in after {
+        for (path, kind, name) in side.references() {
+            let is_bundled = kind == Kind::Connector && linkspan_connectors::exists(name);
             if !is_bundled && !after.contains_key(&(kind, name.clone())) {
                 let mut fault = Fault::new(path, format_args!("there is no {kind} `{name}`"));
                 let names = after.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str());
                 if let Some(near) = near_match(name.as_str(), names) {
                     fault = fault.hint(format!("did you mean `{near}`?"));
                 }
-                faults.push(about(document, *n, fault));
+                faults.push(about(*of, document, side.number(), fault));
             }
         }
-        if let Spec::Sync(sync) = &document.spec {
+        if let Some(Spec::Sync(sync)) = side.spec() {
             // Two destinations may name one file; table names are compared as SQLite does, without case.
-            let file = match after.get(&(Kind::Destination, sync.to.destination.clone())).map(|(_, to)| &to.spec) {
+            let file = match after.get(&(Kind::Destination, sync.to.destination.clone())).and_then(Side::spec) {
                 Some(Spec::Destination(DestinationSpec::Sqlite(sqlite))) => sqlite.path.as_str(),
                 _ => sync.to.destination.as_str(),
             };
             let table = (file, sync.to.full_name().to_lowercase());
-            if let Some(other) = tables.insert(table, document.name.to_string()) {
+            if let Some(other) = tables.insert(table, document) {
                 let reason = format!("sync `{other}` loads {} too; a table belongs to one sync", sync.to.full_name());
-                faults.push(about(document, *n, Fault::new("spec.to.table", reason)));
+                faults.push(about(*of, document, side.number(), Fault::new("spec.to.table", reason)));
             }
         }
     }
@@ -473,22 +514,32 @@ fn cross_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Ve
 }
 
 /// What shows when connectors, connections and endpoints over them and steps that call their actions stand side by
-/// side.
-fn connector_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -> Vec<Fault> {
-    let find = |kind: Kind, name: &Name| after.get(&(kind, name.clone())).map(|(_, document)| &document.spec);
-    let mut connectors = Connectors::default();
-    for (_, document) in after.values() {
-        if let Spec::Connector(spec) = &document.spec {
-            connectors.add(document.name.clone(), String::new(), ConnectorSpec::clone(spec));
+/// side. `known` is what was compiled of the documents that are stored.
+fn connector_faults(after: &Sides<'_>, known: &Connectors) -> Vec<Fault> {
+    let find = |kind: Kind, name: &Name| after.get(&(kind, name.clone())).and_then(Side::spec);
+    let mut connectors = Connectors::after(known);
+    for ((_, name), side) in after.iter().filter(|((kind, _), _)| *kind == Kind::Connector) {
+        match side {
+            Side::Stored(stored) => {
+                if let Ok(Said::Connector(connector)) = stored.said.as_ref() {
+                    connectors.add(name.clone(), format!("{}.{}", stored.row, stored.revision), connector.clone());
+                }
+            }
+            Side::Given(n, document) => {
+                if let Spec::Connector(spec) = &document.spec {
+                    connectors.add(name.clone(), format!("given {n}"), CompactConnector::of(spec));
+                }
+            }
         }
     }
     let mut faults = Vec::new();
-    for (n, document) in after.values() {
-        let found = match &document.spec {
-            Spec::Connector(spec) if spec.extends.as_ref().is_some_and(|base| connectors.exists(base)) => {
-                connectors.get(&document.name).err().unwrap_or_default()
-            }
-            Spec::Connection(spec) if spec.connector.as_ref().is_some_and(|name| connectors.exists(name)) => {
+    for ((kind, name), side) in after {
+        if *kind == Kind::Connector {
+            faults.extend(extension_faults(&mut connectors, name, side));
+            continue;
+        }
+        let found = match side.spec() {
+            Some(Spec::Connection(spec)) if spec.connector.as_ref().is_some_and(|name| connectors.exists(name)) => {
                 let account = spec.account.as_ref().and_then(|name| find(Kind::Account, name));
                 let account = account.and_then(|spec| match spec {
                     Spec::Account(account) => Some(account),
@@ -496,10 +547,10 @@ fn connector_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -
                 });
                 connectors.connect(spec, account).err().unwrap_or_default()
             }
-            Spec::Endpoint(spec) if spec.connector.as_ref().is_some_and(|name| connectors.exists(name)) => {
+            Some(Spec::Endpoint(spec)) if spec.connector.as_ref().is_some_and(|name| connectors.exists(name)) => {
                 connectors.intake(spec).err().unwrap_or_default()
             }
-            Spec::Recipe(recipe) => {
+            Some(Spec::Recipe(recipe)) => {
                 let calls = recipe.steps.iter().enumerate().filter_map(|(n, step)| Some((n, step.call.as_ref()?)));
                 let mut found = Vec::new();
                 for (n, call) in calls {
@@ -512,9 +563,21 @@ fn connector_faults(after: &BTreeMap<(Kind, Name), (Option<usize>, Document)>) -
             }
             _ => Vec::new(),
         };
-        faults.extend(found.into_iter().map(|fault| about(document, *n, fault.under("spec"))));
+        faults.extend(found.into_iter().map(|fault| about(*kind, name, side.number(), fault.under("spec"))));
     }
     faults
+}
+
+/// What is wrong with a connector that extends another, which can only be judged with that. One that is stored and
+/// whose base has not changed was judged before.
+fn extension_faults(connectors: &mut Connectors, name: &Name, side: &Side<'_>) -> Vec<Fault> {
+    let is_extension = side.references().iter().any(|(_, _, base)| connectors.exists(base));
+    if !is_extension || !connectors.basis(name).contains("given") {
+        return Vec::new();
+    }
+    let whole = connectors.resolve(name).and_then(|whole| whole.spec()).map_err(|fault| vec![fault]);
+    let faults = whole.and_then(Connector::compile).err().unwrap_or_default();
+    faults.into_iter().map(|fault| about(Kind::Connector, name, side.number(), fault.under("spec"))).collect()
 }
 
 /// The paths at which two documents differ.
@@ -556,7 +619,8 @@ fn perform(
     now: Timestamp,
 ) -> Result<()> {
     match write {
-        Write::Create(document) => {
+        Write::Create(written) => {
+            let document = &written.document;
             db.prepare_cached(
                 "INSERT INTO resources (kind, name, public_id, document, applied_set, revision, from_seq, created_at, updated_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?7)",
@@ -565,7 +629,7 @@ fn perform(
                 document.kind().as_str(),
                 document.name.as_str(),
                 format!("{}_{}", document.kind(), uuid::Uuid::now_v7().simple()),
-                document.to_value().to_string(),
+                written.text,
                 set,
                 from_seq.cast_signed(),
                 now.as_micros()
@@ -574,19 +638,19 @@ fn perform(
             if document.kind() == Kind::Endpoint {
                 new_endpoint_key(db, row, now)?;
             }
-            keep_parts(db, key, row, &document, now)
+            keep_parts(db, key, row, document, now)
         }
-        Write::Change { row, document, was_enabled } => {
+        Write::Change { row, written, starts } => {
             db.prepare_cached(
                 "UPDATE resources SET document = ?2, revision = revision + 1, updated_at = ?3,
                  applied_set = ifnull(?4, applied_set) WHERE id = ?1",
             )?
-            .execute(params![row, document.to_value().to_string(), now.as_micros(), set])?;
+            .execute(params![row, written.text, now.as_micros(), set])?;
             // A recipe that is started again begins at the end of the log.
-            if matches!(&document.spec, Spec::Recipe(recipe) if recipe.is_enabled() && !was_enabled) {
+            if starts {
                 db.execute("UPDATE resources SET from_seq = ?2 WHERE id = ?1", params![row, from_seq.cast_signed()])?;
             }
-            keep_parts(db, key, row, &document, now)
+            keep_parts(db, key, row, &written.document, now)
         }
         Write::Adopt { row } => {
             db.execute("UPDATE resources SET applied_set = ?2 WHERE id = ?1", params![row, set])?;
@@ -659,12 +723,4 @@ fn new_endpoint_key(db: &Connection, row: i64, now: Timestamp) -> Result<String>
         params![row, key, now.as_micros()],
     )?;
     Ok(key)
-}
-
-fn bump_revision(db: &Connection) -> Result<()> {
-    db.execute(
-        "INSERT INTO meta (key, value) VALUES ('revision', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
-        [],
-    )?;
-    Ok(())
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, params};
 
 use crate::Store;
 use crate::error::Result;
+use crate::open::current_revision;
 
 /// How long things are kept.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +84,7 @@ impl Sweep {
 /// What a reader found to be old, so that the writer needs to search nothing.
 struct Old {
     /// The configuration that the floor of the events was found with.
-    revision: i64,
+    revision: u64,
     jobs: Vec<i64>,
     dedupe: Vec<(i64, [u8; 16])>,
     refusals: Vec<i64>,
@@ -110,7 +111,7 @@ impl Store {
             .read_for_engine(move |db| {
                 let (dedupe, swept) = old_dedupe(db, after, now)?;
                 let old = Old {
-                    revision: revision(db)?,
+                    revision: current_revision(db)?,
                     jobs: old_jobs(db, keep, now)?,
                     dedupe,
                     refusals: old_refusals(db, now.before(keep.refusals))?,
@@ -156,12 +157,6 @@ impl Old {
             && self.events.is_empty()
             && self.batches.is_empty()
     }
-}
-
-fn revision(db: &Connection) -> Result<i64> {
-    Ok(db
-        .prepare_cached("SELECT ifnull((SELECT value FROM meta WHERE key = 'revision'), 0)")?
-        .query_row([], |row| row.get(0))?)
 }
 
 fn old_jobs(db: &Connection, keep: Retention, now: Timestamp) -> Result<Vec<i64>> {
@@ -297,8 +292,8 @@ fn delete_small(
 
 /// Deletes events that no open job needs; gives how many, and their spool files. None when the configuration has
 /// changed since they were found: a new sync may want them.
-fn delete_events(db: &Connection, events: &[OldEvent], found_at: i64) -> Result<(u64, Vec<String>)> {
-    if revision(db)? != found_at {
+fn delete_events(db: &Connection, events: &[OldEvent], found_at: u64) -> Result<(u64, Vec<String>)> {
+    if current_revision(db)? != found_at {
         return Ok((0, Vec::new()));
     }
     let mut needed = db.prepare_cached(

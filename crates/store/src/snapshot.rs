@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use linkspan_model::account::AccountSpec;
 use linkspan_model::connection::ConnectionSpec;
-use linkspan_model::connector::{Connector, ConnectorSpec};
+use linkspan_model::connector::{CompactConnector, Connector, ConnectorSpec};
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
 use linkspan_model::endpoint::EndpointSpec;
@@ -13,14 +13,13 @@ use linkspan_model::fault::in_words;
 use linkspan_model::recipe::{Recipe, RecipeSpec};
 use linkspan_model::sync::SyncSpec;
 use linkspan_model::verify::Verifier;
-use linkspan_model::{Fault, Name, SecretBytes, Timestamp};
+use linkspan_model::{Fault, Kind, Name, SecretBytes, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::Value;
 
 use crate::connector::Connectors;
 use crate::error::{Result, StoreError};
 use crate::open::SecretSource;
-use crate::resource::{Resource, all, read_back};
 use crate::seal::MasterKey;
 
 /// The whole configuration at one moment.
@@ -28,15 +27,18 @@ use crate::seal::MasterKey;
 pub struct Snapshot {
     /// Counts the changes of the configuration.
     pub revision: u64,
+    /// Every document, as it was read.
+    pub(crate) documents: BTreeMap<(Kind, Name), Stored>,
     by_key: HashMap<Box<str>, Arc<EndpointView>>,
     endpoints: BTreeMap<Name, Arc<EndpointView>>,
     recipes: BTreeMap<Name, Arc<RecipeView>>,
-    connectors: Connectors,
+    pub(crate) connectors: Connectors,
     connections: BTreeMap<Name, Arc<ConnectionView>>,
     accounts: BTreeMap<Name, Arc<AccountView>>,
     destinations: BTreeMap<Name, Arc<DestinationView>>,
     syncs: BTreeMap<Name, Arc<SyncView>>,
     secrets: BTreeMap<Name, std::result::Result<SecretBytes, String>>,
+    unusable: BTreeMap<(Kind, Name), String>,
     /// Row and revision of every secret.
     secret_versions: BTreeMap<Name, String>,
 }
@@ -112,8 +114,50 @@ pub struct ConnectorView {
     pub name: Name,
     /// Whether it is a user's.
     pub is_users: bool,
-    /// What it says, with what it extends.
-    pub spec: ConnectorSpec,
+    /// What it says, with what it extends; without its actions and streams.
+    pub head: Arc<ConnectorSpec>,
+    /// How many actions, streams and webhooks it offers.
+    pub counts: [usize; 3],
+}
+
+/// A document that is stored, as the data plane and plans read it.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    /// Its row.
+    pub(crate) row: i64,
+    /// Its id.
+    id: String,
+    /// Counts its changes from 1.
+    pub(crate) revision: u64,
+    /// Of a recipe: events up to this position came before it ran.
+    from_seq: u64,
+    /// The set of the apply that made it.
+    pub(crate) applied_set: Option<String>,
+    /// When it was made.
+    created_at: Timestamp,
+    /// What it says; or why it cannot be used: another version of the product has stored it.
+    pub(crate) said: Arc<std::result::Result<Said, String>>,
+}
+
+/// What a document says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// A connector, as it is kept in memory.
+    Connector(CompactConnector),
+    /// Any other.
+    Spec(Spec),
+}
+
+impl Said {
+    /// The documents that this one refers to, each with the path of the reference.
+    pub(crate) fn references(&self) -> Vec<(String, Kind, &Name)> {
+        match self {
+            Self::Connector(connector) => {
+                connector.head.extends.iter().map(|name| ("spec.extends".to_owned(), Kind::Connector, name)).collect()
+            }
+            Self::Spec(spec) => spec.references(),
+        }
+    }
 }
 
 /// A destination.
@@ -141,27 +185,53 @@ pub struct SyncView {
 }
 
 impl Snapshot {
-    /// Reads everything that is configured.
-    pub(crate) fn load(db: &Connection, key: &MasterKey, source: &dyn SecretSource) -> Result<Self> {
+    /// Reads everything that is configured. Of what is in `earlier` at the same revision nothing is read again.
+    pub(crate) fn load(db: &Connection, key: &MasterKey, source: &dyn SecretSource, earlier: &Self) -> Result<Self> {
         let revision: Option<i64> =
             db.query_row("SELECT value FROM meta WHERE key = 'revision'", [], |row| row.get(0)).optional()?;
-        let mut snapshot = Self { revision: revision.unwrap_or(0).cast_unsigned(), ..Self::default() };
+        let mut snapshot = Self {
+            revision: revision.unwrap_or(0).cast_unsigned(),
+            connectors: Connectors::after(&earlier.connectors),
+            ..Self::default()
+        };
         // Kinds come in the order in which they depend on each other.
-        for resource in all(db, None)? {
-            snapshot.add(db, key, source, &resource)?;
+        for ((kind, name), stored) in stored(db, earlier)? {
+            match stored.said.as_ref() {
+                Ok(said) => snapshot.add(db, key, source, earlier, &name, &stored, said)?,
+                Err(reason) => snapshot.add_unusable(db, kind, &name, &stored, reason)?,
+            }
+            snapshot.documents.insert((kind, name), stored);
         }
+        snapshot.connectors.complete();
         Ok(snapshot)
     }
 
-    fn add(&mut self, db: &Connection, key: &MasterKey, source: &dyn SecretSource, resource: &Resource) -> Result<()> {
-        let name = resource.name.clone();
-        let version = format!("{}.{}", resource.row, resource.revision);
-        match read_back(resource)?.spec {
+    #[expect(clippy::too_many_arguments, reason = "one loop, taken apart")]
+    fn add(
+        &mut self,
+        db: &Connection,
+        key: &MasterKey,
+        source: &dyn SecretSource,
+        earlier: &Self,
+        name: &Name,
+        stored: &Stored,
+        said: &Said,
+    ) -> Result<()> {
+        let (name, row) = (name.clone(), stored.row);
+        let version = format!("{row}.{}", stored.revision);
+        let spec = match said {
+            Said::Connector(connector) => {
+                self.connectors.add(name, version, connector.clone());
+                return Ok(());
+            }
+            Said::Spec(spec) => spec,
+        };
+        match spec {
             Spec::Secret(spec) => {
-                let value = match stored_value(db, key, resource.row)? {
+                let value = match stored_value(db, key, row)? {
                     Some(value) => Ok(value),
                     None => source
-                        .value(&spec)
+                        .value(spec)
                         .and_then(|value| value.ok_or_else(|| format!("secret `{name}` has no value yet"))),
                 };
                 self.secret_versions.insert(name.clone(), version);
@@ -170,10 +240,10 @@ impl Snapshot {
             Spec::Account(spec) => {
                 let mut basis = version;
                 self.add_secrets(&mut basis, spec.secrets());
-                let view = AccountView { row: resource.row, name: name.clone(), basis, spec };
+                let view = AccountView { row, name: name.clone(), basis, spec: spec.clone() };
                 self.accounts.insert(name, Arc::new(view));
             }
-            Spec::Connector(spec) => self.connectors.add(name, version, *spec),
+            Spec::Connector(_) => {}
             Spec::Connection(spec) => {
                 let account = spec.account.as_ref().and_then(|name| self.accounts.get(name)).cloned();
                 let mut basis =
@@ -182,45 +252,86 @@ impl Snapshot {
                     basis.push_str(&self.connectors.basis(connector));
                 }
                 self.add_secrets(&mut basis, spec.secrets());
-                let connected = self.connectors.connect(&spec, account.as_ref().map(|account| &account.spec));
+                let connected = self.connectors.connect(spec, account.as_ref().map(|account| &account.spec));
                 let ((spec, connector), unusable) = match connected {
                     Ok(connected) => (connected, None),
-                    Err(faults) => ((*spec, None), Some(in_words(&faults))),
+                    Err(faults) => ((ConnectionSpec::clone(spec), None), Some(in_words(&faults))),
                 };
-                let row = resource.row;
                 let spec = Arc::new(spec);
                 let view = ConnectionView { row, basis, name: name.clone(), spec, account, connector, unusable };
                 self.connections.insert(name, Arc::new(view));
             }
             Spec::Endpoint(spec) => {
-                let intake = self.connectors.intake(&spec).map_err(|faults| in_words(&faults));
+                let intake = self.connectors.intake(spec).map_err(|faults| in_words(&faults));
                 let verifier = intake.as_ref().map_err(Clone::clone).and_then(|whole| self.verifier(whole));
-                let spec = intake.unwrap_or(*spec);
-                let key = endpoint_key(db, resource.row)?;
-                let view =
-                    Arc::new(EndpointView { row: resource.row, name: name.clone(), key: key.clone(), spec, verifier });
-                self.by_key.insert(key.into(), Arc::clone(&view));
-                self.endpoints.insert(name, view);
+                let spec = intake.unwrap_or_else(|_| EndpointSpec::clone(spec));
+                self.add_endpoint(db, row, name, spec, verifier)?;
             }
             Spec::Recipe(spec) => {
-                let view = recipe_view(db, resource, spec)?;
-                self.recipes.insert(name, Arc::new(view));
+                let known = earlier.recipes.get(&name).filter(|known| {
+                    (known.row, known.revision, known.from_seq) == (row, stored.revision, stored.from_seq)
+                });
+                let view = match known {
+                    Some(known) => Arc::clone(known),
+                    None => match recipe_view(&name, stored, spec) {
+                        Ok(view) => Arc::new(view),
+                        Err(faults) => return self.add_unusable(db, Kind::Recipe, &name, stored, &in_words(&faults)),
+                    },
+                };
+                self.recipes.insert(name, view);
             }
             Spec::Destination(spec) => {
-                self.destinations.insert(name.clone(), Arc::new(DestinationView { name, spec }));
+                self.destinations.insert(name.clone(), Arc::new(DestinationView { name, spec: spec.clone() }));
             }
             Spec::Sync(spec) => {
                 let view = SyncView {
-                    row: resource.row,
-                    id: resource.id.clone(),
+                    row,
+                    id: stored.id.clone(),
                     name: name.clone(),
-                    created_at: resource.created_at,
-                    spec,
+                    created_at: stored.created_at,
+                    spec: spec.clone(),
                 };
                 self.syncs.insert(name, Arc::new(view));
             }
         }
         Ok(())
+    }
+
+    fn add_endpoint(
+        &mut self,
+        db: &Connection,
+        row: i64,
+        name: Name,
+        spec: EndpointSpec,
+        verifier: std::result::Result<Verifier, String>,
+    ) -> Result<()> {
+        let key = endpoint_key(db, row)?;
+        let view = Arc::new(EndpointView { row, name: name.clone(), key: key.clone(), spec, verifier });
+        self.by_key.insert(key.into(), Arc::clone(&view));
+        self.endpoints.insert(name, view);
+        Ok(())
+    }
+
+    /// Notes a document that cannot be used. It stops nothing else, and an apply replaces it.
+    fn add_unusable(&mut self, db: &Connection, kind: Kind, name: &Name, stored: &Stored, reason: &str) -> Result<()> {
+        tracing::error!(%kind, %name, reason, "a stored document cannot be used; apply it again");
+        if kind == Kind::Endpoint {
+            // Its senders are turned away until it can be used: an unknown URL would make them give up.
+            self.add_endpoint(db, stored.row, name.clone(), EndpointSpec::default(), Err(reason.to_owned()))?;
+        }
+        self.unusable.insert((kind, name.clone()), reason.to_owned());
+        Ok(())
+    }
+
+    /// Why a document cannot be used, when another version of the product has stored it.
+    #[must_use]
+    pub fn unusable(&self, kind: Kind, name: &Name) -> Option<&str> {
+        self.unusable.get(&(kind, name.clone())).map(String::as_str)
+    }
+
+    /// Every document that cannot be used, and why.
+    pub fn all_unusable(&self) -> impl Iterator<Item = (Kind, &Name, &str)> {
+        self.unusable.iter().map(|((kind, name), reason)| (*kind, name, reason.as_str()))
     }
 
     /// Adds the states of secrets to what something was made of.
@@ -302,8 +413,23 @@ impl Snapshot {
     /// # Errors
     /// There is none, or what it extends does not exist.
     pub fn connector(&self, name: &Name) -> std::result::Result<ConnectorView, Fault> {
-        let spec = self.connectors.resolve(name)?;
-        Ok(ConnectorView { name: name.clone(), is_users: self.connectors.is_users(name), spec })
+        let whole = self.connectors.resolve(name)?;
+        let counts = whole.counts();
+        Ok(ConnectorView { name: name.clone(), is_users: self.connectors.is_users(name), head: whole.head, counts })
+    }
+
+    /// Whether a user has written the connector with this name.
+    #[must_use]
+    pub fn is_users_connector(&self, name: &Name) -> bool {
+        self.connectors.is_users(name)
+    }
+
+    /// What the connector with this name says, with what it extends and all that it offers, but for its cases.
+    ///
+    /// # Errors
+    /// There is none, what it extends does not exist, or an action does not read.
+    pub fn whole_connector(&self, name: &Name) -> std::result::Result<ConnectorSpec, Fault> {
+        self.connectors.resolve(name)?.spec()
     }
 
     /// Whether there is a connector with this name.
@@ -370,18 +496,66 @@ fn endpoint_key(db: &Connection, row: i64) -> Result<String> {
     Ok(db.prepare_cached("SELECT key FROM endpoint_keys WHERE resource = ?1")?.query_row([row], |row| row.get(0))?)
 }
 
-fn recipe_view(db: &Connection, resource: &Resource, spec: RecipeSpec) -> Result<RecipeView> {
-    let from_seq: i64 = db
-        .prepare_cached("SELECT from_seq FROM resources WHERE id = ?1")?
-        .query_row([resource.row], |row| row.get(0))?;
-    let recipe = Recipe::compile(&spec)
-        .map_err(|faults| StoreError::Database(format!("a stored recipe does not compile: {faults:?}")))?;
+fn recipe_view(name: &Name, stored: &Stored, spec: &RecipeSpec) -> std::result::Result<RecipeView, Vec<Fault>> {
     Ok(RecipeView {
-        row: resource.row,
-        name: resource.name.clone(),
-        revision: resource.revision,
-        from_seq: from_seq.cast_unsigned(),
-        spec,
-        recipe: Arc::new(recipe),
+        row: stored.row,
+        name: name.clone(),
+        revision: stored.revision,
+        from_seq: stored.from_seq,
+        spec: spec.clone(),
+        recipe: Arc::new(Recipe::compile(spec)?),
     })
+}
+
+/// Every live document, by kind and name. The text of one is read only when it is not in `earlier` as it is now.
+fn stored(db: &Connection, earlier: &Snapshot) -> Result<BTreeMap<(Kind, Name), Stored>> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, public_id, kind, name, revision, from_seq, applied_set, created_at FROM resources
+         WHERE workspace = 1 AND deleted_at IS NULL",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut found = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (kind, name): (String, String) = (row.get(2)?, row.get(3)?);
+        let kind: Kind = kind.parse().map_err(StoreError::Database)?;
+        let name: Name = name.parse().map_err(|error| StoreError::Database(format!("{error}")))?;
+        let (id, revision) = (row.get(0)?, row.get::<_, i64>(4)?.cast_unsigned());
+        let known = earlier.documents.get(&(kind, name.clone()));
+        let said = match known.filter(|known| (known.row, known.revision) == (id, revision)) {
+            Some(known) => Arc::clone(&known.said),
+            None => Arc::new(read_said(db, kind, id)?),
+        };
+        let stored = Stored {
+            row: id,
+            id: row.get(1)?,
+            revision,
+            from_seq: row.get::<_, i64>(5)?.cast_unsigned(),
+            applied_set: row.get(6)?,
+            created_at: Timestamp::from_micros(row.get(7)?),
+            said,
+        };
+        found.insert((kind, name), stored);
+    }
+    Ok(found)
+}
+
+/// What the document in a row says; or why it does not read: a version of the product that knew other fields stored it.
+fn read_said(db: &Connection, kind: Kind, row: i64) -> Result<std::result::Result<Said, String>> {
+    #[derive(serde::Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        spec: &'a serde_json::value::RawValue,
+    }
+    let text: String =
+        db.prepare_cached("SELECT document FROM resources WHERE id = ?1")?.query_row([row], |row| row.get(0))?;
+    let unreadable = |faults: Vec<Fault>| format!("it does not read with this version: {}", in_words(&faults));
+    let spec = match serde_json::from_str::<Envelope<'_>>(&text) {
+        Ok(envelope) => envelope.spec.get(),
+        Err(error) => return Ok(Err(format!("it does not read with this version: {error}"))),
+    };
+    if kind == Kind::Connector {
+        return Ok(CompactConnector::read(spec).map(Said::Connector).map_err(unreadable));
+    }
+    let written: Value = serde_json::from_str(spec)?;
+    Ok(Spec::reread(kind, &written).map(Said::Spec).map_err(unreadable))
 }

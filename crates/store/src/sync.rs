@@ -103,7 +103,7 @@ impl Store {
         self.read_for_engine(move |db| {
             let sql = format!(
                 "SELECT {BATCH} FROM sync_batches WHERE sync = ?1 AND last_seq > ?2 AND state = 'loaded'
-                 ORDER BY batch LIMIT ?3"
+                 ORDER BY last_seq LIMIT ?3"
             );
             let mut statement = db.prepare_cached(&sql)?;
             let found = statement
@@ -299,7 +299,8 @@ fn batch_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Batch> {
 }
 
 fn open_batch(db: &Connection, sync: i64) -> Result<Option<Batch>> {
-    let sql = format!("SELECT {BATCH} FROM sync_batches WHERE sync = ?1 AND state <> 'loaded'");
+    let sql =
+        format!("SELECT {BATCH} FROM sync_batches INDEXED BY sync_batches_open WHERE sync = ?1 AND state <> 'loaded'");
     Ok(db.prepare_cached(&sql)?.query_row([sync], batch_of).optional()?)
 }
 

@@ -13,6 +13,8 @@ use crate::error::Result;
 pub struct StatementWork {
     /// The statement.
     pub sql: String,
+    /// Whether the writer ran it, so that everybody else's writes waited.
+    pub by_writer: bool,
     /// Steps of the virtual machine: the measure of all work.
     pub steps: u64,
     /// Rows that were passed in a scan of a whole table.
@@ -25,7 +27,7 @@ pub struct StatementWork {
 pub type StatementWatch = Arc<dyn Fn(StatementWork) + Send + Sync>;
 
 /// Tells `watch` of every statement of a connection. Without one nothing is counted.
-pub(crate) fn watch_statements(db: &mut Connection, watch: Option<&StatementWatch>) -> Result<()> {
+pub(crate) fn watch_statements(db: &mut Connection, by_writer: bool, watch: Option<&StatementWatch>) -> Result<()> {
     let Some(watch) = watch.cloned() else { return Ok(()) };
     // SQLite counts over all runs of a prepared statement.
     let mut before: HashMap<String, [i32; 3]> = HashMap::new();
@@ -38,7 +40,7 @@ pub(crate) fn watch_statements(db: &mut Connection, watch: Option<&StatementWatc
         // One that fell out of the cache was prepared again and counts from the beginning.
         let then = if now[0] < then[0] { [0; 3] } else { then };
         let [steps, scanned, sorts] = [0, 1, 2].map(|n| u64::from(now[n].wrapping_sub(then[n]).unsigned_abs()));
-        watch(StatementWork { sql, steps, scanned, sorts });
+        watch(StatementWork { sql, by_writer, steps, scanned, sorts });
     };
     db.trace_v2(TraceEventCodes::SQLITE_TRACE_PROFILE, Some(tell))?;
     Ok(())

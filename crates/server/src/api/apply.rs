@@ -79,9 +79,16 @@ async fn apply(api: Api, call: Call) -> Result<Answer, Problem> {
             format!("{} documents at once are too many; at most {}", body.documents.len(), limits::APPLY_DOCUMENTS);
         return Err(Problem::invalid(vec![Fault::new("documents", reason)]));
     }
-    let mut documents = Vec::with_capacity(body.documents.len());
+    let given = body.documents;
+    let documents = super::resources::off_thread(move || read_all(&given)).await?;
+    let changes = api.store.apply(documents, body.set, body.prune, body.dry_run).await?;
+    data(Applied { applied: !body.dry_run, changes })
+}
+
+fn read_all(given: &[Value]) -> Result<Vec<Document>, Vec<Fault>> {
+    let mut documents = Vec::with_capacity(given.len());
     let mut faults = Vec::new();
-    for (n, value) in body.documents.iter().enumerate() {
+    for (n, value) in given.iter().enumerate() {
         match Document::read(value) {
             Ok(document) => documents.push(document),
             Err(found) => faults.extend(found.into_iter().map(|mut fault| {
@@ -90,11 +97,7 @@ async fn apply(api: Api, call: Call) -> Result<Answer, Problem> {
             })),
         }
     }
-    if !faults.is_empty() {
-        return Err(Problem::invalid(faults));
-    }
-    let changes = api.store.apply(documents, body.set, body.prune, body.dry_run).await?;
-    data(Applied { applied: !body.dry_run, changes })
+    if faults.is_empty() { Ok(documents) } else { Err(faults) }
 }
 
 async fn export(api: Api, call: Call) -> Result<Answer, Problem> {

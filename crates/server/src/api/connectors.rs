@@ -183,14 +183,14 @@ async fn import(_: Api, call: Call) -> Result<Answer, Problem> {
 async fn list(api: Api, _: Call) -> Result<Answer, Problem> {
     let snapshot = api.store.snapshot().clone();
     let entry = |(name, found): (&Name, Result<ConnectorView, _>)| match found {
-        Ok(ConnectorView { name, is_users, spec }) => CatalogEntry {
+        Ok(ConnectorView { name, is_users, head, counts: [actions, streams, webhooks] }) => CatalogEntry {
             name,
-            title: spec.title,
-            version: spec.version,
+            title: head.title.clone(),
+            version: head.version.clone(),
             origin: origin(is_users),
-            actions: spec.actions.len(),
-            streams: spec.streams.len(),
-            webhooks: spec.webhooks.len(),
+            actions,
+            streams,
+            webhooks,
             reason: None,
         },
         Err(fault) => CatalogEntry {
@@ -215,8 +215,8 @@ async fn get(api: Api, call: Call) -> Result<Answer, Problem> {
     if !snapshot.has_connector(&name) {
         return Err(Problem::not_found(format!("connector/{name} does not exist")));
     }
-    let ConnectorView { name, is_users, spec } =
-        snapshot.connector(&name).map_err(|fault| Problem::invalid(vec![fault]))?;
+    let is_users = snapshot.is_users_connector(&name);
+    let spec = snapshot.whole_connector(&name).map_err(|fault| Problem::invalid(vec![fault]))?;
     let ConnectorSpec { title, version, documentation, settings, accounts, actions, streams, webhooks, .. } = spec;
     data(CatalogDetail {
         name,
@@ -254,7 +254,7 @@ fn origin(is_users: bool) -> Origin {
 /// How a user's connector stands.
 pub(super) fn status(snapshot: &Snapshot, name: &Name) -> Value {
     match snapshot.connector(name) {
-        Ok(connector) => json!({"ready": true, "actions": connector.spec.actions.len()}),
+        Ok(connector) => json!({"ready": true, "actions": connector.counts[0]}),
         Err(fault) => json!({"ready": false, "reason": fault.to_string()}),
     }
 }

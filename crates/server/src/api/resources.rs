@@ -14,10 +14,11 @@ use linkspan_store::{Precondition, Resource};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use super::Api;
 use super::call::{Answer, Call};
 use super::route::{Route, page, run};
+use super::{Api, internal};
 use crate::problem::Problem;
 
 /// A document as it is sent.
@@ -154,14 +155,14 @@ async fn get(api: Api, call: Call) -> Result<Answer, Problem> {
 }
 
 async fn create(api: Api, call: Call) -> Result<Answer, Problem> {
-    let document = read(call.kind, None, call.body)?;
+    let document = read(call.kind, None, call.body).await?;
     let (stored, _) = api.store.put(document, Precondition::Absent).await?;
     one(&api, StatusCode::CREATED, &stored).await
 }
 
 async fn put(api: Api, call: Call) -> Result<Answer, Problem> {
     let must = if call.names_revision() { call.present() } else { Precondition::None };
-    let document = read(call.kind, Some(call.name()?.as_str()), call.body)?;
+    let document = read(call.kind, Some(call.name()?.as_str()), call.body).await?;
     let (stored, created) = api.store.put(document, must).await?;
     one(&api, if created { StatusCode::CREATED } else { StatusCode::OK }, &stored).await
 }
@@ -175,7 +176,7 @@ async fn patch(api: Api, call: Call) -> Result<Answer, Problem> {
         return Err(Problem::invalid(vec![Fault::new("", "a patch is an object (RFC 7396)")]));
     }
     merge(&mut document, &call.body);
-    let document = read(call.kind, Some(name.as_str()), document)?;
+    let document = read(call.kind, Some(name.as_str()), document).await?;
     let (stored, _) = api.store.put(document, must).await?;
     one(&api, StatusCode::OK, &stored).await
 }
@@ -205,7 +206,7 @@ fn merge(target: &mut Value, patch: &Value) {
 }
 
 /// Reads the document that a body is; kind and name may be left to the path.
-fn read(kind: Kind, name: Option<&str>, mut body: Value) -> Result<Document, Problem> {
+async fn read(kind: Kind, name: Option<&str>, mut body: Value) -> Result<Document, Problem> {
     let Value::Object(fields) = &mut body else {
         return Err(Problem::invalid(vec![Fault::new("", "a document is an object with name and spec")]));
     };
@@ -227,7 +228,19 @@ fn read(kind: Kind, name: Option<&str>, mut body: Value) -> Result<Document, Pro
         fields.shift_remove(field);
     }
     fields.retain(|field, value| !(value.is_null() && matches!(field.as_str(), "description" | "labels")));
-    Document::read(&body).map_err(Problem::invalid)
+    off_thread(move || Document::read(&body)).await
+}
+
+/// Documents that are read at a time: a large connector takes a processor for seconds.
+static READS: Semaphore = Semaphore::const_new(2);
+
+/// Reads documents away from the threads that answer.
+pub(super) async fn off_thread<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Vec<Fault>> + Send + 'static,
+) -> Result<T, Problem> {
+    let _turn = READS.acquire().await;
+    let read = tokio::task::spawn_blocking(read).await.map_err(|error| internal(&error))?;
+    read.map_err(Problem::invalid)
 }
 
 async fn one(api: &Api, status: StatusCode, resource: &Resource) -> Result<Answer, Problem> {
@@ -251,6 +264,9 @@ async fn shown(api: &Api, resource: &Resource) -> Result<Value, Problem> {
 /// How a resource stands, by its kind.
 async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
     let snapshot = api.store.snapshot();
+    if let Some(reason) = snapshot.unusable(resource.kind, &resource.name) {
+        return Ok(json!({"ready": false, "reason": reason}));
+    }
     Ok(match resource.kind {
         Kind::Endpoint => match snapshot.endpoint(&resource.name) {
             Some(endpoint) => json!({

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use linkspan_store::{DataFolder, Next, Retention, StepRecord, StoreError, Sweep,
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::harness::{World, append_within, step_run};
+use crate::harness::{World, append_within, endpoint, name, recipe, step_run, sync};
 
 const NOW: linkspan_model::Timestamp = linkspan_model::Timestamp::from_micros(1_700_000_000_000_000);
 
@@ -315,4 +316,58 @@ async fn writes_the_first_operator_token_once() {
     world.store().ensure_operator_token(&data).await.unwrap();
     assert!(!data.operator_token().exists());
     assert!(world.store().is_operator_token(&token).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goes_on_beside_a_document_that_it_cannot_read() {
+    let mut world = World::on_sqlite().await;
+    world.apply(sync("load")).await;
+    world.close();
+    let db = rusqlite::Connection::open(world.folder().join("linkspan.db")).unwrap();
+    let later = "UPDATE resources SET document = json_set(document, '$.spec.of_a_later_version', 1)";
+    db.execute(&format!("{later} WHERE name IN ('in', 'load', 'act')"), []).unwrap();
+    drop(db);
+    world.reopen();
+    let snapshot = Arc::clone(&world.store().snapshot());
+    let unusable: Vec<String> = snapshot.all_unusable().map(|(kind, name, _)| format!("{kind}/{name}")).collect();
+    assert_eq!(unusable, ["endpoint/in", "recipe/act", "sync/load"]);
+    let reason = snapshot.unusable(linkspan_model::Kind::Sync, &name("load")).unwrap();
+    assert!(reason.contains("of_a_later_version") && reason.contains("this version"), "{reason}");
+    // Its senders are told to try again, not that the URL is unknown.
+    assert!(snapshot.endpoint(&name("in")).unwrap().verifier.is_err());
+    assert!(snapshot.sync(&name("load")).is_none() && snapshot.recipe(&name("act")).is_none());
+    // What refers to it stays as it is, others are changed, and an apply replaces it.
+    let row = snapshot.endpoint(&name("in")).unwrap().row;
+    world.apply(serde_json::json!([endpoint("other")])).await;
+    world.apply(serde_json::json!([endpoint("in"), recipe("act", "in")])).await;
+    world.apply(sync("load")).await;
+    let snapshot = world.store().snapshot();
+    assert_eq!(snapshot.all_unusable().count(), 0);
+    assert_eq!(snapshot.endpoint(&name("in")).unwrap().row, row);
+    world.append("{}").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeps_what_was_compiled_of_documents_that_did_not_change() {
+    let world = World::on_sqlite().await;
+    let connector = serde_json::json!({"kind": "connector", "name": "api", "spec": {
+        "connection": {"base_url": "https://a.test"},
+        "actions": {"get": {"request": {"method": "GET", "path": "/"}}},
+    }});
+    let connection = serde_json::json!({"kind": "connection", "name": "api", "spec": {"connector": "api"}});
+    world.apply(serde_json::json!([connector.clone(), connection])).await;
+    let before = Arc::clone(&world.store().snapshot());
+    world.apply(serde_json::json!([endpoint("other")])).await;
+    let after = Arc::clone(&world.store().snapshot());
+    let of_act = |snapshot: &linkspan_store::Snapshot| Arc::clone(&snapshot.recipe(&name("act")).unwrap().recipe);
+    assert!(Arc::ptr_eq(&of_act(&before), &of_act(&after)));
+    let compiled = |snapshot: &linkspan_store::Snapshot| {
+        let connection = snapshot.connection(&name("api")).unwrap();
+        Arc::clone(&connection.connector.as_ref().unwrap().0)
+    };
+    assert!(Arc::ptr_eq(&compiled(&before), &compiled(&after)));
+    let mut changed = connector;
+    changed["spec"]["actions"]["get"]["request"]["path"] = "/other".into();
+    world.apply(serde_json::json!([changed])).await;
+    assert!(!Arc::ptr_eq(&compiled(&after), &compiled(&world.store().snapshot())));
 }

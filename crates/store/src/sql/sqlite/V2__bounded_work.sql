@@ -8,3 +8,6 @@ CREATE INDEX jobs_failed ON jobs (recipe, seq) WHERE error IS NOT NULL;
 CREATE INDEX jobs_ended ON jobs (status, finished_at) WHERE finished_at IS NOT NULL;
 -- The few that run are found by their status.
 DROP INDEX jobs_running;
+-- The one batch of a sync that is under way, and the batches from a position on.
+CREATE INDEX sync_batches_open ON sync_batches (sync) WHERE state <> 'loaded';
+CREATE INDEX sync_batches_by_position ON sync_batches (sync, last_seq);

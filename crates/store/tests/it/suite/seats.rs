@@ -122,8 +122,10 @@ pub async fn leaves_a_slow_disk_to_the_thread(world: World) {
 pub async fn ends_with_what_was_queued_by_who_went_away(mut world: World) {
     for n in 0..50 {
         let event = world.event(format!("{n}"));
-        // Queued at the first look, and nobody waits for it.
-        assert!(append_within(world.store(), event, limits::COMMIT_DEADLINE).now_or_never().is_none());
+        // Queued at the first look, and nobody waits for it; now and then the writer is quicker than that look.
+        if let Some(answered) = append_within(world.store(), event, limits::COMMIT_DEADLINE).now_or_never() {
+            answered.unwrap();
+        }
         world.reopen();
     }
     assert_eq!(world.store().events_after(0, 100).await.unwrap().len(), 50);
