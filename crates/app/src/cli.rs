@@ -81,7 +81,11 @@ pub(crate) enum Command {
     /// Follow the events of an endpoint live.
     Listen(ListenArgs),
     /// Check the set-up: configuration, health, exposure.
-    Check,
+    Check {
+        /// Check the whole database too, which reads all of it.
+        #[arg(long)]
+        integrity: bool,
+    },
     /// Write a backup of the running server.
     Backup,
     /// Restore a backup into an empty data folder.
@@ -131,6 +135,9 @@ pub(crate) struct ServeArgs {
     /// The file with the master key; left out: `LINKSPAN_KEY`, or the data folder's own.
     #[arg(long, env = "LINKSPAN_KEY_FILE")]
     pub(crate) key_file: Option<PathBuf>,
+    /// Begin with a new database although the data folder shows that a server has run in it.
+    #[arg(long)]
+    pub(crate) begin_anew: bool,
     /// Documents to apply when the server starts: a file or a folder. Repeatable; they are applied together.
     #[arg(long, env = "LINKSPAN_APPLY", value_delimiter = ',')]
     pub(crate) apply: Vec<PathBuf>,

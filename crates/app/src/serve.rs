@@ -17,7 +17,7 @@ use linkspan_server::callback::PublicHandler;
 use linkspan_server::ingress::{Ingress, IngressLimits, RefusalLog, TrustedProxies};
 use linkspan_server::staged::StageLimits;
 use linkspan_server::{Api, Connections, Exposure, OperatorHandler, Parts};
-use linkspan_store::{DataFolder, Durability, MasterKey, Retention, Settings, Store};
+use linkspan_store::{Beginning, DataFolder, Durability, MasterKey, Retention, Settings, Store};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -96,8 +96,10 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         .and_then(PrometheusBuilder::install_recorder)
         .context("metrics")?;
     let folder = DataFolder::lock(&args.data)?;
+    folder.check_beginning(if args.begin_anew { Beginning::Anew } else { Beginning::Usual })?;
     let (key, key_in_data_folder) = master_key(&folder, args.key_file.as_deref())?;
     let store = open_store(&args, &folder, key, Arc::clone(&clock)).await?;
+    folder.settle_key()?;
     if !args.apply.is_empty() {
         apply_at_start(&store, &args.apply).await?;
     }

@@ -4,6 +4,7 @@
 //! on after its last finished step, with the revision of the recipe that it began with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use linkspan_model::document::Spec;
 use linkspan_model::event::Event;
@@ -11,7 +12,7 @@ use linkspan_model::fault::in_words;
 use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::recipe::Recipe;
 use linkspan_model::template::Scope;
-use linkspan_store::{Claimed, Next, Result, Snapshot, StoreError};
+use linkspan_store::{Claimed, Lease, Next, Result, Snapshot, StepRecord, StoreError};
 use metrics::counter;
 use serde_json::Value;
 
@@ -82,13 +83,30 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         let (record, next, result) = step::run(&context, step, &scope, earlier).await;
         let ended = next != Next::Continue;
         count(&next, record.run.attempts > earlier.attempts());
-        engine.store.record_step(job.lease, record, next).await?;
+        record_surely(engine, job.lease, record, next).await?;
         match result {
             Some(result) if !ended => scope = with_result(scope, &step.id, result),
             _ => return Ok(()),
         }
     }
     Ok(())
+}
+
+/// Records a step, and tries again while that is not possible for now: what was sent must not be sent again because
+/// the disk was full when the response came. The lease is renewed meanwhile.
+async fn record_surely(engine: &Engine, lease: Lease, record: StepRecord, next: Next) -> Result<()> {
+    let record = Arc::new(record);
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match engine.store.record_step(lease, Arc::clone(&record), next.clone()).await {
+            Err(error @ (StoreError::DiskFull | StoreError::Busy | StoreError::Unusable(_))) => {
+                tracing::warn!(job = %lease.job, %error, "a step could not be recorded; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(Duration::from_secs(5));
+            }
+            recorded => return recorded,
+        }
+    }
 }
 
 async fn prepare(engine: &Engine, snapshot: &Snapshot, job: &Claimed) -> Result<(Event, Arc<Recipe>)> {

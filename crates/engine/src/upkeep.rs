@@ -14,7 +14,7 @@ const PAUSE_SHARE: u32 = 3;
 const PAUSE_LEAST: Duration = Duration::from_millis(5);
 const PAUSE_MOST: Duration = Duration::from_millis(200);
 /// How often the disk is looked at.
-const DISK_EVERY: Duration = Duration::from_secs(2);
+const DISK_EVERY: Duration = Duration::from_millis(800);
 
 /// Removes what is too old until `stop`, in small batches with pauses, so that ingest hardly notices.
 pub async fn expire(store: Store, keep: Retention, stop: CancellationToken) {
@@ -51,6 +51,9 @@ pub async fn expire(store: Store, keep: Retention, stop: CancellationToken) {
 pub async fn watch_disk(store: Store, stop: CancellationToken) {
     let mut was_full = false;
     loop {
+        if let Err(error) = store.look_after_files().await {
+            tracing::error!(%error, "the data folder is not what it was");
+        }
         match store.check_disk().await {
             Ok(disk) if disk.full != was_full => {
                 was_full = disk.full;

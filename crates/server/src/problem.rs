@@ -100,6 +100,9 @@ impl From<StoreError> for Problem {
             StoreError::DiskFull => {
                 Self::unavailable("store.disk_full", "the server has no room; nothing was stored, try again later", 60)
             }
+            StoreError::Busy => {
+                Self::unavailable("store.busy", "another process holds the database; try again shortly", 5)
+            }
             StoreError::Poisoned => {
                 Self::unavailable("store.stopped", "the server is restarting; nothing was stored, try again", 10)
             }

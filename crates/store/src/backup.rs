@@ -132,7 +132,8 @@ pub fn restore(from: &Path, to: &Path, now: Timestamp) -> Result<BackupReport> {
 
 /// Whether a manifest may name this file: nothing outside the backup's folder.
 fn is_ours(name: &str) -> bool {
-    let is_plain = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_plain =
+        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     name == DATABASE || name.strip_prefix("spool/").is_some_and(is_plain)
 }
 

@@ -62,7 +62,7 @@ impl Checkpoints {
             while asked.recv().is_ok() {
                 match follow(&beside) {
                     // On a full disk nothing is lost; the writer tries again later.
-                    Ok(()) | Err(StoreError::DiskFull) => near.store(true, Ordering::Release),
+                    Ok(()) | Err(StoreError::DiskFull | StoreError::Busy) => near.store(true, Ordering::Release),
                     Err(error) => {
                         tracing::error!(%error, "the log could not be folded into the database");
                         failed();
@@ -106,6 +106,7 @@ impl Checkpoints {
                 tracing::warn!("the disk is full: the log cannot be folded into the database and grows on");
                 Ok(())
             }
+            Err(StoreError::Busy) => Ok(()),
             Err(error) => Err(error),
         }
     }

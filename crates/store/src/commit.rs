@@ -134,7 +134,7 @@ impl Committer {
     fn commit(&mut self, began: Instant, shared: &Shared, seat: Option<usize>) {
         let first_seq = self.next_seq;
         let (done, outcome) = self.run();
-        let outcome = outcome.and_then(|()| self.pace.measure(|| execute(&self.db, "COMMIT")));
+        let mut outcome = outcome.and_then(|()| self.pace.measure(|| execute(&self.db, "COMMIT")));
         let Done { appended, finished, runs, next_seq } = done;
         match &outcome {
             Ok(()) => {
@@ -152,8 +152,10 @@ impl Committer {
             Err(error) => {
                 tracing::error!(%error, "a transaction failed");
                 let rolled_back = self.db.is_autocommit() || execute(&self.db, "ROLLBACK").is_ok();
-                if !(rolled_back && matches!(error, StoreError::DiskFull)) {
+                // A full disk and somebody else's lock are known to have left nothing.
+                if !(rolled_back && matches!(error, StoreError::DiskFull | StoreError::Busy)) {
                     shared.poison();
+                    outcome = Err(StoreError::Poisoned);
                 }
             }
         }
@@ -217,7 +219,10 @@ impl Committer {
             if let Err(error) = outcome {
                 answer.outcome = Err(error.clone());
             }
-            let is_gone = matches!(&answer.outcome, Ok(Appended { duplicate: true, .. }) | Err(StoreError::DiskFull));
+            let is_gone = matches!(
+                &answer.outcome,
+                Ok(Appended { duplicate: true, .. }) | Err(StoreError::DiskFull | StoreError::Busy)
+            );
             if let (Some(file), false) = (&spool, is_gone) {
                 file.keep();
             }

@@ -14,6 +14,9 @@ pub enum StoreError {
     /// The disk is full, or about to be.
     #[error("the disk is full")]
     DiskFull,
+    /// Another process holds the database; try again shortly.
+    #[error("another process holds the database")]
+    Busy,
     /// An earlier write to the disk failed: nothing is acknowledged any more until the process is started again.
     #[error("the store has stopped after a failed write; restart to recover from the log")]
     Poisoned,
@@ -45,10 +48,16 @@ pub enum StoreError {
     Database(String),
 }
 
+/// `SQLITE_IOERR_SHMOPEN`, `SQLITE_IOERR_SHMSIZE`, `SQLITE_IOERR_SHMMAP`.
+const SHM_FULL: [i32; 3] = [10 | (18 << 8), 10 | (19 << 8), 10 | (21 << 8)];
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            Some(rusqlite::ErrorCode::DatabaseBusy) => Self::Busy,
+            // The index of the log cannot grow. Nothing was written yet.
+            _ if error.sqlite_error().is_some_and(|error| SHM_FULL.contains(&error.extended_code)) => Self::DiskFull,
             _ => Self::Database(error.to_string()),
         }
     }

@@ -178,6 +178,11 @@ impl Store {
     /// When the disk refuses.
     pub async fn spool(&self, body: Bytes) -> Result<SpoolFile> {
         self.refuse_when_full()?;
+        self.spool_result(body).await
+    }
+
+    /// The same for the result of a step, which uses the room that is kept back: its request is out already.
+    pub(crate) async fn spool_result(&self, body: Bytes) -> Result<SpoolFile> {
         let spool = self.spool_folder().clone();
         blocking(move || spool.write(&body)).await
     }

@@ -12,7 +12,16 @@ use crate::seal::MasterKey;
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    _locks: [File; 2],
+}
+
+/// What a server expects of its data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// The database of an earlier run, or a folder in which none has ever run.
+    Usual,
+    /// A new database, whatever lies beside it.
+    Anew,
 }
 
 impl DataFolder {
@@ -33,8 +42,10 @@ impl DataFolder {
             .write(true)
             .open(path.join("lock"))
             .map_err(|error| unusable("lock file", &error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+        // The folder itself too: a lock file can be removed, and another one made in its place.
+        let folder = File::open(path).map_err(|error| unusable("cannot be opened", &error))?;
+        match lock.try_lock().and_then(|()| folder.try_lock()) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _locks: [lock, folder] }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
                 "data folder {} is in use by another linkspan; stop it, or give this one its own --data",
                 path.display()
@@ -85,30 +96,74 @@ impl DataFolder {
         self.path.join("operator-token")
     }
 
-    /// Reads the master key from `key_file`, or from the folder's own `key`, which is made at first run.
+    /// Refuses a folder without a database in which a server has run: to begin anew would lose what is left of it.
+    ///
+    /// # Errors
+    /// `Unusable`, naming what was found.
+    pub fn check_beginning(&self, beginning: Beginning) -> Result<()> {
+        let is_empty = |path: &Path| fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+        let has_database = fs::metadata(self.database()).is_ok_and(|file| file.len() > 0);
+        if has_database || beginning == Beginning::Anew {
+            return Ok(());
+        }
+        let files = ["key", "operator-token", "position", "linkspan.db-wal"].map(|name| self.path.join(name));
+        let folders = [self.spool(), self.bucket(), self.destinations()];
+        let left =
+            files.into_iter().filter(|file| file.exists()).chain(folders.into_iter().filter(|path| !is_empty(path)));
+        match left.map(|path| path.display().to_string()).next() {
+            None => Ok(()),
+            Some(left) => Err(StoreError::Unusable(format!(
+                "{} is missing or empty, and {left} shows that a server has run here; put the database back, restore a \
+                 backup, or start with --begin-anew to leave the old data behind",
+                self.database().display()
+            ))),
+        }
+    }
+
+    /// Gives the key that the first run made its lasting name. Called when the database is there: a key alone then
+    /// shows that one was lost.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn settle_key(&self) -> Result<()> {
+        let made = self.path.join(NEW_KEY);
+        if made.exists() {
+            fs::rename(made, self.path.join("key"))?;
+            File::open(&self.path)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the master key from `key_file`, or from the folder's own `key`, which is made at first run; see
+    /// [`Self::settle_key`].
     ///
     /// # Errors
     /// `Unusable` when the file cannot be read or made, or holds no key.
     pub fn master_key(&self, key_file: Option<&Path>) -> Result<MasterKey> {
-        let own = self.path.join("key");
+        let (own, made) = (self.path.join("key"), self.path.join(NEW_KEY));
+        // A first run that was cut short.
+        let own = if !own.exists() && made.exists() { made } else { own };
         let path = key_file.unwrap_or(&own);
         match fs::read_to_string(path) {
             Ok(text) => MasterKey::from_hex(&text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && key_file.is_none() => {
-                if self.database().exists() {
+                if fs::metadata(self.database()).is_ok_and(|file| file.len() > 0) {
                     return Err(StoreError::Unusable(format!(
                         "{} is missing, and the database was made with it; put it back, or name it with --key-file",
                         path.display()
                     )));
                 }
                 let text = MasterKey::generate_hex()?;
-                write_private(path, text.as_bytes())?;
+                write_private(&self.path.join(NEW_KEY), text.as_bytes())?;
                 MasterKey::from_hex(&text)
             }
             Err(error) => Err(StoreError::Unusable(format!("key file {}: {error}", path.display()))),
         }
     }
 }
+
+/// The key of a first run whose database is not there yet.
+const NEW_KEY: &str = "key.new";
 
 /// Makes a folder, and those above it that are missing, so that their names outlive a power cut: a folder is
 /// durable only once the one above it is synced.

@@ -264,11 +264,15 @@ impl Store {
         .await
     }
 
-    /// Takes up to `most` due jobs, oldest first, for as long as a lease lasts.
+    /// Takes up to `most` due jobs, oldest first, for as long as a lease lasts; none while the disk is full, because
+    /// what they bring could not be recorded.
     ///
     /// # Errors
     /// When the database refuses.
     pub async fn claim(&self, most: u32) -> Result<Vec<Claimed>> {
+        if self.refuse_when_full().is_err() {
+            return Ok(Vec::new());
+        }
         let now = self.now();
         let spool = self.spool_folder().clone();
         let key = self.key().clone();
@@ -286,7 +290,10 @@ impl Store {
                             whole.push(claimed);
                         }
                         Err(error @ StoreError::Unusable(_)) => lost.push((claimed.lease, error)),
-                        Err(error) => return Err(error),
+                        // It cannot be read for now: the job is taken again when its lease is over.
+                        Err(error) => {
+                            tracing::error!(job = %claimed.lease.job, %error, "a job cannot go on for now");
+                        }
                     }
                 }
                 Ok((whole, lost))
@@ -371,16 +378,17 @@ impl Store {
         Ok(count)
     }
 
-    /// Records a step and how the job goes on, durably.
+    /// Records a step and how the job goes on, durably. Where that fails for now (`DiskFull`, `Busy`), the step may be
+    /// recorded again under the same lease.
     ///
     /// # Errors
     /// `Fenced` when another worker has the job now; then nothing is recorded.
-    pub async fn record_step(&self, lease: Lease, step: StepRecord, next: Next) -> Result<()> {
+    pub async fn record_step(&self, lease: Lease, step: impl Into<Arc<StepRecord>>, next: Next) -> Result<()> {
+        let step = step.into();
         let now = self.now();
         let spool = self.spool_folder().clone();
-        let mut step = step;
         let (result, file) =
-            self.place_result(&result_place(lease.job, step.position), step.result.take(), &next).await?;
+            self.place_result(&result_place(lease.job, step.position), step.result.as_deref(), &next).await?;
         let file = file.map(Arc::new);
         let named = file.clone();
         let recorded = self
@@ -392,7 +400,7 @@ impl Store {
                 Ok(files)
             })
             .await;
-        if let (Err(StoreError::DiskFull), Some(file)) = (&recorded, &file) {
+        if let (Err(StoreError::DiskFull | StoreError::Busy), Some(file)) = (&recorded, &file) {
             file.discard();
         }
         remove_spooled(spool, recorded?).await
@@ -418,14 +426,14 @@ impl Store {
     async fn place_result(
         &self,
         place: &str,
-        result: Option<Vec<u8>>,
+        result: Option<&[u8]>,
         next: &Next,
     ) -> Result<(Option<Vec<u8>>, Option<SpoolFile>)> {
         let Some(result) = result.filter(|_| *next == Next::Continue) else { return Ok((None, None)) };
         // Unlike what is shown, it is not masked: an API may have echoed the credentials that it was sent.
         let sealed = self.key().seal(place, &SecretBytes::new(result))?;
         if sealed.len() > limits::INLINE_BODY_BYTES {
-            return Ok((None, Some(self.spool(sealed.into()).await?)));
+            return Ok((None, Some(self.spool_result(sealed.into()).await?)));
         }
         Ok((Some(sealed), None))
     }

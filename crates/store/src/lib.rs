@@ -13,6 +13,7 @@ mod connector;
 mod disk;
 mod error;
 mod event;
+mod files;
 mod folder;
 mod job;
 mod oauth;
@@ -37,7 +38,8 @@ pub use connection::{ConnectionTest, TestFailure};
 pub use disk::DiskState;
 pub use error::{Result, StoreError};
 pub use event::{Appended, DedupeKey, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};
-pub use folder::DataFolder;
+pub use files::LostStretch;
+pub use folder::{Beginning, DataFolder};
 pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, JobPage, Lease, NewJob, Next, StepRecord};
 pub use oauth::{
     Consent, NewConsent, NewToken, StoredToken, TokenLease, TokenOutcome, TokenState, TokenStatus, TokenTurn,

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::disk::DiskGuard;
 use crate::error::{Result, StoreError};
+use crate::files::{Files, LostStretch, Mark};
 use crate::read::{ENGINE_READERS, READERS, Readers};
 use crate::seal::MasterKey;
 use crate::signal::{Listener, Signal};
@@ -27,6 +28,12 @@ mod embedded {
 
 /// The oldest SQLite whose write-ahead log is safe for us (a WAL-reset fault was repaired in 3.51.3).
 const SQLITE_MIN: i32 = 3_051_003;
+
+/// Size that the file of the write-ahead log keeps when the log begins anew: 32 MiB, twice what is folded at once.
+const LOG_BYTES: i64 = 32 << 20;
+/// How long the writer waits for a process that holds the database. Longer, and whoever is served by the same thread
+/// would wait with it.
+const BUSY: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// How often a change is planned when others change the configuration meanwhile.
 const PLANS_MAX: usize = 10;
@@ -107,6 +114,8 @@ struct Inner {
     sync_requests: Signal,
     sync_ends: Signal,
     disk: DiskGuard,
+    files: Files,
+    mark: Mark,
 }
 
 impl std::fmt::Debug for Store {
@@ -150,6 +159,21 @@ impl Store {
         let engine_readers = Readers::open(ENGINE_READERS, || open_reader(&database, statements.as_ref()))?;
         let beside = Connection::open(&database)?;
         configure_writer(&beside, durability)?;
+        let folder = database.parent().unwrap_or(Path::new(".")).to_owned();
+        let files = Files::look(&database, &folder)?;
+        let mark = Mark::open(&folder, last_seq)?;
+        if let Some(lost) = mark.lost() {
+            tracing::error!(
+                first = lost.first,
+                last = lost.last,
+                "acknowledged events are missing at the end of the log: its file was damaged or an older one put in its place"
+            );
+        }
+        // What was given once is never given again, also where it was lost.
+        let last_seq = last_seq.max(mark.position());
+        for db in [&db, &beside] {
+            db.busy_timeout(BUSY)?;
+        }
         let writer = Writer::start(db, beside, last_seq)?;
         Ok(Self(Arc::new(Inner {
             readers,
@@ -169,6 +193,8 @@ impl Store {
             sync_requests: Signal::default(),
             sync_ends: Signal::default(),
             disk,
+            files,
+            mark,
         })))
     }
 
@@ -215,6 +241,59 @@ impl Store {
         self.0.snapshot.store(Arc::new(snapshot));
         self.0.changed.send_replace(revision);
         Ok(())
+    }
+
+    /// Looks whether the files are still those that were opened, and notes how far the log has come. Where somebody has
+    /// moved or removed one, what is written goes nowhere: the store stops.
+    ///
+    /// # Errors
+    /// `Unusable`, naming the file.
+    pub async fn look_after_files(&self) -> Result<()> {
+        let store = self.clone();
+        crate::event::blocking(move || {
+            if let Err(error) = store.0.files.check() {
+                store.0.writer.shared.poison();
+                return Err(error);
+            }
+            // On a full disk the mark stays where it was; it says less then.
+            match store.0.mark.note(store.last_seq()) {
+                Err(StoreError::DiskFull) => Ok(()),
+                noted => noted,
+            }
+        })
+        .await
+    }
+
+    /// The acknowledged events that were found missing at the end of the log when it was opened.
+    #[must_use]
+    pub fn lost_events(&self) -> Option<LostStretch> {
+        self.0.mark.lost()
+    }
+
+    /// Whether the database is whole, as far as its structure shows; what is not is said. Reads all of it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn check_integrity(&self) -> Result<Vec<String>> {
+        let database = self.0.database.clone();
+        crate::event::blocking(move || {
+            // On a connection of its own: the others must not wait for minutes.
+            let db = open_reader(&database, None)?;
+            let mut check = db.prepare("PRAGMA quick_check(20)")?;
+            let mut faults = Vec::new();
+            for found in check.query_map([], |row| row.get::<_, String>(0))? {
+                match found {
+                    Ok(found) => faults.extend((found != "ok").then_some(found)),
+                    // It goes no further than this.
+                    Err(error) => {
+                        faults.push(error.to_string());
+                        break;
+                    }
+                }
+            }
+            Ok(faults)
+        })
+        .await
     }
 
     /// Operations that wait for the writer, and their bytes.
@@ -438,6 +517,8 @@ fn configure_writer(db: &Connection, durability: Durability) -> Result<()> {
     db.pragma_update(None, "auto_vacuum", "NONE")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", durability.pragma())?;
+    // A reader that holds the log open lets it grow; once it can begin anew, it is given back.
+    db.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     db.pragma_update(None, "cache_size", -16_384)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     // On platforms where fsync does not reach the platter unless asked.

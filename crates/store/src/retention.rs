@@ -121,6 +121,10 @@ impl Store {
                 Ok((old, swept))
             })
             .await?;
+        if swept.is_none() {
+            let spool = spool.clone();
+            crate::event::blocking(move || spool.forget(keep.events, ROUND)).await?;
+        }
         sweep.after = swept;
         if old.is_empty() {
             return Ok(Expired::default());

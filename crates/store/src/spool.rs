@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::error::{Result, StoreError};
 
 /// The folder of large bodies.
@@ -97,10 +99,17 @@ impl Spool {
 
     /// Writes a body durably. Blocks on the disk.
     pub(crate) fn write(&self, body: &[u8]) -> Result<SpoolFile> {
-        let name = uuid::Uuid::new_v4().simple().to_string();
+        let name = format!("{}-{}", uuid::Uuid::new_v4().simple(), checksum(body));
         let path = self.folder.join(&name);
         let partial = self.folder.join(format!("{name}.part"));
-        let mut file = File::create_new(&partial)?;
+        let mut file = match File::create_new(&partial) {
+            // Somebody has removed the folder.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                crate::folder::make_durably(&self.folder)?;
+                File::create_new(&partial)?
+            }
+            other => other?,
+        };
         let written = file.write_all(body).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&partial, &path));
         if let Err(error) = written {
             // The first fault is the one to tell; the left-over is removed at the next start at the latest.
@@ -113,8 +122,22 @@ impl Spool {
 
     /// Reads a body back. Blocks on the disk.
     pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
-        fs::read(self.folder.join(name))
-            .map_err(|error| StoreError::Unusable(format!("the body in spool file {name} cannot be read: {error}")))
+        let unusable = |what: String| StoreError::Unusable(format!("the body in spool file {name} {what}"));
+        let body = match fs::read(self.folder.join(name)) {
+            Ok(body) => body,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(unusable(format!("cannot be read: {error}")));
+            }
+            // Too many open files, a disk that does not answer: that passes, and the body is there.
+            Err(error) => return Err(StoreError::Database(format!("spool file {name} cannot be read now: {error}"))),
+        };
+        // Files of the first release have none.
+        if let Some((_, wanted)) = name.split_once('-')
+            && checksum(&body) != wanted
+        {
+            return Err(unusable("is damaged: it does not match its checksum".to_owned()));
+        }
+        Ok(body)
     }
 
     /// Removes a body whose row is gone, or has it removed when nothing holds it back any more.
@@ -135,19 +158,59 @@ impl Spool {
         &self.folder
     }
 
-    /// Removes every file that `is_known` does not know.
+    /// Sets every file aside that `is_known` does not know, and removes what was never written to its end. A file
+    /// without a row is the body of an event that was never acknowledged, or of one whose row was lost: nobody can
+    /// tell, so [`Self::forget`] removes it only later.
     pub(crate) fn sweep(&self, mut is_known: impl FnMut(&str) -> Result<bool>) -> Result<()> {
+        let mut count = 0;
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                continue;
+            }
             let name = entry.file_name();
             let known = match name.to_str() {
                 Some(name) => is_known(name)?,
                 None => false,
             };
-            if !known {
+            if known {
+                continue;
+            }
+            if name.to_string_lossy().ends_with(".part") {
+                fs::remove_file(entry.path())?;
+                continue;
+            }
+            fs::create_dir_all(self.unknown())?;
+            fs::rename(entry.path(), self.unknown().join(name))?;
+            count += 1;
+        }
+        if count > 0 {
+            tracing::warn!(count, folder = %self.unknown().display(), "large bodies without an event were set aside");
+        }
+        Ok(())
+    }
+
+    fn unknown(&self) -> PathBuf {
+        self.folder.join("unknown")
+    }
+
+    /// Removes files that were set aside and are older than `age`, at most `most` of them.
+    pub(crate) fn forget(&self, age: std::time::Duration, most: usize) -> Result<()> {
+        let Ok(entries) = fs::read_dir(self.unknown()) else { return Ok(()) };
+        for entry in entries.take(most) {
+            let entry = entry?;
+            // Of the file system's own clock, as its times are.
+            let is_old = entry.metadata()?.modified()?.elapsed().is_ok_and(|passed| passed > age);
+            if is_old {
                 fs::remove_file(entry.path())?;
             }
         }
         Ok(())
     }
+}
+
+/// The beginning of the body's SHA-256, as the end of its file's name.
+fn checksum(body: &[u8]) -> String {
+    let hash: [u8; 32] = Sha256::digest(body).into();
+    hex::encode(&hash[..8])
 }

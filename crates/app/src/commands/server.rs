@@ -13,8 +13,13 @@ use crate::client::Client;
 use crate::output;
 
 impl Commands {
-    pub(super) fn check(&self) -> Result<()> {
-        let answer = self.client.get("/api/v1/check")?;
+    pub(super) fn check(&self, integrity: bool) -> Result<()> {
+        let bar = integrity.then(|| output::progress("checking the database"));
+        let answer = self.client.get(if integrity { "/api/v1/check?integrity=true" } else { "/api/v1/check" });
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let answer = answer?;
         self.show(&answer, |data| {
             let columns = [("level", "/level"), ("subject", "/subject")];
             let findings = data["findings"].as_array().cloned().unwrap_or_default();

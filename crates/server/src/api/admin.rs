@@ -1,16 +1,20 @@
 //! The server itself: probes, metrics, its API's description, check, backup, token.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use linkspan_model::Name;
+use linkspan_model::job::JobStatus;
 use linkspan_model::verify::{Algorithm, Verify};
+use linkspan_store::JobFilter;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
 use super::call::{Answer, Call};
-use super::route::{AnswerSpec, Route, data, run};
+use super::route::{AnswerSpec, ParameterKind, Route, data, run};
 use super::{Api, internal};
 use crate::problem::Problem;
 
@@ -110,6 +114,7 @@ pub(super) fn routes() -> Vec<Route> {
             .gives::<VersionAnswer>(),
         Route::new(Method::GET, "/api/v1/check", "check", run!(check))
             .about("server", "Configuration and health of the set-up, and what to better.")
+            .query("integrity", "Check the whole database too, which reads all of it.", ParameterKind::Flag)
             .gives::<CheckAnswer>(),
         Route::new(Method::POST, "/api/v1/backup", "backup", run!(backup))
             .about("server", "Writes a backup into the data folder's backups/.")
@@ -153,8 +158,14 @@ async fn version(api: Api, _: Call) -> Result<Answer, Problem> {
     data(Version { version: env!("CARGO_PKG_VERSION").to_owned(), public_url: api.exposure.public_url.clone() })
 }
 
-async fn check(api: Api, _: Call) -> Result<Answer, Problem> {
+async fn check(api: Api, call: Call) -> Result<Answer, Problem> {
     let mut findings = vec![check_disk(&api).await, check_store(&api).await];
+    findings.extend(check_log(&api));
+    if call.flag("integrity") {
+        findings.push(check_integrity(&api).await);
+    }
+    findings.extend(check_syncs(&api).await?);
+    findings.extend(check_failures(&api).await?);
     findings.extend(check_exposure(&api));
     findings.extend(check_documents(&api));
     let of_accounts = super::accounts::findings(&api).await?;
@@ -194,6 +205,59 @@ async fn check_store(api: &Api) -> Finding {
     }
 }
 
+fn check_log(api: &Api) -> Option<Finding> {
+    let lost = api.store.lost_events()?;
+    let message = format!(
+        "{} acknowledged events are missing at the end of the log ({} to {}): its file was damaged, or an older one put \
+         in its place; have their senders send them again",
+        lost.last - lost.first + 1,
+        lost.first,
+        lost.last
+    );
+    Some(finding(Level::Error, "store", message))
+}
+
+async fn check_integrity(api: &Api) -> Finding {
+    match api.store.check_integrity().await {
+        Ok(faults) if faults.is_empty() => finding(Level::Ok, "integrity", "the database is whole"),
+        Ok(faults) => {
+            let message = format!("the database is damaged; restore a backup: {}", faults.join("; "));
+            finding(Level::Error, "integrity", message)
+        }
+        Err(error) => finding(Level::Error, "integrity", format!("the database cannot be checked: {error}")),
+    }
+}
+
+/// Syncs whose last run failed.
+async fn check_syncs(api: &Api) -> Result<Vec<Finding>, Problem> {
+    let states = api.store.sync_states().await?;
+    let snapshot = api.store.snapshot();
+    let failing = snapshot.syncs().filter_map(|sync| {
+        let reason = states.get(&sync.row)?.error.as_ref()?;
+        Some(finding(Level::Error, format!("sync/{}", sync.name), format!("its last run failed: {reason}")))
+    });
+    Ok(failing.collect())
+}
+
+/// Recipes of the newest failed jobs, and how many of these each has.
+async fn check_failures(api: &Api) -> Result<Vec<Finding>, Problem> {
+    let filter = JobFilter { status: Some(JobStatus::Failed), limit: FAILED_JOBS, ..JobFilter::default() };
+    let since = api.clock.now().before(Duration::from_secs(86_400));
+    let mut failed: BTreeMap<Name, usize> = BTreeMap::new();
+    for job in api.store.jobs(filter).await?.jobs.into_iter().filter(|job| job.finished_at > Some(since)) {
+        *failed.entry(job.recipe).or_default() += 1;
+    }
+    let about = |(name, count): (Name, usize)| {
+        let count = if count == FAILED_JOBS as usize { format!("{count} or more") } else { count.to_string() };
+        let message = format!("{count} jobs failed in the last 24 hours; see jobs --recipe {name} --status failed");
+        finding(Level::Warning, format!("recipe/{name}"), message)
+    };
+    Ok(failed.into_iter().map(about).collect())
+}
+
+/// Most failed jobs that the check counts.
+const FAILED_JOBS: u32 = 1_000;
+
 fn check_exposure(api: &Api) -> Vec<Finding> {
     let exposure = &api.exposure;
     let mut findings = Vec::new();
@@ -227,6 +291,9 @@ fn check_exposure(api: &Api) -> Vec<Finding> {
 fn check_documents(api: &Api) -> Vec<Finding> {
     let snapshot = api.store.snapshot();
     let mut findings = Vec::new();
+    for (kind, name, reason) in snapshot.all_unusable() {
+        findings.push(finding(Level::Error, format!("{kind}/{name}"), format!("it cannot be used: {reason}")));
+    }
     for (name, value) in snapshot.secrets() {
         if let Err(reason) = value {
             findings.push(finding(Level::Error, format!("secret/{name}"), reason));

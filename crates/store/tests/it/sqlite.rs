@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use linkspan_model::job::JobStatus;
 use linkspan_model::{EventId, limits};
-use linkspan_store::{DataFolder, Next, Retention, StepRecord, StoreError, Sweep, restore};
+use linkspan_store::{Beginning, DataFolder, Next, Retention, StepRecord, StoreError, Sweep, restore};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -126,15 +126,152 @@ async fn never_writes_a_secret_in_clear() {
 }
 
 #[tokio::test]
-async fn removes_bodies_without_an_event_when_it_opens() {
+async fn sets_bodies_without_an_event_aside_when_it_opens() {
     let mut world = World::on_sqlite().await;
     let kept = append_large(&world, b'a').await;
     world.close();
     fs::write(world.folder().join("spool/left-over"), "x").unwrap();
     fs::write(world.folder().join("spool/left-over.part"), "x").unwrap();
     world.reopen();
-    assert_eq!(world.spooled().len(), 1);
+    // What was never written to its end is gone; of the other nobody knows whose it was.
+    let mut left = world.spooled();
+    left.sort();
+    assert_eq!((left.len(), left[1].as_str()), (2, "unknown"));
+    assert_eq!(fs::read_to_string(world.folder().join("spool/unknown/left-over")).unwrap(), "x");
     world.store().event(kept).await.unwrap();
+    // It is forgotten when it is as old as events become.
+    let keep = Retention { events: Duration::ZERO, ..Retention::default() };
+    world.store().expire(keep, &mut Sweep::default()).await.unwrap();
+    assert!(!world.folder().join("spool/unknown/left-over").exists());
+}
+
+#[tokio::test]
+async fn never_takes_a_damaged_body_for_the_real_one() {
+    let world = World::on_sqlite().await;
+    let id = append_large(&world, b'a').await;
+    let file = world.folder().join("spool").join(&world.spooled()[0]);
+    let mut body = fs::read(&file).unwrap();
+    body[1_000] ^= 1;
+    fs::write(&file, body).unwrap();
+    let shown = world.store().shown_event(id).await.unwrap();
+    assert!(shown.body.unwrap_err().reason.contains("does not match its checksum"));
+}
+
+#[tokio::test]
+async fn waits_out_a_process_that_holds_the_database() {
+    let world = World::on_sqlite().await;
+    let other = Connection::open(world.folder().join("linkspan.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = append_within(world.store(), world.event("{}"), limits::COMMIT_DEADLINE).await;
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    other.execute_batch("COMMIT").unwrap();
+    world.append("{}").await;
+}
+
+#[tokio::test]
+async fn stops_when_its_files_are_others() {
+    for what in ["linkspan.db", "linkspan.db-wal"] {
+        let world = World::on_sqlite().await;
+        world.append("{}").await;
+        world.store().look_after_files().await.unwrap();
+        let file = world.folder().join(what);
+        fs::rename(&file, world.folder().join("elsewhere")).unwrap();
+        let fault = world.store().look_after_files().await.unwrap_err().to_string();
+        assert!(fault.contains(what) && fault.contains("nothing is accepted"), "{fault}");
+        let refused = append_within(world.store(), world.event("{}"), limits::COMMIT_DEADLINE).await;
+        assert!(matches!(refused, Err(StoreError::Poisoned)));
+        fs::rename(world.folder().join("elsewhere"), &file).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn says_that_the_end_of_the_log_is_missing() {
+    let mut world = World::on_sqlite().await;
+    for _ in 0..3 {
+        world.append("{}").await;
+    }
+    world.store().look_after_files().await.unwrap();
+    assert_eq!(world.store().lost_events(), None);
+    world.close();
+    // As a damaged frame of the log does: what comes after it is not there for the database.
+    let db = Connection::open(world.folder().join("linkspan.db")).unwrap();
+    db.execute("DELETE FROM events WHERE seq > 1", []).unwrap();
+    drop(db);
+    world.reopen();
+    let lost = world.store().lost_events().unwrap();
+    assert_eq!((lost.first, lost.last), (2, 3));
+    // Their positions are not given again.
+    assert_eq!(world.append("{}").await.seq(), 4);
+}
+
+#[tokio::test]
+async fn gives_back_the_log_that_a_long_read_kept() {
+    let world = World::on_sqlite().await;
+    let reader = Connection::open(world.folder().join("linkspan.db")).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    let _: i64 = reader.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+    let body = Bytes::from(vec![b'x'; 60_000]);
+    for _ in 0..1_200 {
+        world.append(body.clone()).await;
+    }
+    let grown = world.store().wal_bytes();
+    assert!(grown > 60 << 20, "{grown}");
+    reader.execute_batch("COMMIT").unwrap();
+    for _ in 0..1_200 {
+        world.append(body.clone()).await;
+        if world.store().wal_bytes() <= 33 << 20 {
+            return;
+        }
+    }
+    panic!("the log still has {} bytes", world.store().wal_bytes());
+}
+
+#[tokio::test]
+async fn finds_damage_in_the_database() {
+    let mut world = World::on_sqlite().await;
+    for n in 0..500 {
+        world.append(format!("{n:0>3000}")).await;
+    }
+    assert!(world.store().check_integrity().await.unwrap().is_empty());
+    world.close();
+    let path = world.folder().join("linkspan.db");
+    let mut pages = fs::read(&path).unwrap();
+    let middle = pages.len() / 8_192 / 2 * 8_192;
+    pages[middle..middle + 8_192].fill(0);
+    fs::write(&path, pages).unwrap();
+    world.reopen();
+    assert!(!world.store().check_integrity().await.unwrap().is_empty());
+}
+
+#[test]
+fn refuses_a_folder_whose_database_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataFolder::lock(&folder.path().join("data")).unwrap();
+    data.check_beginning(Beginning::Usual).unwrap();
+    // A first run that was cut short before there was a database.
+    data.master_key(None).unwrap();
+    data.check_beginning(Beginning::Usual).unwrap();
+    let key = fs::read(data.path().join("key.new")).unwrap();
+    data.master_key(None).unwrap();
+    fs::write(data.database(), "a database").unwrap();
+    data.settle_key().unwrap();
+    assert_eq!(fs::read(data.path().join("key")).unwrap(), key);
+    data.check_beginning(Beginning::Usual).unwrap();
+    for end in ["", "of a database that is gone"] {
+        match end {
+            "" => fs::write(data.database(), "").unwrap(),
+            _ => fs::remove_file(data.database()).unwrap(),
+        }
+        let fault = data.check_beginning(Beginning::Usual).unwrap_err().to_string();
+        assert!(fault.contains("missing or empty") && fault.contains("--begin-anew"), "{fault}");
+        data.check_beginning(Beginning::Anew).unwrap();
+    }
+    // A key that is kept elsewhere leaves other signs.
+    fs::remove_file(data.path().join("key")).unwrap();
+    data.check_beginning(Beginning::Usual).unwrap();
+    fs::create_dir_all(data.spool()).unwrap();
+    fs::write(data.spool().join("body"), "x").unwrap();
+    assert!(data.check_beginning(Beginning::Usual).is_err());
 }
 
 #[tokio::test]
@@ -291,13 +428,14 @@ fn makes_a_master_key_at_the_first_run_only() {
     let folder = tempfile::tempdir().unwrap();
     let data = DataFolder::lock(&folder.path().join("data")).unwrap();
     data.master_key(None).unwrap();
+    data.settle_key().unwrap();
     let written = fs::read_to_string(data.path().join("key")).unwrap();
     assert_eq!(fs::metadata(data.path().join("key")).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(data.path()).unwrap().permissions().mode() & 0o777, 0o700);
     data.master_key(None).unwrap();
     assert_eq!(fs::read_to_string(data.path().join("key")).unwrap(), written);
     // A database without its key is not given another one.
-    fs::write(data.database(), "").unwrap();
+    fs::write(data.database(), "a database").unwrap();
     fs::rename(data.path().join("key"), folder.path().join("elsewhere")).unwrap();
     assert!(matches!(data.master_key(None), Err(StoreError::Unusable(_))));
     data.master_key(Some(&folder.path().join("elsewhere"))).unwrap();

@@ -1,0 +1,104 @@
+//! The files of the store, watched from outside: whether they are still those that were opened, and how far the log
+//! had come.
+//!
+//! SQLite cannot tell that its file was removed or another put in its place, and a log whose end was damaged ends
+//! earlier for it. Both would lose what was acknowledged in silence.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Result, StoreError};
+
+/// The database, its log and the folder's lock, as they were when they were opened.
+#[derive(Debug)]
+pub(crate) struct Files(Vec<(PathBuf, (u64, u64))>);
+
+impl Files {
+    /// Notes which files these are.
+    pub(crate) fn look(database: &Path, folder: &Path) -> Result<Self> {
+        let mut log = database.as_os_str().to_owned();
+        log.push("-wal");
+        let watched = [database.to_owned(), PathBuf::from(log), folder.join("lock")];
+        let mut files = Vec::new();
+        for path in watched {
+            match fs::metadata(&path) {
+                Ok(found) => files.push((path, (found.dev(), found.ino()))),
+                // Not every store has a folder's lock.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// Whether they still are.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (path, inode) in &self.0 {
+            let now = fs::metadata(path).map(|found| (found.dev(), found.ino()));
+            let fault = match now {
+                Ok(now) if now == *inode => continue,
+                Ok(_) => "is another file than the one that was opened".to_owned(),
+                Err(error) => format!("cannot be found any more: {error}"),
+            };
+            return Err(StoreError::Unusable(format!(
+                "{} {fault}; nothing is accepted any more, because it would go nowhere",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Acknowledged events that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostStretch {
+    /// Position of the first.
+    pub first: u64,
+    /// Position of the last that is known to have been acknowledged.
+    pub last: u64,
+}
+
+/// A small file beside the database that says how far the log had come. It lags a second behind, so that it never
+/// says more than was durable.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    path: PathBuf,
+    noted: AtomicU64,
+    lost: Option<LostStretch>,
+}
+
+impl Mark {
+    /// Reads the mark of a store whose log ends at `last_seq`.
+    pub(crate) fn open(folder: &Path, last_seq: u64) -> Result<Self> {
+        let path = folder.join("position");
+        // One that does not read says nothing.
+        let noted = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let lost = (noted > last_seq).then_some(LostStretch { first: last_seq + 1, last: noted });
+        Ok(Self { path, noted: AtomicU64::new(noted), lost })
+    }
+
+    /// The position that it says.
+    pub(crate) fn position(&self) -> u64 {
+        self.noted.load(Ordering::Relaxed)
+    }
+
+    /// What is missing at the end of the log.
+    pub(crate) fn lost(&self) -> Option<LostStretch> {
+        self.lost
+    }
+
+    /// Notes that the log has come to `seq`, which is durable.
+    pub(crate) fn note(&self, seq: u64) -> Result<()> {
+        if seq <= self.position() {
+            return Ok(());
+        }
+        // Not synced: after a power cut an older mark only says less.
+        let partial = self.path.with_extension("part");
+        fs::write(&partial, format!("{seq}\n"))?;
+        fs::rename(&partial, &self.path)?;
+        self.noted.store(seq, Ordering::Relaxed);
+        Ok(())
+    }
+}
