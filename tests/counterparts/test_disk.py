@@ -102,7 +102,7 @@ def test_a_full_disk_repeats_no_write_and_ends_nothing(small_disk, start, beside
     job = eventually(lambda: [job for job in server.api("GET", "/api/v1/jobs")["data"] if job["status"] == "succeeded"])
     assert len(job) == 1
     assert len(upstream.keys) == len(set(upstream.keys)) == 2
-    assert caller.call("POST", "", "{}", json_type)[0] == 202
+    eventually(lambda: caller.call("POST", "", "{}", json_type)[0] == 202)
     caller.close()
 
 
