@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, Result, bail};
 use linkspan_engine::oauth::keep_alive;
 use linkspan_engine::sync::{SyncRunner, schedule};
-use linkspan_engine::{CredentialCache, Engine, TokenCache, TransportCache, dispatch, upkeep, worker};
+use linkspan_engine::{CredentialCache, Engine, TokenCache, TransportCache, dispatch, lines, upkeep, worker};
 use linkspan_model::{Clock, Document, Timestamp};
 use linkspan_outbound::{Outbound, Policy, Traffic};
 use linkspan_server::accept::{AcceptLimits, Listener};
@@ -317,6 +317,7 @@ fn start_engine(engine: &Engine, folder: &DataFolder, keep: Retention, running: 
     let Running { work, stop_work: stop, .. } = running;
     work.spawn(dispatch::run(engine.clone(), stop.clone()));
     work.spawn(worker::run(engine.clone(), stop.clone(), drain));
+    work.spawn(lines::run(engine.clone(), stop.clone()));
     work.spawn(upkeep::expire(engine.store.clone(), keep, stop.clone()));
     work.spawn(upkeep::watch_disk(engine.store.clone(), stop.clone()));
     let syncs = SyncRunner::new(engine.store.clone(), folder, Arc::clone(&engine.clock));

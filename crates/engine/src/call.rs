@@ -234,7 +234,11 @@ impl<'a> Caller<'a> {
 
     /// Waits for a turn, as long as somebody waits for it.
     async fn turn(&self, is_retry: bool) -> Result<Pass, PutOff> {
-        let gate = self.engine.traffic.gate(self.connection, self.way.spec.traffic(), self.snapshot.revision);
+        let gate = self.engine.traffic.gate(
+            self.connection,
+            self.way.spec.traffic(self.way.row.unwrap_or_default()),
+            self.snapshot.revision,
+        );
         let deadline = Instant::now() + self.patience;
         let mut is_returning = false;
         loop {

@@ -69,6 +69,8 @@ impl CredentialCache {
 
 /// What requests through a connection are made with.
 pub(crate) struct Way {
+    /// The connection's row.
+    pub(crate) row: Option<i64>,
     pub(crate) spec: Arc<ConnectionSpec>,
     /// What request paths are appended to.
     pub(crate) base: Option<Url>,
@@ -212,7 +214,7 @@ impl Way {
 pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>) -> Result<Way, StepError> {
     let Some(name) = name else {
         let (spec, credentials) = (Arc::default(), Credentials::none());
-        return Ok(Way { spec, base: None, credentials, account: None, transport: None, connector: None });
+        return Ok(Way { row: None, spec, base: None, credentials, account: None, transport: None, connector: None });
     };
     let view = snapshot
         .connection(name)
@@ -233,6 +235,7 @@ pub(crate) fn connect(engine: &Engine, snapshot: &Snapshot, name: Option<&Name>)
         None => Credentials::none(),
     };
     Ok(Way {
+        row: Some(view.row),
         base: base(engine, snapshot, &view.spec)?,
         spec: Arc::clone(&view.spec),
         credentials: OwnTransport::hide(transport.as_ref(), credentials),

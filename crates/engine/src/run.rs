@@ -144,8 +144,8 @@ fn failure(code: &str, description: String) -> StepError {
 fn count(next: &Next, was_made: bool) {
     match next {
         Next::Continue => {}
-        Next::RetryAt(_) if !was_made => counter!("linkspan_steps_put_off_total").increment(1),
-        Next::RetryAt(_) => counter!("linkspan_step_retries_total").increment(1),
+        Next::RetryAt(_) | Next::WaitFor { .. } if !was_made => counter!("linkspan_steps_put_off_total").increment(1),
+        Next::RetryAt(_) | Next::WaitFor { .. } => counter!("linkspan_step_retries_total").increment(1),
         Next::Succeed => counter!("linkspan_jobs_total", "status" => "succeeded").increment(1),
         Next::Fail(_) => counter!("linkspan_jobs_total", "status" => "failed").increment(1),
     }

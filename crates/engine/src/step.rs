@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use linkspan_model::connection::ConnectionSpec;
 use linkspan_model::hops::HEADER as HOPS_HEADER;
 use linkspan_model::job::{AttemptDecision, AttemptRun, JobStatus, StepError, StepRun};
 use linkspan_model::limits;
@@ -22,7 +21,10 @@ use serde_json::Value;
 use crate::attempt::{Attempt, attempt, judge};
 use crate::call::first_page;
 use crate::connection::{Way, connect};
-use crate::{Engine, failed};
+use crate::{Engine, failed, worker};
+
+/// Most workers that wait for the responses of one connection.
+const CONNECTION_SHARE: u32 = (worker::CONCURRENCY / 2) as u32;
 
 /// Where a step runs.
 pub(crate) struct StepContext<'a> {
@@ -73,8 +75,8 @@ pub(crate) async fn run(
     let effect = plan.as_ref().map_or(Effect::Read, |plan| plan.effect);
     let made = match prepared {
         Err(error) => Attempt::not_begun(error),
-        Ok(prepared) => match pass(context, step, &prepared.way.spec, earlier).await {
-            Err(put_off) => return wait(context, step, earlier, &put_off),
+        Ok(prepared) => match pass(context, step, &prepared.way, earlier).await {
+            Err(put_off) => return wait(context, step, prepared.way.row, earlier, &put_off),
             Ok(pass) => {
                 began_at = clock.now();
                 let Prepared { mut way, plan, request } = prepared;
@@ -108,7 +110,7 @@ pub(crate) async fn run(
     };
     let status = match next {
         Next::Continue | Next::Succeed => JobStatus::Succeeded,
-        Next::RetryAt(_) => JobStatus::Waiting,
+        Next::RetryAt(_) | Next::WaitFor { .. } => JobStatus::Waiting,
         Next::Fail(_) => JobStatus::Failed,
     };
     let mut attempt_log = earlier.run.map_or_else(Vec::new, |run| run.attempt_log.clone());
@@ -123,7 +125,7 @@ pub(crate) async fn run(
         error: error.clone(),
         decision: match next {
             Next::Continue | Next::Succeed => AttemptDecision::Succeeded,
-            Next::RetryAt(_) => AttemptDecision::Retry,
+            Next::RetryAt(_) | Next::WaitFor { .. } => AttemptDecision::Retry,
             Next::Fail(_) => AttemptDecision::Stop,
         },
         reason,
@@ -155,6 +157,7 @@ pub(crate) async fn run(
 fn wait(
     context: &StepContext<'_>,
     step: &CompiledStep,
+    connection_row: Option<i64>,
     earlier: Earlier<'_>,
     put_off: &PutOff,
 ) -> (StepRecord, Next, Option<Value>) {
@@ -177,23 +180,30 @@ fn wait(
     run.error = Some(failed(put_off.why.code(), format!("{connection}{}", put_off.why), None));
     run.resumed = earlier.resumed;
     run.retry_at = Some(at);
-    (StepRecord { position: context.position, run, result: None }, Next::RetryAt(at), None)
+    // Its turn at a rate, or after a retry budget, is its own; the rest ends for all that wait.
+    let next = match connection_row.filter(|_| put_off.why.is_shared()) {
+        Some(connection) => Next::WaitFor { until: at, connection },
+        None => Next::RetryAt(at),
+    };
+    (StepRecord { position: context.position, run, result: None }, next, None)
 }
 
 /// Asks the connection for a turn; a step without one has its turn at once.
 async fn pass(
     context: &StepContext<'_>,
     step: &CompiledStep,
-    connection: &ConnectionSpec,
+    way: &Way,
     earlier: Earlier<'_>,
 ) -> Result<Option<Pass>, PutOff> {
-    let Some(name) = &step.connection else { return Ok(None) };
-    let gate = context.engine.traffic.gate(name, connection.traffic(), context.snapshot.revision);
+    let (Some(name), Some(row)) = (&step.connection, way.row) else { return Ok(None) };
+    let gate = context.engine.traffic.gate(name, way.spec.traffic(row), context.snapshot.revision);
     let ask = Ask {
         patience: limits::TURN_PATIENCE,
         is_retry: earlier.attempts() > 0,
         is_returning: earlier.run.is_some_and(|run| run.retry_at.is_some()),
     };
+    // Many recipes may call one slow API: together they do not take every worker either.
+    gate.check_share(CONNECTION_SHARE)?;
     gate.enter(ask).await.map(Some)
 }
 

@@ -1,6 +1,6 @@
 //! Workers: take due jobs under a lease and run them.
 //!
-//! Guarantees: at most `CONCURRENCY` jobs run at a time; leases are renewed while a job runs, and a job whose
+//! Guarantees: at most `CONCURRENCY` jobs run at a time, and no recipe takes all of these places; leases are renewed while a job runs, and a job whose
 //! worker went away is taken again after its lease; shutdown takes no new job and waits for those under way, and
 //! what it cannot wait for goes on after the restart, marked as resumed.
 
@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use linkspan_model::{JobId, Timestamp, limits};
-use linkspan_store::{Claimed, Lease, Listener, Store};
-use tokio::sync::Semaphore;
+use linkspan_store::{Claimed, Lease, Listener, Shares, Store};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::{Engine, run};
 
-/// Jobs that run at a time.
-const CONCURRENCY: usize = 64;
+/// Jobs that run at a time; of one recipe half of them.
+pub(crate) const CONCURRENCY: usize = 128;
 /// Jobs that are taken at a time.
 const CLAIM: usize = 32;
 /// Longest wait before looking for due jobs again.
@@ -25,32 +25,47 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// The leases of the jobs under way.
 #[derive(Debug, Clone, Default)]
-struct Leases(Arc<Mutex<HashMap<JobId, Lease>>>);
+struct Leases(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Each with the row of its recipe.
+    by_job: Mutex<HashMap<JobId, (Lease, i64)>>,
+    ended: Notify,
+}
 
 impl Leases {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Lease>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, (Lease, i64)>> {
+        self.0.by_job.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self, lease: Lease) -> Held {
-        self.lock().insert(lease.job, lease);
-        Held { leases: self.clone(), job: lease.job }
+    fn hold(&self, job: &Claimed) -> Holding {
+        self.lock().insert(job.lease.job, (job.lease, job.recipe));
+        Holding { leases: self.clone(), job: job.lease.job }
     }
 
     fn all(&self) -> Vec<Lease> {
-        self.lock().values().copied().collect()
+        self.lock().values().map(|(lease, _)| *lease).collect()
+    }
+
+    /// How many places each recipe has.
+    fn by_recipe(&self) -> HashMap<i64, u32> {
+        let mut counts = HashMap::new();
+        self.lock().values().for_each(|(_, recipe)| *counts.entry(*recipe).or_default() += 1);
+        counts
     }
 }
 
 /// A lease that is renewed until this is dropped.
-struct Held {
+struct Holding {
     leases: Leases,
     job: JobId,
 }
 
-impl Drop for Held {
+impl Drop for Holding {
     fn drop(&mut self) {
         self.leases.lock().remove(&self.job);
+        self.leases.0.ended.notify_one();
     }
 }
 
@@ -74,14 +89,17 @@ pub async fn run(engine: Engine, stop: CancellationToken, drain: Duration) {
 async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &CancellationToken) {
     let places = Arc::new(Semaphore::new(CONCURRENCY));
     let mut arrivals = engine.store.job_arrivals();
+    let mut shares = Shares::default();
     while !stop.is_cancelled() {
         let free = tokio::select! {
             () = stop.cancelled() => return,
             free = Arc::clone(&places).acquire_owned() => free,
         };
         drop(free);
-        let most = places.available_permits().clamp(1, CLAIM);
-        let claimed = match engine.store.claim(u32::try_from(most).unwrap_or(1)).await {
+        let free = places.available_permits();
+        (shares.most, shares.free) = (narrow(free.clamp(1, CLAIM)), narrow(free));
+        shares.taken = leases.by_recipe();
+        let claimed = match engine.store.claim(&mut shares).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::error!(%error, "jobs could not be taken; trying again");
@@ -92,7 +110,9 @@ async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &Cance
         if claimed.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = wait(engine, &mut arrivals) => {}
+                // A recipe that has its share goes on when one of its jobs has ended.
+                () = leases.0.ended.notified(), if shares.is_short => {}
+                () = wait(engine, &mut arrivals, shares.is_short) => {}
             }
         }
         if stop.is_cancelled() {
@@ -101,13 +121,17 @@ async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &Cance
         }
         for job in claimed {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let (engine, held) = (engine.clone(), leases.hold(job.lease));
+            let (engine, held) = (engine.clone(), leases.hold(&job));
             jobs.spawn(async move {
                 run_one(&engine, job).await;
                 drop((held, place));
             });
         }
     }
+}
+
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Jobs that were taken as the server was asked to stop are not begun.
@@ -120,7 +144,10 @@ async fn give_back(engine: &Engine, claimed: Vec<Claimed>) {
 }
 
 /// Waits for new jobs, or for the time of one that waits.
-async fn wait(engine: &Engine, arrivals: &mut Listener) {
+async fn wait(engine: &Engine, arrivals: &mut Listener, is_short: bool) {
+    if is_short {
+        return arrivals.wait(POLL).await;
+    }
     let next = engine.store.next_job_at().await.ok().flatten();
     let poll = next.map_or(POLL, |at: Timestamp| at.since(engine.clock.now()).clamp(Duration::from_millis(5), POLL));
     arrivals.wait(poll).await;

@@ -2,6 +2,8 @@
 
 mod test_spec;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use http::{HeaderName, HeaderValue};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -231,12 +233,15 @@ impl ConnectionSpec {
         self.limits.as_ref().and_then(|limits| limits.response).map_or(limits::RESPONSE_DEFAULT_BYTES, ByteSize::get)
     }
 
-    /// What its traffic keeps to, defaults filled in.
+    /// What the traffic of the connection in this row keeps to, defaults filled in.
     #[must_use]
-    pub fn traffic(&self) -> TrafficSettings {
+    pub fn traffic(&self, row: i64) -> TrafficSettings {
         let concurrency = self.limits.as_ref().and_then(|limits| limits.concurrency);
         let budget = self.retry.as_ref().and_then(|retry| retry.budget);
-        TrafficSettings::new(self.rate.as_ref(), concurrency, self.breaker.as_ref(), budget)
+        let mut target = DefaultHasher::new();
+        (row, &self.base_url, &self.endpoint).hash(&mut target);
+        let settings = TrafficSettings::new(self.rate.as_ref(), concurrency, self.breaker.as_ref(), budget);
+        TrafficSettings { target: target.finish(), ..settings }
     }
 
     /// Everything that is wrong with this spec on its own, paths relative to `spec`.

@@ -297,6 +297,8 @@ impl RetrySpec {
 /// What a connection keeps to, defaults filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrafficSettings {
+    /// Tells the server that is called from others: what one asked for says nothing of another.
+    pub target: u64,
     /// Most requests, in any span of this length.
     pub rate: Option<(u32, std::time::Duration)>,
     /// Whether it waits as long as answers ask for.
@@ -327,6 +329,7 @@ impl TrafficSettings {
             None => Some((limits::BREAKER_OPEN_AFTER, limits::BREAKER_PROBE_AFTER)),
         };
         Self {
+            target: 0,
             rate: rate.and_then(|rate| Some((rate.limit?, rate.per?.get()))),
             learn: rate.and_then(|rate| rate.learn).unwrap_or(true),
             concurrency,

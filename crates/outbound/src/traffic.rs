@@ -21,7 +21,7 @@ use linkspan_model::traffic::learned::{Learned, learn};
 use linkspan_model::traffic::rate::Rate;
 use linkspan_model::traffic::{TrafficSettings, TrafficStatus};
 use linkspan_model::{Name, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Exchange, Failed};
@@ -29,11 +29,21 @@ use crate::client::{Exchange, Failed};
 /// Most callers that wait at one gate; the next is put off at once. A quarter of the jobs that run at a time.
 const WAITING_MAX: u32 = 16;
 
-/// How far apart those who were put off by a breaker or by the API's wish come back.
+/// How far apart those who were put off by a breaker or by the API's wish come back, unless they are called before.
 const SPACING: Duration = Duration::from_millis(10);
+
+/// Requests under way with which an API begins that has just come back: each good response lets one more go, so that
+/// they double in the time of one.
+const RAMP_FROM: u32 = 2;
+
+/// Requests under way from which on an API counts as well again.
+const RAMP_TO: u32 = 64;
 
 /// How much later than needed somebody in such a line comes back at most.
 const LINE_MAX: Duration = Duration::from_secs(600);
+
+/// Most of those who were put off that are called at a time.
+const LINE_ROOM: u32 = 500;
 
 /// How often it is looked whether a probe has come back.
 const PROBE_POLL: Duration = Duration::from_millis(250);
@@ -46,6 +56,7 @@ pub struct Traffic(Arc<Gates>);
 struct Gates {
     origin: Instant,
     by_name: ArcSwap<HashMap<Name, Entry>>,
+    lines: Arc<Notify>,
 }
 
 #[derive(Debug, Clone)]
@@ -57,7 +68,7 @@ struct Entry {
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self(Arc::new(Gates { origin: Instant::now(), by_name: ArcSwap::default() }))
+        Self(Arc::new(Gates { origin: Instant::now(), by_name: ArcSwap::default(), lines: Arc::default() }))
     }
 }
 
@@ -76,14 +87,14 @@ impl Traffic {
             let old = gates.get(name);
             let gate = match old.filter(is_current) {
                 Some(entry) => Arc::clone(&entry.gate),
-                None => Arc::new(Gate::new(name.clone(), settings, self.0.origin, old.map(|entry| &*entry.gate))),
+                None => Arc::new(Gate::new(name.clone(), settings, &self.0, old.map(|entry| &*entry.gate))),
             };
             found = Some(Arc::clone(&gate));
             let revision = old.map_or(revision, |entry| entry.revision.max(revision));
             gates.insert(name.clone(), Entry { revision, gate });
             gates
         });
-        found.unwrap_or_else(|| Arc::new(Gate::new(name.clone(), settings, self.0.origin, None)))
+        found.unwrap_or_else(|| Arc::new(Gate::new(name.clone(), settings, &self.0, None)))
     }
 }
 
@@ -97,6 +108,19 @@ impl Traffic {
                 && entry.gate.lock().breaker.as_ref().is_some_and(|breaker| breaker.state() != breaker::State::Closed)
         };
         gates.values().filter(is_open).count()
+    }
+
+    /// Waits until somebody was put off who would go before its time.
+    pub async fn line_begun(&self) {
+        self.0.lines.notified().await;
+    }
+
+    /// The connections for which callers wait who were put off, and how many of these can go now.
+    #[must_use]
+    pub fn lines(&self) -> Vec<(Arc<Gate>, u32)> {
+        let gates = self.0.by_name.load();
+        let with_line = gates.values().filter(|entry| entry.gate.has_line.load(Ordering::Acquire));
+        with_line.map(|entry| (Arc::clone(&entry.gate), entry.gate.room())).collect()
     }
 
     /// Forgets the connections that are not there any more.
@@ -124,6 +148,9 @@ pub struct Gate {
     in_flight: Arc<AtomicU32>,
     waiting: AtomicU32,
     places: Option<Arc<Semaphore>>,
+    /// Whether callers were put off who would go as soon as the API can be called again.
+    has_line: AtomicBool,
+    lines: Arc<Notify>,
     state: Mutex<State>,
 }
 
@@ -139,6 +166,8 @@ struct State {
     line: Duration,
     /// How long requests take, smoothed: what a line for a place is spaced by.
     takes: Duration,
+    /// Most requests under way, while an API that was away is tried with more and more of them.
+    ramp: Option<u32>,
 }
 
 /// What a caller asks of a gate.
@@ -196,6 +225,12 @@ pub enum Why {
 }
 
 impl Why {
+    /// Whether it ends for everybody at once: whoever waits then goes on before its time.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Asked { .. } | Self::Open { .. })
+    }
+
     /// The dotted slug.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -229,7 +264,8 @@ impl fmt::Display for Why {
 }
 
 impl Gate {
-    fn new(name: Name, settings: TrafficSettings, origin: Instant, old: Option<&Self>) -> Self {
+    fn new(name: Name, settings: TrafficSettings, gates: &Gates, old: Option<&Self>) -> Self {
+        let (origin, lines) = (gates.origin, Arc::clone(&gates.lines));
         let now = origin.elapsed();
         let places = |most: u32| Arc::new(Semaphore::new(most as usize));
         let mut gate = Self {
@@ -241,6 +277,8 @@ impl Gate {
             in_flight: Arc::default(),
             waiting: AtomicU32::new(0),
             places: settings.concurrency.map(places),
+            has_line: AtomicBool::new(false),
+            lines,
             state: Mutex::new(State {
                 rate: settings.rate.map(|(limit, per)| Rate::new(limit, per)),
                 breaker: settings.breaker.map(|(open_after, probe_after)| Breaker::new(open_after, probe_after)),
@@ -249,6 +287,7 @@ impl Gate {
                 last_failure: None,
                 line: Duration::ZERO,
                 takes: Duration::from_millis(100),
+                ramp: None,
             }),
         };
         if let Some(old) = old {
@@ -275,12 +314,72 @@ impl Gate {
         if self.settings.budget == old.settings.budget {
             state.budget = counted.budget;
         }
+        self.has_line = AtomicBool::new(old.has_line.load(Ordering::Acquire));
+        if self.settings.target != old.settings.target {
+            // What another server asked for, and how it failed, says nothing of this one.
+            state.breaker =
+                self.settings.breaker.map(|(open_after, probe_after)| Breaker::new(open_after, probe_after));
+            state.last_failure = None;
+            return;
+        }
         state.asked = counted.asked.filter(|_| self.settings.learn);
-        (state.line, state.takes) = (counted.line, counted.takes);
+        (state.line, state.takes, state.ramp) = (counted.line, counted.takes, counted.ramp);
     }
 
     fn now(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    /// The connection's name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// How many of those who were put off can go now.
+    fn room(&self) -> u32 {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let now = self.now();
+        let mut state = self.lock();
+        let ask = Ask { patience: Duration::ZERO, is_retry: false, is_returning: true };
+        let most = match (state.ramp, self.settings.concurrency) {
+            (Some(ramp), Some(places)) => ramp.min(places),
+            (Some(most), None) | (None, Some(most)) => most,
+            (None, None) => LINE_ROOM,
+        };
+        if state.held(&self.settings, ask, now, in_flight).is_some() {
+            0
+        } else {
+            most.saturating_sub(in_flight).min(LINE_ROOM)
+        }
+    }
+
+    /// Nobody waits any more who was put off.
+    pub fn end_line(&self) {
+        self.has_line.store(false, Ordering::Release);
+    }
+
+    /// Puts off whoever comes when as many requests are under way as may hold a worker each.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn check_share(&self, most: u32) -> Result<(), PutOff> {
+        if self.in_flight.load(Ordering::Relaxed) < most {
+            return Ok(());
+        }
+        let now = self.now();
+        let mut state = self.lock();
+        let spacing = state.takes / most;
+        let put_off = state.put_off_by(now, now + Duration::from_secs(1), spacing, Why::Busy { most });
+        drop(state);
+        self.begin_line();
+        Err(put_off)
+    }
+
+    fn begin_line(&self) {
+        if !self.has_line.swap(true, Ordering::AcqRel) {
+            self.lines.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -319,7 +418,11 @@ impl Gate {
         let now = self.now();
         let mut state = self.lock();
         // The API may have gone down meanwhile.
-        state.held(&self.settings, ask, now).map_or(Ok(()), |(until, why)| Err(state.put_off(now, until, why)))?;
+        if let Some((until, why)) = state.held(&self.settings, ask, now, self.in_flight.load(Ordering::Relaxed)) {
+            let put_off = state.put_off(now, until, why);
+            drop(state);
+            return Err(self.in_line(put_off));
+        }
         Ok(self.go(state, ask, place, now))
     }
 
@@ -330,7 +433,7 @@ impl Gate {
             None => None,
         };
         let mut state = self.lock();
-        if state.held(&self.settings, ask, now).is_some() {
+        if state.held(&self.settings, ask, now, self.in_flight.load(Ordering::Relaxed)).is_some() {
             return None;
         }
         if let Some(rate) = &mut state.rate {
@@ -368,9 +471,14 @@ impl Gate {
             let now = self.now();
             let until = {
                 let mut state = self.lock();
-                let Some((until, why)) = state.held(&self.settings, ask, now) else { return Ok(()) };
+                let Some((until, why)) = state.held(&self.settings, ask, now, self.in_flight.load(Ordering::Relaxed))
+                else {
+                    return Ok(());
+                };
                 if until > deadline || !self.may_wait(&mut waiting) {
-                    return Err(state.put_off(now, until, why));
+                    let put_off = state.put_off(now, until, why);
+                    drop(state);
+                    return Err(self.in_line(put_off));
                 }
                 until
             };
@@ -394,7 +502,17 @@ impl Gate {
         let mut state = self.lock();
         // As many as may be come back in the time that one request takes.
         let spacing = state.takes / most;
-        Err(state.put_off_by(now, now + Duration::from_secs(1), spacing, Why::Busy { most }))
+        let put_off = state.put_off_by(now, now + Duration::from_secs(1), spacing, Why::Busy { most });
+        drop(state);
+        Err(self.in_line(put_off))
+    }
+
+    /// Notes that somebody waits who was put off, if others' luck can end that.
+    fn in_line(&self, put_off: PutOff) -> PutOff {
+        if put_off.why.is_shared() {
+            self.begin_line();
+        }
+        put_off
     }
 
     async fn wait_for_the_rate(&self, ask: Ask, deadline: Duration) -> Result<(), PutOff> {
@@ -438,6 +556,7 @@ impl Gate {
         let mut state = self.lock();
         if state.asked.is_none_or(|(before, _)| before < until) {
             state.asked = Some((until, by));
+            state.ramp = Some(RAMP_FROM);
             tracing::info!(connection = %self.name, seconds = wait.as_secs(), by, "an API asked to wait");
         }
         self.is_calm.store(false, Ordering::Release);
@@ -452,6 +571,11 @@ impl Gate {
         let mut state = self.lock();
         let closed = state.breaker.as_mut().is_some_and(Breaker::succeeded);
         state.last_failure = None;
+        state.ramp = match state.ramp {
+            _ if closed => Some(RAMP_FROM),
+            Some(ramp) if ramp < RAMP_TO => Some(ramp + 1),
+            _ => None,
+        };
         if closed {
             tracing::info!(connection = %self.name, was_probe, "a breaker closed");
         }
@@ -462,6 +586,7 @@ impl Gate {
     fn failed(&self, was_probe: bool, words: String) {
         let now = self.now();
         let mut state = self.lock();
+        state.ramp = state.ramp.map(|ramp| (ramp / 2).max(1));
         let Some(breaker) = &mut state.breaker else { return };
         let opened = breaker.failed(now, was_probe);
         if opened {
@@ -501,11 +626,13 @@ impl Gate {
 impl State {
     fn is_calm(&self, now: Duration) -> bool {
         let is_closed = |breaker: &Breaker| breaker.state() == breaker::State::Closed && breaker.failures() == 0;
-        self.breaker.as_ref().is_none_or(is_closed) && self.asked.is_none_or(|(until, _)| until <= now)
+        self.breaker.as_ref().is_none_or(is_closed)
+            && self.asked.is_none_or(|(until, _)| until <= now)
+            && self.ramp.is_none()
     }
 
     /// Until when nothing may be sent, and why.
-    fn held(&mut self, settings: &TrafficSettings, ask: Ask, now: Duration) -> Option<(Duration, Why)> {
+    fn held(&mut self, settings: &TrafficSettings, ask: Ask, now: Duration, in_flight: u32) -> Option<(Duration, Why)> {
         if let Some(breaker) = &self.breaker
             && let Err(until) = breaker.may_go(now)
         {
@@ -516,6 +643,9 @@ impl State {
         }
         if let Some((until, by)) = self.asked.filter(|(until, _)| *until > now) {
             return Some((until, Why::Asked { by }));
+        }
+        if let Some(ramp) = self.ramp.filter(|ramp| in_flight >= *ramp) {
+            return Some((now + (self.takes / ramp).max(Duration::from_millis(1)), Why::Busy { most: ramp }));
         }
         let (Some(budget), Some(percent)) = (&mut self.budget, settings.budget.filter(|_| ask.is_retry)) else {
             return None;
@@ -593,7 +723,7 @@ impl Pass {
             // Nothing was sent, or what came was too much for us: neither speaks of the server.
             Err(_) => {}
         }
-        if self.gate.settings.concurrency.is_some() {
+        if self.since > Duration::ZERO {
             let took = self.gate.now().saturating_sub(self.since);
             let mut state = self.gate.lock();
             state.takes = (state.takes * 7 + took) / 8;

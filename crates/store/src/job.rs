@@ -4,6 +4,7 @@
 //! missed and none starts a recipe twice; a worker that lost its lease records nothing; a step's result is
 //! durable before the next step starts.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use linkspan_model::id::{EventId, JobId};
@@ -48,6 +49,43 @@ pub struct Dispatched {
     /// The jobs they start.
     pub jobs: Vec<NewJob>,
 }
+
+/// How the places of workers are shared among recipes: each may have as many as are left free, so that one with ten
+/// thousand slow jobs takes half of them, and whoever comes later finds a place at once.
+#[derive(Debug, Clone, Default)]
+pub struct Shares {
+    /// Most jobs to take now.
+    pub most: u32,
+    /// Places that are free.
+    pub free: u32,
+    /// Places that each recipe's row has.
+    pub taken: HashMap<i64, u32>,
+    /// Whether jobs were left because their recipes have their share.
+    pub is_short: bool,
+    /// The recipe that came last; the next turn begins behind it.
+    last: i64,
+}
+
+impl Shares {
+    /// Shares of one who has no other jobs.
+    #[must_use]
+    pub fn of(most: u32) -> Self {
+        Self { most, free: u32::MAX, ..Self::default() }
+    }
+
+    fn take(&mut self, recipe: i64) -> bool {
+        let own = self.taken.entry(recipe).or_default();
+        if *own >= self.free {
+            return false;
+        }
+        *own += 1;
+        self.free -= 1;
+        true
+    }
+}
+
+/// Most recipes that one look for due jobs passes.
+const RECIPES_MAX: usize = 2_000;
 
 /// A worker's right to a job. Every record of the worker carries it; a later claim makes it void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +145,13 @@ pub enum Next {
     Continue,
     /// With the same step, at this time.
     RetryAt(Timestamp),
+    /// With the same step, at this time or when this connection's row can be called again ([`Store::hasten`]).
+    WaitFor {
+        /// The time.
+        until: Timestamp,
+        /// The row of the connection.
+        connection: i64,
+    },
     /// Not: every step succeeded.
     Succeed,
     /// Not: the step failed for good.
@@ -256,27 +301,64 @@ impl Store {
     /// When the database cannot be read.
     pub async fn next_job_at(&self) -> Result<Option<Timestamp>> {
         self.read_for_engine(|db| {
-            let at: Option<i64> = db
-                .prepare_cached("SELECT min(run_at) FROM jobs WHERE status IN ('queued', 'waiting')")?
-                .query_row([], |row| row.get(0))?;
-            Ok(at.map(Timestamp::from_micros))
+            let mut first = db.prepare_cached(
+                "SELECT recipe, run_at FROM jobs INDEXED BY jobs_due
+                 WHERE status IN ('queued', 'waiting') AND recipe > ?1 ORDER BY recipe, run_at LIMIT 1",
+            )?;
+            let (mut next, mut recipe) = (None, i64::MIN);
+            for _ in 0..RECIPES_MAX {
+                let found = first.query_row([recipe], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?))).optional()?;
+                let Some((of, at)) = found else { break };
+                recipe = of;
+                next = Some(next.map_or(at, |next: i64| next.min(at)));
+            }
+            Ok(next.map(Timestamp::from_micros))
         })
         .await
     }
 
-    /// Takes up to `most` due jobs, oldest first, for as long as a lease lasts; none while the disk is full, because
-    /// what they bring could not be recorded.
+    /// Lets jobs that wait for a connection go on now, at most so many, those first that wait longest; gives how many.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn claim(&self, most: u32) -> Result<Vec<Claimed>> {
+    pub async fn hasten(&self, connection: i64, most: u32) -> Result<usize> {
+        let now = self.now();
+        let hastened = self
+            .write(move |db| {
+                Ok(db
+                    .prepare_cached(
+                        "UPDATE jobs SET run_at = ?2, waits_for = NULL WHERE seq IN (
+                             SELECT seq FROM jobs INDEXED BY jobs_waiting
+                             WHERE waits_for = ?1 AND waits_for IS NOT NULL ORDER BY run_at LIMIT ?3)",
+                    )?
+                    .execute(params![connection, now.as_micros(), most])?)
+            })
+            .await?;
+        if hastened > 0 {
+            self.tell_jobs();
+        }
+        Ok(hastened)
+    }
+
+    /// Takes due jobs for as long as a lease lasts: recipe by recipe, and of each the oldest first, as far as `shares`
+    /// lets them. None while the disk is full, because what they bring could not be recorded.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn claim(&self, shares: &mut Shares) -> Result<Vec<Claimed>> {
         if self.refuse_when_full().is_err() {
             return Ok(Vec::new());
         }
         let now = self.now();
         let spool = self.spool_folder().clone();
         let key = self.key().clone();
-        let claimed = self.write(move |db| claim(db, most, now)).await?;
+        let asked = shares.clone();
+        let (due, left) = self.read_for_engine(move |db| due(db, asked, now)).await?;
+        *shares = left;
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let claimed = self.write(move |db| claim(db, &due, now)).await?;
         if claimed.is_empty() {
             return Ok(claimed);
         }
@@ -585,39 +667,89 @@ fn insert_job(db: &Connection, job: &NewJob, now: Timestamp) -> Result<JobId> {
     Ok(JobId::new(now, db.last_insert_rowid().cast_unsigned(), job.salt))
 }
 
-fn claim(db: &Connection, most: u32, now: Timestamp) -> Result<Vec<Claimed>> {
-    let mut due = db.prepare_cached(
-        "SELECT seq, status = 'queued' AND claims > 0 FROM jobs INDEXED BY jobs_due
-         WHERE status IN ('queued', 'waiting') AND run_at <= ?1 ORDER BY run_at, seq LIMIT ?2",
+/// Jobs that are due, and whether each was taken before: of each recipe in turn the oldest, as far as it may.
+fn due(db: &Connection, mut shares: Shares, now: Timestamp) -> Result<(Vec<(i64, bool)>, Shares)> {
+    let mut next_recipe = db.prepare_cached(
+        "SELECT recipe FROM jobs INDEXED BY jobs_due
+         WHERE status IN ('queued', 'waiting') AND recipe > ?1 ORDER BY recipe LIMIT 1",
     )?;
-    let due: Vec<(i64, bool)> = due
-        .query_map(params![now.as_micros(), most], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
+    let mut of_recipe = db.prepare_cached(
+        "SELECT seq, status = 'queued' AND claims > 0 FROM jobs INDEXED BY jobs_due
+         WHERE status IN ('queued', 'waiting') AND recipe = ?1 AND run_at <= ?2 ORDER BY run_at, seq LIMIT ?3",
+    )?;
+    shares.is_short = false;
+    let mut queues: Vec<(i64, VecDeque<(i64, bool)>)> = Vec::new();
+    let (began, mut recipe, mut wrapped, mut found) = (shares.last, shares.last, false, 0);
+    for _ in 0..RECIPES_MAX {
+        let next: Option<i64> = next_recipe.query_row([recipe], |row| row.get(0)).optional()?;
+        match next {
+            Some(next) if !wrapped || next <= began => recipe = next,
+            None if !wrapped => {
+                (recipe, wrapped) = (i64::MIN, true);
+                continue;
+            }
+            _ => break,
+        }
+        let jobs =
+            of_recipe.query_map(params![recipe, now.as_micros(), shares.most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let jobs: VecDeque<(i64, bool)> = jobs.collect::<rusqlite::Result<_>>()?;
+        if !jobs.is_empty() {
+            found += 1;
+            queues.push((recipe, jobs));
+        }
+        // Each of these can have one; the others come first the next time.
+        if found >= shares.most {
+            break;
+        }
+    }
+    let mut due = Vec::new();
+    let mut goes_on = true;
+    while goes_on {
+        goes_on = false;
+        for (recipe, jobs) in &mut queues {
+            if jobs.is_empty() || due.len() >= shares.most as usize {
+                continue;
+            }
+            if shares.take(*recipe) {
+                due.extend(jobs.pop_front());
+                shares.last = *recipe;
+                goes_on = true;
+            } else {
+                shares.is_short = true;
+            }
+        }
+    }
+    Ok((due, shares))
+}
+
+fn claim(db: &Connection, due: &[(i64, bool)], now: Timestamp) -> Result<Vec<Claimed>> {
     let mut take = db.prepare_cached(
         "UPDATE jobs SET claims = claims + (status = 'queued'), status = 'running', lease = lease + 1,
-                lease_until = ?2, started_at = ifnull(started_at, ?3)
-         WHERE seq = ?1
+                lease_until = ?2, started_at = ifnull(started_at, ?3), waits_for = NULL
+         WHERE seq = ?1 AND status IN ('queued', 'waiting')
          RETURNING created_at, salt, lease, recipe, recipe_revision, event_id, rerun_of, claims",
     )?;
     let until = now.after(limits::LEASE).as_micros();
-    due.into_iter()
-        .map(|(seq, was_interrupted)| {
-            Ok(take.query_row(params![seq, until, now.as_micros()], |row| {
-                let created_at = Timestamp::from_micros(row.get(0)?);
-                Ok(Claimed {
-                    lease: Lease { job: JobId::new(created_at, seq.cast_unsigned(), row.get(1)?), fence: row.get(2)? },
-                    recipe: row.get(3)?,
-                    recipe_revision: row.get::<_, i64>(4)?.cast_unsigned(),
-                    event: EventId::from_bytes(row.get(5)?),
-                    rerun_of: row.get::<_, Option<[u8; 16]>>(6)?.map(JobId::from_bytes),
-                    claims: row.get(7)?,
-                    was_interrupted,
-                    created_at,
-                    steps: Vec::new(),
-                })
-            })?)
-        })
-        .collect()
+    let mut claimed = Vec::new();
+    for (seq, was_interrupted) in due {
+        let taken = take.query_row(params![seq, until, now.as_micros()], |row| {
+            let created_at = Timestamp::from_micros(row.get(0)?);
+            Ok(Claimed {
+                lease: Lease { job: JobId::new(created_at, seq.cast_unsigned(), row.get(1)?), fence: row.get(2)? },
+                recipe: row.get(3)?,
+                recipe_revision: row.get::<_, i64>(4)?.cast_unsigned(),
+                event: EventId::from_bytes(row.get(5)?),
+                rerun_of: row.get::<_, Option<[u8; 16]>>(6)?.map(JobId::from_bytes),
+                claims: row.get(7)?,
+                was_interrupted: *was_interrupted,
+                created_at,
+                steps: Vec::new(),
+            })
+        });
+        // One that was canceled meanwhile is nobody's.
+        claimed.extend(taken.optional()?);
+    }
+    Ok(claimed)
 }
 
 fn check_fence(db: &Connection, lease: Lease) -> Result<()> {
@@ -674,6 +806,13 @@ fn go_on(db: &Connection, job: JobId, next: &Next, now: Timestamp) -> Result<Vec
                 .execute(params![job.seq().cast_signed(), at.as_micros()])?;
             Ok(Vec::new())
         }
+        Next::WaitFor { until, connection } => {
+            db.prepare_cached(
+                "UPDATE jobs SET status = 'waiting', run_at = ?2, waits_for = ?3, lease_until = NULL WHERE seq = ?1",
+            )?
+            .execute(params![job.seq().cast_signed(), until.as_micros(), connection])?;
+            Ok(Vec::new())
+        }
         Next::Succeed => end_job(db, job, JobStatus::Succeeded, None, now),
         Next::Fail(error) => end_job(db, job, JobStatus::Failed, Some(error), now),
     }
@@ -686,7 +825,7 @@ fn end_job(
     error: Option<&StepError>,
     now: Timestamp,
 ) -> Result<Vec<String>> {
-    db.prepare_cached("UPDATE jobs SET status = ?2, finished_at = ?3, error = ?4, lease_until = NULL WHERE seq = ?1")?
+    db.prepare_cached("UPDATE jobs SET status = ?2, finished_at = ?3, error = ?4, lease_until = NULL, waits_for = NULL WHERE seq = ?1")?
         .execute(params![
             job.seq().cast_signed(),
             status.as_str(),

@@ -143,8 +143,77 @@ async fn what_an_api_asks_for_holds_the_next_request() {
     let began = Instant::now();
     send(&gate, &answer(200, &[])).await.unwrap();
     assert_eq!(began.elapsed().as_secs(), 3);
-    assert!(gate.is_calm.load(Ordering::Relaxed));
     assert_eq!(gate.status(WALL).waits_until, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_comes_back_is_tried_with_more_and_more_requests() {
+    let gate = gate(TrafficSettings { breaker: Some((1, s(30))), ..settings() });
+    send(&gate, &refused()).await.unwrap();
+    assert_eq!(send(&gate, &answer(200, &[])).await.unwrap_err().why.code(), "connection.breaker_open");
+    assert_eq!(gate.room(), 0);
+    tokio::time::sleep(s(30)).await;
+    send(&gate, &answer(200, &[])).await.unwrap();
+    let hurried = Ask { patience: Duration::ZERO, ..first() };
+    let mut most = Vec::new();
+    for _ in 0..7 {
+        let mut passes = Vec::new();
+        while let Ok(pass) = gate.enter(hurried).await {
+            passes.push(pass);
+            if passes.len() > 100 {
+                break;
+            }
+        }
+        most.push(passes.len());
+        passes.into_iter().for_each(|pass| pass.ended(&answer(200, &[]), WALL));
+    }
+    // Twice as many each time, and then no bound.
+    assert_eq!(most, [2, 4, 8, 16, 32, 64, 101]);
+    assert!(gate.is_calm.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_put_off_is_known_until_nobody_is_left() {
+    let traffic = Traffic::default();
+    let gate = traffic.gate(&name(), TrafficSettings { breaker: Some((1, s(30))), ..settings() }, 1);
+    send(&gate, &refused()).await.unwrap();
+    assert!(traffic.lines().is_empty());
+    send(&gate, &answer(200, &[])).await.unwrap_err();
+    timeout(s(1), traffic.line_begun()).await.unwrap();
+    assert_eq!(traffic.lines().iter().map(|(_, room)| *room).collect::<Vec<_>>(), [0]);
+    tokio::time::sleep(s(30)).await;
+    send(&gate, &answer(200, &[])).await.unwrap();
+    assert_eq!(traffic.lines()[0].1, RAMP_FROM);
+    gate.end_line();
+    assert!(traffic.lines().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_connection_does_not_hold_every_worker() {
+    let gate = gate(settings());
+    let mut passes = Vec::new();
+    for _ in 0..64 {
+        passes.push(gate.enter(first()).await.unwrap());
+    }
+    assert_eq!(gate.check_share(64).unwrap_err().why, Why::Busy { most: 64 });
+    assert!(gate.check_share(65).is_ok());
+    drop(passes);
+    assert!(gate.check_share(64).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_server_asked_for_says_nothing_of_another() {
+    let traffic = Traffic::default();
+    let settings = TrafficSettings { rate: Some((5, s(3_600))), breaker: Some((1, s(30))), ..settings() };
+    let gate = traffic.gate(&name(), settings, 1);
+    send(&gate, &answer(429, &[("retry-after", "21600")])).await.unwrap();
+    send(&gate, &answer(200, &[])).await.unwrap_err();
+    let same = traffic.gate(&name(), TrafficSettings { budget: Some(7), ..settings }, 2);
+    send(&same, &answer(200, &[])).await.unwrap_err();
+    let other = traffic.gate(&name(), TrafficSettings { target: 1, ..settings }, 3);
+    send(&other, &answer(200, &[])).await.unwrap();
+    // What it has sent counts on: the rate is the connection's own.
+    assert_eq!(other.status(WALL).rate_used, Some(2));
 }
 
 #[tokio::test(start_paused = true)]

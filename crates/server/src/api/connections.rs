@@ -142,7 +142,7 @@ async fn read_status(api: &Api, snapshot: &Snapshot, connection: &ConnectionView
         base_url: connection.spec.base_url.clone(),
         traffic: api
             .traffic
-            .gate(&connection.name, connection.spec.traffic(), snapshot.revision)
+            .gate(&connection.name, connection.spec.traffic(connection.row), snapshot.revision)
             .status(api.clock.now()),
     })
 }

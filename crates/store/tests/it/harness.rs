@@ -203,9 +203,14 @@ impl World {
     pub async fn claimed_of(&self, jobs: usize) -> Vec<Claimed> {
         self.append("work").await;
         self.dispatch_all().await;
-        let claimed = self.store().claim(10).await.unwrap();
+        let claimed = self.claim(10).await.unwrap();
         assert_eq!(claimed.len(), jobs);
         claimed
+    }
+
+    /// Takes up to `most` due jobs.
+    pub async fn claim(&self, most: u32) -> Result<Vec<Claimed>> {
+        self.store().claim(&mut linkspan_store::Shares::of(most)).await
     }
 
     /// The ids of all jobs, oldest first.

@@ -54,6 +54,8 @@ on_every_backend! {
         makes_jobs_and_moves_the_position_together,
         refuses_a_dispatch_from_another_position,
         claims_oldest_first_and_each_job_once,
+        gives_every_recipe_its_turn,
+        calls_jobs_that_wait_for_a_connection,
         tells_a_job_whose_worker_went_away_from_one_that_waited,
         shuts_out_a_worker_whose_lease_was_taken_over,
         renews_a_lease_before_it_runs_out,

@@ -297,7 +297,7 @@ async fn fails_a_job_whose_output_is_lost_and_claims_the_others() {
     }
     world.append("whole").await;
     world.dispatch_all().await;
-    let claimed = world.store().claim(10).await.unwrap();
+    let claimed = world.claim(10).await.unwrap();
     assert_eq!(claimed.len(), 1);
     assert_ne!(claimed[0].lease.job, damaged.lease.job);
     let job = world.store().job(damaged.lease.job).await.unwrap();

@@ -8,6 +8,12 @@ CREATE INDEX jobs_failed ON jobs (recipe, seq) WHERE error IS NOT NULL;
 CREATE INDEX jobs_ended ON jobs (status, finished_at) WHERE finished_at IS NOT NULL;
 -- The few that run are found by their status.
 DROP INDEX jobs_running;
+-- Jobs that are due, recipe by recipe: each has its turn, however many another one has.
+DROP INDEX jobs_due;
+CREATE INDEX jobs_due ON jobs (recipe, run_at, seq) WHERE status IN ('queued', 'waiting');
+-- The connection that a job waits for, so that it goes on when that does.
+ALTER TABLE jobs ADD COLUMN waits_for INTEGER;
+CREATE INDEX jobs_waiting ON jobs (waits_for, run_at) WHERE waits_for IS NOT NULL;
 -- The one batch of a sync that is under way, and the batches from a position on.
 CREATE INDEX sync_batches_open ON sync_batches (sync) WHERE state <> 'loaded';
 CREATE INDEX sync_batches_by_position ON sync_batches (sync, last_seq);

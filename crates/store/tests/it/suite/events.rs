@@ -129,7 +129,7 @@ pub async fn never_gives_a_position_twice(mut world: World) {
         world.append("gone").await;
     }
     world.dispatch_all().await;
-    for claimed in world.store().claim(10).await.unwrap() {
+    for claimed in world.claim(10).await.unwrap() {
         world.store().cancel(claimed.lease.job).await.unwrap();
     }
     world.clock.advance(Duration::from_secs(90 * 86_400));

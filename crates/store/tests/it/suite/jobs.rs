@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::{Clock as _, JsonText, limits};
-use linkspan_store::{Claimed, Dispatched, JobFilter, LogRun, Next, StepRecord, StoreError};
+use linkspan_store::{Claimed, Dispatched, JobFilter, LogRun, Next, Shares, StepRecord, StoreError};
 use serde_json::{Value, json};
 
 use crate::harness::{World, name, recipe, step_run};
@@ -73,16 +73,69 @@ pub async fn claims_oldest_first_and_each_job_once(world: World) {
         world.append(format!("{n}")).await;
     }
     world.dispatch_all().await;
-    let (one, other) = tokio::join!(world.store().claim(20), world.store().claim(20));
+    let (one, other) = tokio::join!(world.claim(20), world.claim(20));
     let mut claimed: Vec<_> = one.unwrap();
     assert!(claimed.is_sorted_by_key(|claimed| claimed.lease.job.seq()));
     claimed.extend(other.unwrap());
+    // Two that look at once see the same jobs, and each of these is taken by one.
+    claimed.extend(world.claim(20).await.unwrap());
+    assert_eq!(claimed.len(), 30);
     claimed.sort_by_key(|claimed| claimed.lease.job.seq());
     claimed.dedup_by_key(|claimed| claimed.lease.job);
     assert_eq!(claimed.iter().map(|claimed| claimed.lease.job).collect::<Vec<_>>(), world.jobs().await);
     assert!(claimed.iter().all(|claimed| claimed.claims == 1 && claimed.steps.is_empty()));
-    assert!(world.store().claim(20).await.unwrap().is_empty());
+    assert!(world.claim(20).await.unwrap().is_empty());
     assert_eq!(world.store().open_jobs().await.unwrap(), [(JobStatus::Running, 30)]);
+}
+
+pub async fn gives_every_recipe_its_turn(world: World) {
+    world.apply(json!([recipe("other", "in"), recipe("third", "in")])).await;
+    let event = world.append("{}").await;
+    let job = |name: &str| {
+        let (recipe, recipe_revision) = world.recipe(name);
+        linkspan_store::NewJob { recipe, recipe_revision, ..world.job_for(event) }
+    };
+    let busy = (0..100).map(|_| job("act")).collect();
+    world.store().queue_jobs(busy).await.unwrap();
+    let (act, other, third) = (world.recipe("act").0, world.recipe("other").0, world.recipe("third").0);
+    let count = |claimed: &[linkspan_store::Claimed], recipe| claimed.iter().filter(|job| job.recipe == recipe).count();
+    // Of sixteen places a recipe alone takes half: the rest is for whoever comes.
+    let mut shares = Shares::of(16);
+    shares.free = 16;
+    assert_eq!(world.store().claim(&mut shares).await.unwrap().len(), 8);
+    assert!(shares.is_short && shares.free == 8);
+    world.store().queue_jobs(vec![job("other"), job("third"), job("other")]).await.unwrap();
+    let claimed = world.store().claim(&mut shares).await.unwrap();
+    assert_eq!((count(&claimed, act), count(&claimed, other), count(&claimed, third)), (0, 2, 1));
+    // With many places each recipe has its turn, however many jobs another one has.
+    let mut shares = Shares::of(4);
+    shares.free = 64;
+    world.store().queue_jobs(vec![job("other"), job("third"), job("other")]).await.unwrap();
+    let claimed = world.store().claim(&mut shares).await.unwrap();
+    assert_eq!((count(&claimed, act), count(&claimed, other), count(&claimed, third)), (2, 1, 1));
+    assert!(!shares.is_short);
+}
+
+pub async fn calls_jobs_that_wait_for_a_connection(world: World) {
+    world.append("1").await;
+    world.append("2").await;
+    let claimed = world.claimed_of(3).await;
+    let far = world.clock.now().after(Duration::from_secs(3_600));
+    for (job, connection) in claimed.iter().zip([7, 7, 8]) {
+        let record = StepRecord { position: 0, run: step_run(JobStatus::Waiting), result: None };
+        world.store().record_step(job.lease, record, Next::WaitFor { until: far, connection }).await.unwrap();
+    }
+    assert!(world.claim(10).await.unwrap().is_empty());
+    assert_eq!(world.store().hasten(7, 1).await.unwrap(), 1);
+    assert_eq!(
+        world.claim(10).await.unwrap().iter().map(|job| job.lease.job).collect::<Vec<_>>(),
+        [claimed[0].lease.job]
+    );
+    assert_eq!((world.store().hasten(7, 10).await.unwrap(), world.store().hasten(7, 10).await.unwrap()), (1, 0));
+    assert_eq!(world.claim(10).await.unwrap().len(), 1);
+    // The other connection's comes at its own time.
+    world.clock.advance(Duration::from_secs(3_600));
+    assert_eq!(world.claim(10).await.unwrap()[0].lease.job, claimed[2].lease.job);
 }
 
 pub async fn shuts_out_a_worker_whose_lease_was_taken_over(world: World) {
@@ -91,7 +144,7 @@ pub async fn shuts_out_a_worker_whose_lease_was_taken_over(world: World) {
     assert_eq!(world.store().reclaim_expired().await.unwrap(), 0);
     world.clock.advance(Duration::from_micros(1));
     assert_eq!(world.store().reclaim_expired().await.unwrap(), 1);
-    let quick = world.store().claim(1).await.unwrap().remove(0);
+    let quick = world.claim(1).await.unwrap().remove(0);
     assert_eq!((quick.lease.job, quick.claims), (slow.lease.job, 2));
     let large = json!("x".repeat(limits::INLINE_BODY_BYTES));
     let late = world.store().record_step(slow.lease, succeeded(0, &large), Next::Continue).await;
@@ -122,9 +175,9 @@ pub async fn waits_until_the_time_of_the_next_attempt(world: World) {
     assert_eq!(job.status, JobStatus::Waiting);
     assert_eq!(job.steps.unwrap()[0].retry_at, Some(at));
     assert_eq!(world.store().next_job_at().await.unwrap(), Some(at));
-    assert!(world.store().claim(1).await.unwrap().is_empty());
+    assert!(world.claim(1).await.unwrap().is_empty());
     world.clock.advance(Duration::from_secs(5));
-    let again = world.store().claim(1).await.unwrap().remove(0);
+    let again = world.claim(1).await.unwrap().remove(0);
     assert_eq!(again.claims, 1, "a wait is not a worker that went away");
     assert_eq!(again.steps[0].run, waiting(0, at).run);
     assert_eq!(again.steps[0].result, None);
@@ -141,7 +194,7 @@ pub async fn gives_later_steps_the_whole_output_of_earlier_ones(mut world: World
     }
     assert_eq!(world.spooled().len(), 1);
     world.reopen();
-    let again = world.store().claim(1).await.unwrap().remove(0);
+    let again = world.claim(1).await.unwrap().remove(0);
     assert_eq!(again.steps.iter().map(|step| step.result.clone().unwrap()).collect::<Vec<_>>(), [exact, large]);
 }
 
@@ -193,7 +246,7 @@ pub async fn reruns_a_job_with_the_recipe_as_it_is_now(world: World) {
     world.apply(json!([changed])).await;
     let rerun = world.store().rerun(first.lease.job, 1).await.unwrap();
     assert_ne!(rerun, first.lease.job);
-    let again = world.store().claim(1).await.unwrap().remove(0);
+    let again = world.claim(1).await.unwrap().remove(0);
     assert_eq!((again.lease.job, again.rerun_of), (rerun, Some(first.lease.job)));
     assert_eq!((again.event, again.recipe_revision), (first.event, 2));
     assert!(again.steps.is_empty());
@@ -210,14 +263,14 @@ pub async fn gives_a_job_back_as_if_it_was_not_taken(world: World) {
         world.store().release(claimed.lease).await.unwrap();
         assert_eq!(status(&world, &claimed).await, JobStatus::Queued);
         assert!(matches!(world.store().release(claimed.lease).await, Err(StoreError::Fenced)));
-        claimed = world.store().claim(1).await.unwrap().remove(0);
+        claimed = world.claim(1).await.unwrap().remove(0);
         assert_eq!(claimed.claims, 1);
     }
     // After a wait too.
     let at = world.clock.now();
     world.store().record_step(claimed.lease, waiting(0, at), Next::RetryAt(at)).await.unwrap();
     for _ in 0..2 {
-        let again = world.store().claim(1).await.unwrap().remove(0);
+        let again = world.claim(1).await.unwrap().remove(0);
         assert_eq!(again.claims, 1);
         world.store().release(again.lease).await.unwrap();
     }
@@ -228,7 +281,7 @@ pub async fn takes_up_running_jobs_after_a_restart(mut world: World) {
     world.store().record_step(before.lease, succeeded(0, &json!({"a": 1})), Next::Continue).await.unwrap();
     world.reopen();
     assert_eq!(status(&world, &before).await, JobStatus::Queued);
-    let after = world.store().claim(1).await.unwrap().remove(0);
+    let after = world.claim(1).await.unwrap().remove(0);
     assert_eq!((after.lease.job, after.claims), (before.lease.job, 2));
     assert_eq!(after.steps[0].result, Some(json!({"a": 1})));
     let late = world.store().record_step(before.lease, succeeded(1, &json!(1)), Next::Succeed).await;
@@ -275,11 +328,11 @@ pub async fn tells_a_job_whose_worker_went_away_from_one_that_waited(mut world: 
     assert!(!first.was_interrupted);
     let at = world.clock.now();
     world.store().record_step(first.lease, waiting(0, at), Next::RetryAt(at)).await.unwrap();
-    let waited = world.store().claim(1).await.unwrap().remove(0);
+    let waited = world.claim(1).await.unwrap().remove(0);
     assert!(!waited.was_interrupted);
     // The worker of the second attempt goes away: nothing says so but the claim.
     world.reopen();
-    let again = world.store().claim(1).await.unwrap().remove(0);
+    let again = world.claim(1).await.unwrap().remove(0);
     assert!(again.was_interrupted);
     assert_eq!(again.steps[0].run.status, JobStatus::Waiting);
 }

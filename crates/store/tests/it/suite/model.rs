@@ -120,7 +120,7 @@ async fn perform(world: &mut World, model: &mut Model, deed: Deed) {
                 .filter(|n| matches!(model.jobs[*n].status, JobStatus::Queued | JobStatus::Waiting))
                 .take(most as usize)
                 .collect();
-            let claimed = world.store().claim(most).await.unwrap();
+            let claimed = world.claim(most).await.unwrap();
             assert_eq!(claimed.len(), due.len());
             for claimed in claimed {
                 let holder = model.leases.len();

@@ -51,7 +51,7 @@ pub async fn removes_what_is_old(world: World) {
     world.clock.advance(29 * DAY);
     world.append("young").await;
     world.dispatch_all().await;
-    let young = world.store().claim(1).await.unwrap().remove(0);
+    let young = world.claim(1).await.unwrap().remove(0);
     end(&world, &young, false).await;
     assert_eq!(expire(&world).await, Expired { jobs: 2, ..Expired::default() });
     world.clock.advance(2 * DAY);
