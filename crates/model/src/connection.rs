@@ -11,7 +11,7 @@ use url::Url;
 
 pub use self::test_spec::{ExpectedStatus, TestSpec};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, quoted};
 use crate::limits;
 use crate::name::Name;
 use crate::proxy::ProxySpec;
@@ -342,7 +342,7 @@ fn base_url_fault(text: &str) -> Option<Fault> {
     let fault = |reason: &str| Some(Fault::new("base_url", reason));
     let url = match Url::parse(text) {
         Ok(url) => url,
-        Err(error) => return Some(Fault::new("base_url", format_args!("`{text}` is not a URL: {error}"))),
+        Err(error) => return Some(Fault::new("base_url", format_args!("{} is not a URL: {error}", quoted(text)))),
     };
     if !matches!(url.scheme(), "http" | "https") {
         return fault("a base URL starts with https:// or http://");
