@@ -6,8 +6,13 @@ use indexmap::IndexMap;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
+use super::patterns;
 use crate::fault::Fault;
+use crate::limits;
 use crate::name::near_match;
+
+/// That its patterns are not compiled, because that would take too much time and memory.
+pub(crate) const PATTERNS_TOO_LARGE: &str = "its patterns are too large to be compiled: repetitions multiply";
 
 /// A JSON Schema (draft 2020-12 unless it says another) of an object. Fields that it does not name are refused,
 /// unless it says otherwise with `additionalProperties`. References go to the schema itself only.
@@ -47,7 +52,16 @@ impl ObjectSchema {
         if self.schema["type"] != json!("object") {
             return vec![Fault::new("type", "a schema of an object begins with `type: object`")];
         }
+        if self.pattern_weight() > limits::SCHEMA_PATTERNS {
+            return vec![Fault::new("", PATTERNS_TOO_LARGE).hint("say maxLength in place of counting in a pattern")];
+        }
         self.validator().err().map(|reason| Fault::new("", reason)).into_iter().collect()
+    }
+
+    /// About how many letters its patterns are when all repetitions are written out: what compiling it takes.
+    #[must_use]
+    pub fn pattern_weight(&self) -> u64 {
+        patterns::weight(&self.schema)
     }
 
     fn validator(&self) -> Result<&Validator, String> {
@@ -195,6 +209,16 @@ mod tests {
         assert_eq!(wrong.len(), 4, "{wrong:?}");
         assert!(wrong.iter().any(|fault| fault.starts_with("labels[1]: ")), "{wrong:?}");
         assert!(!wrong.iter().any(|fault| fault.contains("A1") || fault.contains("shut")), "{wrong:?}");
+    }
+
+    #[test]
+    fn patterns_that_multiply_are_not_compiled() {
+        let schema =
+            |pattern: &str| json!({"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}});
+        let large = ObjectSchema::new(Some(&schema("((a{99}){99}){99}")));
+        assert!(large.faults()[0].reason.contains("repetitions multiply"));
+        assert!(large.validator.get().is_none());
+        assert_eq!(ObjectSchema::new(Some(&schema("^[a-z0-9._-]{1,2048}$"))).faults(), []);
     }
 
     #[test]
