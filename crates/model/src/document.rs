@@ -14,7 +14,7 @@ use crate::endpoint::EndpointSpec;
 use crate::fault::{Fault, without_value};
 use crate::import;
 use crate::limits;
-use crate::name::{Name, near_match};
+use crate::name::{Name, SHOWN_BYTES, near_match};
 use crate::recipe::RecipeSpec;
 use crate::secret::SecretSpec;
 use crate::sync::SyncSpec;
@@ -380,10 +380,6 @@ fn fill(value: &mut Value, defaults: &Value) {
         }
     }
 }
-
-/// Longest unknown field or variant that a fault shows, in bytes. Tokens are longer, and may stand where the name of an
-/// auth type belongs.
-const SHOWN_BYTES: usize = 24;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

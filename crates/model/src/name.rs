@@ -14,7 +14,7 @@ pub struct Name(String);
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a name; use 1 to 63 lower-case letters, digits and hyphens, not starting with a hyphen")]
+#[error("{0} is not a name; use 1 to 63 lower-case letters, digits and hyphens, not starting with a hyphen")]
 pub struct BadName(String);
 
 impl Name {
@@ -33,9 +33,16 @@ impl FromStr for Name {
         if (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('-') {
             Ok(Self(text.to_owned()))
         } else {
-            Err(BadName(text.chars().take(80).collect()))
+            Err(BadName(shown(text)))
         }
     }
+}
+
+/// Longest text that an error shows where a name belongs, in bytes. What is longer may be a token.
+pub const SHOWN_BYTES: usize = 24;
+
+fn shown(text: &str) -> String {
+    if text.len() > SHOWN_BYTES { format!("a text of {} bytes", text.len()) } else { format!("`{text}`") }
 }
 
 impl<'de> Deserialize<'de> for Name {
@@ -119,6 +126,13 @@ mod tests {
         for bad in ["", "-a", "A", "a_b", "a.b", "ä", &"x".repeat(64)] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn shows_what_is_no_name_only_when_it_is_short() {
+        let error = |text: &str| text.parse::<Name>().unwrap_err().to_string();
+        assert!(error("My Shop").starts_with("`My Shop` is not a name; "));
+        assert!(error("Bearer 0123456789abcdefghij").starts_with("a text of 27 bytes is not a name; "));
     }
 
     #[test]

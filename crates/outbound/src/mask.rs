@@ -16,12 +16,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, BuildError, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
 use linkspan_model::secret::{MASK, SecretBytes};
 use serde_json::Value;
 
 use self::form::{Form, Forms};
-use self::view::{Kinds, View};
+use self::view::View;
 
 mod form;
 mod view;
@@ -81,7 +81,8 @@ impl Secrets {
         }
         let (pieces, by_piece): (Vec<Vec<u8>>, Vec<Vec<Form>>) = by_piece.into_iter().unzip();
         let any = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(&pieces)?;
-        let pieces = AhoCorasick::new(&pieces)?;
+        // It is asked where a piece was found only; one that is faster takes longer to be made.
+        let pieces = AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&pieces)?;
         let forms = || by_piece.iter().flatten();
         let mut bytes = [false; 256];
         forms().flat_map(|form| &form.bytes).for_each(|byte| bytes[usize::from(*byte)] = true);
@@ -93,12 +94,13 @@ impl Secrets {
     /// Where forms stand in `bytes`, in any order.
     fn find(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let mut hits = Vec::new();
-        if bytes.len() < self.shortest || !self.any.is_match(bytes) {
+        if bytes.len() < self.shortest {
             return hits;
         }
+        let Some(first) = self.any.find(bytes) else { return hits };
         let mut seen = vec![false; self.forms.len()];
         let mut left = seen.len();
-        for found in self.pieces.find_overlapping_iter(bytes) {
+        for found in self.pieces.find_overlapping_iter(&bytes[first.start()..]) {
             let piece = found.pattern().as_usize();
             if std::mem::replace(&mut seen[piece], true) {
                 continue;
@@ -124,12 +126,12 @@ impl Secrets {
         if kinds.is_empty() {
             return hits;
         }
-        // A secret may hold what looks like an escape of another kind.
+        // A secret may hold what looks like an escape of another kind, which is left as it is.
         for kind in kinds.several() {
             let view = View::new(bytes, kind);
             hits.extend(self.find(&view.bytes).into_iter().map(|hit| view.source(hit)));
         }
-        let view = View::new(bytes, Kinds::ALL);
+        let view = View::new(bytes, kinds);
         let deeper = self.find_escaped(&view.bytes, depth + 1);
         hits.extend(self.find(&view.bytes).into_iter().chain(deeper).map(|hit| view.source(hit)));
         hits
@@ -236,10 +238,14 @@ impl Masker {
         let secrets = match &self.finder {
             Finder::Nothing => return Vec::new(),
             Finder::Everything => return std::iter::once(0..bytes.len()).collect(),
+            Finder::Secrets(secrets) if bytes.len() < secrets.shortest => return Vec::new(),
             Finder::Secrets(secrets) => secrets,
         };
         let mut hits = secrets.find(bytes);
         hits.extend(secrets.find_escaped(bytes, 0));
+        if hits.is_empty() {
+            return hits;
+        }
         hits.sort_unstable_by_key(|hit| hit.start);
         hits.dedup_by(|next, hit| {
             let touches = next.start <= hit.end;

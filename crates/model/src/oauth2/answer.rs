@@ -92,7 +92,7 @@ pub fn read_token(status: u16, body: &[u8]) -> Result<Token, NoToken> {
     for (name, token) in [("access_token", Some(&access)), ("refresh_token", refresh.as_ref())] {
         if let Some(token) = token.filter(|token| token.len() > limits::TOKEN_BYTES) {
             return Err(NoToken::Refused(format!(
-                "the provider gave a {name} of {} bytes, and at most {} KiB are taken; ask for fewer scopes or claims",
+                "the {name} that the provider gave has {} bytes, and at most {} KiB are taken; ask for fewer scopes or claims",
                 token.len(),
                 limits::TOKEN_BYTES >> 10
             )));

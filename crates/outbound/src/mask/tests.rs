@@ -164,6 +164,19 @@ fn hides_what_encoders_and_filters_make_of_a_secret() {
 }
 
 #[test]
+fn a_secret_may_look_like_an_escape() {
+    for secret in ["%Aa\\ä", "%41\"x", "&lt;\\u0041", "\\u0041%41&#65;", "%25%25", "\\\\xyz"] {
+        let masker = masker(&[secret]);
+        let json = json!(secret).to_string();
+        let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+        let percent = percent_encode(secret.as_bytes(), COMPONENT).to_string();
+        for text in [secret, json.trim_matches('"'), &html, &percent] {
+            assert_eq!(masker.mask_text(&format!("<{text}>")), format!("<{MASK}>"), "{secret}: {text}");
+        }
+    }
+}
+
+#[test]
 fn leaves_escapes_that_stand_for_nothing_secret() {
     let masker = masker(&["hunter2hunter2"]);
     for text in [

@@ -19,7 +19,7 @@ impl Kinds {
     const BACKSLASH: Self = Self(2);
     /// `&#65;`, `&#x41;` (XML, section 4.1) and the names that XML knows.
     const REFERENCE: Self = Self(4);
-    pub(super) const ALL: Self = Self(7);
+    const ALL: Self = Self(7);
 
     pub(super) fn is_empty(self) -> bool {
         self == Self::NONE
