@@ -103,6 +103,9 @@ pub const NEAR_MATCH_MEASURED: usize = 256;
 pub const RENDERED_BYTES: usize = 1 << 20;
 /// Most parts of a multipart body that a step sends: 100, what common servers take without being told otherwise.
 pub const MULTIPART_PARTS: usize = 100;
+/// Most faults of one input or of settings that are named: 100. An input may hold what a sender chose, and each of its
+/// values may be wrong.
+pub const INPUT_FAULTS: usize = 100;
 /// What the patterns of one JSON Schema may be, in letters with all repetitions written out: 100,000, which take some
 /// ten milliseconds and MiB to be compiled.
 pub const SCHEMA_PATTERNS: u64 = 100_000;

@@ -138,7 +138,7 @@ impl ObjectSchema {
             // What was given may be long or private; what was expected is neither.
             Fault::new(dotted(error.instance_path().as_str()), error.masked().to_string())
         };
-        let faults: Vec<Fault> = validator.iter_errors(&whole).map(fault).collect();
+        let faults: Vec<Fault> = validator.iter_errors(&whole).take(limits::INPUT_FAULTS).map(fault).collect();
         match whole {
             Value::Object(given) if faults.is_empty() => Ok(given),
             _ => Err(faults),
@@ -209,6 +209,13 @@ mod tests {
         assert_eq!(wrong.len(), 4, "{wrong:?}");
         assert!(wrong.iter().any(|fault| fault.starts_with("labels[1]: ")), "{wrong:?}");
         assert!(!wrong.iter().any(|fault| fault.contains("A1") || fault.contains("shut")), "{wrong:?}");
+    }
+
+    #[test]
+    fn names_so_many_faults_only() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}});
+        let given = object(json!({"a": vec!["x"; limits::INPUT_FAULTS + 1]}));
+        assert_eq!(ObjectSchema::new(Some(&schema)).complete(given).unwrap_err().len(), limits::INPUT_FAULTS);
     }
 
     #[test]
