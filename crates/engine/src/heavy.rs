@@ -22,6 +22,8 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use tokio_util::task::TaskTracker;
+
     use super::*;
 
     /// Whether another task of the runtime's only thread runs while work on so many bytes is under way.
@@ -29,7 +31,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("threads");
         let heavy = runtime.spawn(async move {
             let (told, waits) = mpsc::channel();
-            tokio::spawn(async move { told.send(()) });
+            TaskTracker::new().spawn(async move { told.send(()) });
             // Only as long as it would have to be waited for in vain.
             let patience = if bytes < HEAVY_BYTES { Duration::from_millis(50) } else { Duration::from_secs(30) };
             work_on(bytes, || waits.recv_timeout(patience).is_ok())

@@ -11,7 +11,7 @@ use url::Url;
 
 pub use self::test_spec::{ExpectedStatus, TestSpec};
 
-use crate::fault::{Fault, quoted};
+use crate::fault::{Fault, bad_header_name, quoted};
 use crate::limits;
 use crate::name::Name;
 use crate::proxy::ProxySpec;
@@ -307,7 +307,7 @@ impl ConnectionSpec {
         let fault = |(name, value): (&String, &String)| {
             let path = format!("headers.{name}");
             match HeaderName::from_bytes(name.as_bytes()) {
-                Err(_) => Some(Fault::new(path, format_args!("`{}` is not a header name", name.escape_debug()))),
+                Err(_) => Some(bad_header_name("headers", name)),
                 Ok(known) if WIRE_HEADERS.contains(&known.as_str()) || known == http::header::AUTHORIZATION => {
                     Some(Fault::new(path, "this header is set when the request is sent; credentials are an account's"))
                 }

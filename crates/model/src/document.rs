@@ -499,6 +499,7 @@ mod tests {
             json!({"headers": {"Authorization": [token]}}),
             json!({"headers": {"Authorization": 4_711_081_500_u64}}),
             json!({"headers": format!("Authorization: {token}")}),
+            json!({"headers": {format!("Authorization: Bearer {token}"): ""}}),
             json!({"basic": {"user": "a", "password": token}}),
             json!({"aws_sigv4": {"access_key_id": "AKIA", "secret_access_key": token, "region": "a", "service": "b"}}),
             json!({"oauth2": {"token_url": format!("https://a:{token}@ b"), "client_id": "a"}}),
@@ -519,6 +520,10 @@ mod tests {
             ("endpoint", json!({"verify": {"token": {"header": "X-Token", "secrets": [token]}}})),
             ("endpoint", json!({"verify": {"token": {"header": "X-Token", "secrets": [{"secret": token}]}}})),
             ("endpoint", json!({"verify": token})),
+            ("connection", json!({"headers": {format!("Authorization: Bearer {token}"): ""}})),
+            ("connection", json!({"headers": {"Authorization": format!("Bearer {token}")}})),
+            ("connection", json!({"headers": {"X-A": [token]}})),
+            ("connection", json!({"account": format!("Bearer {token}")})),
         ] {
             let faults = faults(&json!({"kind": kind, "name": "a", "spec": spec})).join("\n");
             assert!(!faults.contains("Secret0123") && !faults.contains("4711"), "{kind} {faults}");

@@ -6,6 +6,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::name::SHOWN_BYTES;
+
 /// One mistake in one document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
@@ -66,6 +68,15 @@ pub fn without_value(message: &str) -> Cow<'_, str> {
         None => found,
     };
     Cow::Owned(format!("{problem}{kind}, expected {expected}"))
+}
+
+/// That a key of `path` is no header name. Nothing is said of one that holds a value too, which may be a token.
+pub(crate) fn bad_header_name(path: &str, written: &str) -> Fault {
+    if written.len() > SHOWN_BYTES && written.contains([':', ' ']) {
+        return Fault::new(path, "a name of a header holds neither colons nor blanks")
+            .hint("give the name as the key, and as its value what stands behind the colon");
+    }
+    Fault::new(format!("{path}.{written}"), format_args!("`{}` is not a header name", written.escape_debug()))
 }
 
 /// A text of a document in a reason: cut, so that a reason stays one. Of what may be a URL with a password in it,

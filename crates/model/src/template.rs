@@ -613,7 +613,11 @@ fn apply(
     let values: Vec<&Value> = nodes.iter().map(Node::value).collect();
     let outcome = match filter.run {
         Run::Pick(pick) => return Ok(minijinja::Value::from_object(nodes[pick(&values)].clone())),
-        Run::At => return Ok(minijinja::Value::from_object(nodes[0].child(values[1]))),
+        Run::At => {
+            // It is hashed, and may be longer than all keys of the object.
+            pay_read(state, values[1].as_str().map_or(0, str::len))?;
+            return Ok(minijinja::Value::from_object(nodes[0].child(values[1])));
+        }
         Run::Full(_) | Run::Paid(_) if values[0].is_null() => Ok(Value::Null),
         Run::Search(run) => with_work(state, |work| run(&values, work))?,
         Run::Full(run) | Run::Any(run) => {

@@ -314,6 +314,7 @@ fn hostile_scope() -> Scope {
         .with("numbers", Value::from(numbers))
         .with("items", Value::from(items))
         .with("key", json!("k".repeat(200_000)))
+        .with("long", json!("k".repeat(4_900_000)))
         .with("texts", Value::from(vec![json!("x".repeat(20_000)); 50]))
         .with("text", json!("x".repeat(20_000)))
         .with("tree", json!({"a": (0..60_000).map(|n| json!({"n": n})).collect::<Vec<_>>()}))
@@ -360,6 +361,9 @@ fn ends_with_an_error_where_the_work_would_multiply() {
             "{expression}: {error}"
         );
     }
+    let often = ["tree[long]"; 40].join(" or ");
+    assert!(Expression::parse("tree[long]").unwrap().evaluate(&scope).is_ok());
+    assert!(Expression::parse(&often).unwrap().evaluate(&scope).is_err());
     // The whole is one budget: what fits once does not fit often.
     let often = ["(n in l)"; 6].join(" or ");
     assert!(Expression::parse("n in l").unwrap().evaluate(&scope).is_ok());
