@@ -9,6 +9,7 @@ mod compact;
 mod patterns;
 mod schema;
 mod stream;
+mod unique;
 mod webhook;
 
 use std::sync::Arc;

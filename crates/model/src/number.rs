@@ -37,6 +37,13 @@ impl<'a> Decimal<'a> {
         Self { negative: negative && !is_zero, digits, magnitude }
     }
 
+    /// Writes it so that equal numbers have one text.
+    pub(crate) fn write(&self, out: &mut String) {
+        out.push_str(if self.negative { "-0." } else { "0." });
+        out.extend(self.digits().map(|digit| char::from(*digit)));
+        out.push_str(&format!("e{}", self.magnitude));
+    }
+
     fn sign(&self) -> i8 {
         match (self.negative, self.digits.iter().all(|part| part.is_empty())) {
             (_, true) => 0,
@@ -174,6 +181,12 @@ mod tests {
         ] {
             for (a, b) in same.iter().flat_map(|a| same.iter().map(move |b| (*a, *b))) {
                 assert_eq!(Decimal::of(&number(a)), Decimal::of(&number(b)), "{a} {b}");
+                let text = |number: &Number| {
+                    let mut text = String::new();
+                    Decimal::of(number).write(&mut text);
+                    text
+                };
+                assert_eq!(text(&number(a)), text(&number(b)), "{a} {b}");
             }
         }
     }

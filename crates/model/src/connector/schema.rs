@@ -7,6 +7,7 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
 use super::patterns;
+use super::unique::unique_items;
 use crate::fault::Fault;
 use crate::limits;
 use crate::name::near_match;
@@ -67,7 +68,9 @@ impl ObjectSchema {
     fn validator(&self) -> Result<&Validator, String> {
         let built = self.validator.get_or_init(|| {
             // Patterns are matched in time linear in the text.
-            let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
+            let options = jsonschema::options()
+                .with_pattern_options(PatternOptions::regex())
+                .with_keyword("uniqueItems", unique_items);
             options.build(&self.schema).map_err(|error| format!("not a JSON Schema: {error}"))
         });
         built.as_ref().map_err(Clone::clone)
