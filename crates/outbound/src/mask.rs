@@ -7,7 +7,7 @@
 //! headers that carried them hide those, which is `shown`'s part. Leaves compressed and encrypted texts to its callers.
 //!
 //! Time and memory are linear in the length of the secrets and of the text, whatever both are: a provider chooses its
-//! tokens, and everybody the texts. What can be written in countless ways, escapes, is undone in the text ([`View`]);
+//! tokens, and everybody the texts. What can be written in countless ways, escapes, is undone in the text (`View`);
 //! the few forms that are left are looked for one after the other, and only where a short piece of one occurs.
 
 use std::borrow::Cow;
