@@ -150,6 +150,9 @@ pub(crate) struct ServeArgs {
     /// How long requests and jobs may take to finish when draining.
     #[arg(long, env = "LINKSPAN_DRAIN", default_value = "30s")]
     pub(crate) drain: Duration,
+    /// Leave core dumps when it crashes, for debugging: they hold secrets.
+    #[arg(long, env = "LINKSPAN_CORE_DUMPS")]
+    pub(crate) core_dumps: bool,
     /// How logs are written.
     #[arg(long, env = "LINKSPAN_LOG_FORMAT", value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,

@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod commands;
 mod connections;
+mod core_dumps;
 mod documents;
 mod lifecycle;
 mod output;
@@ -26,7 +27,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(*args),
-        command => commands::run(command, cli.connect, cli.output),
+        command => {
+            // They hold an operator token, and some of them the values of secrets.
+            core_dumps::forbid();
+            commands::run(command, cli.connect, cli.output)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,12 +2,9 @@
 
 use std::path::PathBuf;
 
-use linkspan_model::SecretBytes;
 use linkspan_model::secret::SecretSpec;
+use linkspan_model::{SecretBytes, limits};
 use linkspan_store::SecretSource;
-
-/// Longest secret file: 64 KiB.
-const FILE_MAX_BYTES: u64 = 64 << 10;
 
 /// Reads values from the environment and from the data folder's `secrets/`.
 pub(crate) struct Outside {
@@ -20,6 +17,9 @@ impl SecretSource for Outside {
     fn value(&self, spec: &SecretSpec) -> Result<Option<SecretBytes>, String> {
         if let Some(name) = &spec.env {
             return match std::env::var(name) {
+                Ok(value) if value.len() > limits::SECRET_BYTES => {
+                    Err(format!("the variable {name} is longer than {} bytes", limits::SECRET_BYTES))
+                }
                 Ok(value) => Ok(Some(SecretBytes::new(value))),
                 Err(_) => Err(format!("the server's environment has no variable {name}")),
             };
@@ -33,8 +33,8 @@ impl SecretSource for Outside {
             return Err(unreadable("it lies outside the secrets folder".to_owned()));
         }
         let size = real.metadata().map_err(|error| unreadable(error.to_string()))?.len();
-        if size > FILE_MAX_BYTES {
-            return Err(unreadable(format!("it is longer than {FILE_MAX_BYTES} bytes")));
+        if usize::try_from(size).map_or(true, |size| size > limits::SECRET_BYTES) {
+            return Err(unreadable(format!("it is longer than {} bytes", limits::SECRET_BYTES)));
         }
         let mut value = std::fs::read(&real).map_err(|error| unreadable(error.to_string()))?;
         if value.ends_with(b"\n") {

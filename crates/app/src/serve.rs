@@ -32,7 +32,7 @@ use crate::client::Invalid;
 use crate::lifecycle::Running;
 use crate::places::Places;
 use crate::threads::ServingThreads;
-use crate::{connections, documents, lifecycle, output, secrets, tables};
+use crate::{connections, core_dumps, documents, lifecycle, output, secrets, tables};
 
 /// Bounds of the histogram of acknowledgement times, in seconds; 0.25 and 1 are the targets at p99 and p99.9.
 const ACK_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
@@ -50,6 +50,10 @@ impl Clock for WallClock {
 /// Starts the server and runs it until it is asked to stop.
 pub(crate) fn run(args: ServeArgs) -> Result<()> {
     start_logs(args.log_format);
+    // Before there is a secret to be read.
+    if !args.core_dumps {
+        core_dumps::forbid();
+    }
     if tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         bail!("another TLS provider was installed before ours");
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::connection::{NoAnswer, Way};
 use crate::oauth::Unready;
-use crate::{Engine, failed, jitter};
+use crate::{Engine, failed, heavy, jitter};
 
 /// What came of an attempt.
 pub(crate) struct Attempt {
@@ -67,7 +67,9 @@ pub(crate) async fn attempt(
         pass.ended(&came, now);
     }
     match came {
-        Ok(exchange) => read_answer(plan, &way.credentials, exchange, is_recorded, now),
+        Ok(exchange) => {
+            heavy::work_on(exchange.body.len(), || read_answer(plan, &way.credentials, exchange, is_recorded, now))
+        }
         Err(failure) => not_answered(&way.spec, *failure, took),
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::attempt::{Attempt, Verdict, attempt, judge};
 use crate::connection::{Way, connect};
-use crate::{Engine, failed};
+use crate::{Engine, failed, heavy};
 
 /// Longest wait between two attempts of a call: somebody looks at a prompt.
 const CALL_PATIENCE: Duration = Duration::from_secs(20);
@@ -34,7 +34,8 @@ pub async fn call(engine: &Engine, snapshot: &Snapshot, connection: &Name, call:
         Ok((mut caller, request)) => {
             let mut called = caller.send(request).await;
             // An API may give back what it was sent.
-            called.result = called.result.map(|answer| caller.way.credentials.masker().mask_value(answer));
+            let masker = caller.way.credentials.masker();
+            called.result = called.result.map(|answer| heavy::work_on(heavy::UNKNOWN, || masker.mask_value(answer)));
             called
         }
         Err(error) => Called::not_made(error),
@@ -91,7 +92,8 @@ async fn pages(
             Err(_) => return Some(Piece::Failed(Box::new(called))),
         };
         let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
-        let page = pages.turn(&request, status, answer["headers"].take(), answer["body"].take());
+        let (headers, body) = (answer["headers"].take(), answer["body"].take());
+        let page = heavy::work_on(heavy::UNKNOWN, || pages.turn(&request, status, headers, body));
         let page = page.and_then(|page| {
             let items = match &mut reading {
                 Some(reading) => reading.take(page.items)?,
@@ -108,7 +110,8 @@ async fn pages(
         };
         if !items.is_empty() {
             let masker = caller.way.credentials.masker();
-            let items = items.into_iter().map(|item| masker.mask_value(item)).collect();
+            let mask = || items.into_iter().map(|item| masker.mask_value(item)).collect();
+            let items = heavy::work_on(heavy::UNKNOWN, mask);
             room.send(Piece::Items(items));
         }
         match next {

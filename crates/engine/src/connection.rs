@@ -24,7 +24,7 @@ use url::Url;
 
 use crate::oauth::{self, Unready};
 use crate::transport::OwnTransport;
-use crate::{Engine, failed, random_id};
+use crate::{Engine, failed, heavy, random_id};
 
 /// The credentials of accounts, as they were built last. Building them builds an automaton for their masker, which
 /// costs more than many a step.
@@ -54,10 +54,11 @@ impl CredentialCache {
         if let Some(built) = self.lock().get(&account.name).filter(is_of) {
             return Ok(built.credentials.clone());
         }
-        let (credentials, until) = match &account.spec {
-            AccountSpec::Jwt(jwt) => signed(snapshot, jwt, now).map(|(token, until)| (token, Some(until)))?,
-            other => (credentials(snapshot, other)?, None),
-        };
+        // A masker of long secrets takes some milliseconds to be built, and so does a signature.
+        let (credentials, until) = heavy::work_on(heavy::UNKNOWN, || match &account.spec {
+            AccountSpec::Jwt(jwt) => signed(snapshot, jwt, now).map(|(token, until)| (token, Some(until))),
+            other => credentials(snapshot, other).map(|credentials| (credentials, None)),
+        })?;
         let built = Built { of: Arc::downgrade(account), credentials: credentials.clone(), until };
         let mut kept = self.lock();
         // What accounts of the past held need not stay in memory.

@@ -10,6 +10,7 @@ mod connection;
 pub mod connection_test;
 pub mod destination;
 pub mod dispatch;
+mod heavy;
 pub mod lines;
 pub mod oauth;
 mod run;

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use self::asking::Asking;
 pub use self::consent::{ConsentError, begin_consent, finish_consent};
 pub use self::keeping::keep_alive;
-use crate::{Engine, failed};
+use crate::{Engine, failed, heavy};
 
 /// How long a refusal counts before the provider is asked again, so that a flood of jobs does not become one of
 /// requests for tokens.
@@ -151,7 +151,9 @@ impl TokenCache {
         token: StoredToken,
         is_suspect: bool,
     ) -> Result<Arc<Live>, Unready> {
-        let credentials = Credentials::bearer(&token.access).map_err(|error| refused(account, &error.to_string()))?;
+        // The masker of a long token takes some milliseconds to be built.
+        let credentials = heavy::work_on(heavy::UNKNOWN, || Credentials::bearer(&token.access))
+            .map_err(|error| refused(account, &error.to_string()))?;
         let live = Arc::new(Live {
             identity: identity.to_owned(),
             generation: token.generation,

@@ -17,7 +17,7 @@ use metrics::counter;
 use serde_json::Value;
 
 use crate::step::{self, Earlier, StepContext};
-use crate::{Engine, dispatch};
+use crate::{Engine, dispatch, heavy};
 
 /// Most workers that may begin a job and go away before it fails.
 const CLAIMS_MAX: u32 = 20;
@@ -54,8 +54,10 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         .with("job.id", Value::from(job.lease.job.to_string()))
         .with("job.recipe", Value::from(recipe_name(&snapshot, &job)))
         .with("job.test", Value::from(false));
+    // Of all that pills may name, in bytes.
+    let mut data = event.body.len();
     if job.steps.is_empty()
-        && let Err(error) = recipe.when(&scope)
+        && let Err(error) = heavy::work_on(data, || recipe.when(&scope))
     {
         let description = format!("the trigger's condition cannot be evaluated: {error}");
         return engine.store.fail_job(job.lease, failure("recipe.condition", description)).await;
@@ -65,6 +67,7 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         let recorded = job.steps.get(position);
         if let Some(finished) = recorded.filter(|recorded| recorded.run.status == JobStatus::Succeeded) {
             scope = with_result(scope, &step.id, finished.result.clone().unwrap_or(Value::Null));
+            data = data.saturating_add(heavy::UNKNOWN);
             continue;
         }
         let earlier = Earlier {
@@ -79,9 +82,11 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
             position: u32::try_from(position).unwrap_or(u32::MAX),
             is_last: position + 1 == recipe.steps().len(),
             hops: &hops,
+            data,
         };
         let (record, next, result) = step::run(&context, step, &scope, earlier).await;
         let ended = next != Next::Continue;
+        data = data.saturating_add(record.result.as_ref().map_or(0, Vec::len));
         count(&next, record.run.attempts > earlier.attempts());
         record_surely(engine, job.lease, record, next).await?;
         match result {

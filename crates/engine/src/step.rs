@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::attempt::{Attempt, attempt, judge};
 use crate::call::first_page;
 use crate::connection::{Way, connect};
-use crate::{Engine, failed, worker};
+use crate::{Engine, failed, heavy, worker};
 
 /// Most workers that wait for the responses of one connection.
 const CONNECTION_SHARE: u32 = (worker::CONCURRENCY / 2) as u32;
@@ -35,6 +35,8 @@ pub(crate) struct StepContext<'a> {
     pub(crate) is_last: bool,
     /// What the request says of how often it has come through recipes.
     pub(crate) hops: &'a str,
+    /// The length of all that pills may name, in bytes.
+    pub(crate) data: usize,
 }
 
 /// What earlier work on the step has recorded.
@@ -67,7 +69,7 @@ pub(crate) async fn run(
 ) -> (StepRecord, Next, Option<Value>) {
     let clock = &context.engine.clock;
     let mut began_at = clock.now();
-    let prepared = prepare(context, step, scope);
+    let prepared = heavy::work_on(context.data, || prepare(context, step, scope));
     let (plan, retry) = match &prepared {
         Ok(prepared) => (Some(Arc::clone(&prepared.plan)), prepared.way.spec.retry.clone()),
         Err(_) => (None, None),

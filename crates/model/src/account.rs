@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, bad_header_name};
 use crate::jwt::{Algorithm, JwtSpec};
 use crate::name::Name;
 use crate::oauth2::OAuth2Spec;
@@ -394,11 +394,11 @@ fn headers_faults(path: &str, headers: &IndexMap<String, Credential>) -> Vec<Fau
     let mut faults = Vec::new();
     let mut seen = Vec::with_capacity(headers.len());
     for (written, value) in headers {
-        let path = format!("{path}.{written}");
         let Ok(name) = http::HeaderName::from_bytes(written.as_bytes()) else {
-            faults.push(Fault::new(path, format_args!("`{}` is not a header name", written.escape_debug())));
+            faults.push(bad_header_name(path, written));
             continue;
         };
+        let path = format!("{path}.{written}");
         if NOT_AN_ACCOUNTS.contains(&name.as_str()) {
             faults.push(Fault::new(&path, "this header is set when the request is sent"));
         }

@@ -13,7 +13,7 @@ use url::Url;
 
 pub use self::test_spec::{ExpectedStatus, TestSpec};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, bad_header_name, quoted};
 use crate::limits;
 use crate::name::Name;
 use crate::proxy::ProxySpec;
@@ -312,7 +312,7 @@ impl ConnectionSpec {
         let fault = |(name, value): (&String, &String)| {
             let path = format!("headers.{name}");
             match HeaderName::from_bytes(name.as_bytes()) {
-                Err(_) => Some(Fault::new(path, format_args!("`{}` is not a header name", name.escape_debug()))),
+                Err(_) => Some(bad_header_name("headers", name)),
                 Ok(known) if WIRE_HEADERS.contains(&known.as_str()) || known == http::header::AUTHORIZATION => {
                     Some(Fault::new(path, "this header is set when the request is sent; credentials are an account's"))
                 }
@@ -347,7 +347,7 @@ fn base_url_fault(text: &str) -> Option<Fault> {
     let fault = |reason: &str| Some(Fault::new("base_url", reason));
     let url = match Url::parse(text) {
         Ok(url) => url,
-        Err(error) => return Some(Fault::new("base_url", format_args!("`{text}` is not a URL: {error}"))),
+        Err(error) => return Some(Fault::new("base_url", format_args!("{} is not a URL: {error}", quoted(text)))),
     };
     if !matches!(url.scheme(), "http" | "https") {
         return fault("a base URL starts with https:// or http://");

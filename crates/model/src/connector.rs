@@ -6,8 +6,10 @@
 
 mod case;
 mod compact;
+mod patterns;
 mod schema;
 mod stream;
+mod unique;
 mod webhook;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ pub use self::case::{AnswerSpec, CaseSpec, ExchangeSpec, Files, ReceivesSpec, Se
 pub use self::compact::CompactConnector;
 use self::compact::Part;
 pub use self::schema::ObjectSchema;
+pub(crate) use self::schema::PATTERNS_TOO_LARGE;
 pub use self::stream::{Reading, Stream, StreamCursorSpec, StreamSpec};
 pub use self::webhook::{Intake, WebhookSpec};
 use crate::account::AccountSpec;
@@ -280,7 +283,16 @@ impl Connector {
         };
         faults.extend(answers);
         let mut actions = IndexMap::with_capacity(spec.actions.len());
+        let mut patterns = settings.pattern_weight();
         for (name, action) in &spec.actions {
+            let own = action.input.as_ref().map_or(0, patterns::weight);
+            patterns = patterns.saturating_add(own);
+            // Each schema alone may be small enough, and there may be thousands.
+            if own > 0 && patterns > limits::CONNECTOR_PATTERNS {
+                let fault = Fault::new(format!("actions.{name}.input"), PATTERNS_TOO_LARGE);
+                faults.push(fault.hint("the connector's patterns are too many or too long together"));
+                continue;
+            }
             match Action::compile(name, action, &defaults) {
                 Ok(action) => drop(actions.insert(name.clone(), Part::ready(action))),
                 Err(found) => faults.extend(under(&format!("actions.{name}"), found)),

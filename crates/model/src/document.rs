@@ -11,10 +11,10 @@ use crate::connection::ConnectionSpec;
 use crate::connector::ConnectorSpec;
 use crate::destination::DestinationSpec;
 use crate::endpoint::EndpointSpec;
-use crate::fault::Fault;
+use crate::fault::{Fault, without_value};
 use crate::import;
 use crate::limits;
-use crate::name::{Name, near_match};
+use crate::name::{Name, SHOWN_BYTES, near_match};
 use crate::recipe::RecipeSpec;
 use crate::secret::SecretSpec;
 use crate::sync::SyncSpec;
@@ -415,10 +415,22 @@ fn shaped_at<T: DeserializeOwned>(value: &Value, under: &str) -> Result<T, Vec<F
     })
 }
 
-/// Turns the deserialiser's "unknown field `x`, expected one of `a`, `b`" into a reason with a near match.
+/// Turns the deserialiser's "unknown field `x`, expected one of `a`, `b`" into a reason with a near match. Says little
+/// of what stands in the place of something else: people paste secrets where a reference belongs.
 fn shape_fault(path: String, message: &str) -> Fault {
+    let message = &*without_value(message);
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let fault = Fault::new(path, message);
+    let fault = match (message.strip_prefix("unknown "), quoted.first()) {
+        // A long one is nothing that anybody mistyped.
+        (Some(rest), Some(unknown)) if unknown.len() > SHOWN_BYTES => {
+            let kind = rest.split(' ').next().unwrap_or_default();
+            let known = message.split_once(", expected ").map_or("", |(_, known)| known);
+            // The path ends with the unknown field.
+            let above = path.strip_suffix(unknown).map_or(&*path, |above| above.trim_end_matches('.'));
+            Fault::new(above, format_args!("unknown {kind} of {} bytes, expected {known}", unknown.len()))
+        }
+        _ => Fault::new(path, message),
+    };
     match quoted.split_first() {
         Some((unknown, known)) if message.starts_with("unknown ") => match near_match(unknown, known.iter().copied()) {
             Some(near) => fault.hint(format!("did you mean `{near}`?")),
@@ -471,6 +483,51 @@ mod tests {
     fn offers_the_kind_that_was_meant() {
         let faults = faults(&json!({"kind": "endpont", "name": "a", "spec": {}}));
         assert!(faults[0].contains("did you mean `endpoint`?"), "{faults:?}");
+    }
+
+    #[test]
+    fn never_repeats_a_secret_that_stands_at_a_wrong_place() {
+        let token = "ghp_Secret0123456789abcdefXYZ";
+        for spec in [
+            json!({"bearer": {"token": token}}),
+            json!({"bearer": {"token": {"secret": token}}}),
+            json!({"bearer": {"token": {"secret": 4_711_081_500_u64}}}),
+            json!({"bearer": {"token": {"value": token}}}),
+            json!({"bearer": {"token": [token]}}),
+            json!({"bearer": token}),
+            json!({"bearer": {token: "x"}}),
+            json!({"headers": {"Authorization": [token]}}),
+            json!({"headers": {"Authorization": 4_711_081_500_u64}}),
+            json!({"headers": format!("Authorization: {token}")}),
+            json!({"headers": {format!("Authorization: Bearer {token}"): ""}}),
+            json!({"basic": {"user": "a", "password": token}}),
+            json!({"aws_sigv4": {"access_key_id": "AKIA", "secret_access_key": token, "region": "a", "service": "b"}}),
+            json!({"oauth2": {"token_url": format!("https://a:{token}@ b"), "client_id": "a"}}),
+            json!(token),
+            json!({token: {}}),
+        ] {
+            let wrong = json!({"kind": "account", "name": "a", "spec": spec});
+            let faults = faults(&wrong).join("\n");
+            assert!(!faults.contains("Secret0123") && !faults.contains("4711"), "{faults}");
+        }
+        for (kind, spec) in [
+            ("secret", json!({"value": [token]})),
+            ("secret", json!({"value": 4_711_081_500_u64})),
+            ("secret", json!(token)),
+            ("connection", json!({"base_url": format!("https://a:{token}@ b")})),
+            ("connection", json!({"proxy": {"url": "http://p", "password": token}})),
+            ("connection", json!({"proxy": {"url": format!("http://a:{token}@ b")}})),
+            ("endpoint", json!({"verify": {"token": {"header": "X-Token", "secrets": [token]}}})),
+            ("endpoint", json!({"verify": {"token": {"header": "X-Token", "secrets": [{"secret": token}]}}})),
+            ("endpoint", json!({"verify": token})),
+            ("connection", json!({"headers": {format!("Authorization: Bearer {token}"): ""}})),
+            ("connection", json!({"headers": {"Authorization": format!("Bearer {token}")}})),
+            ("connection", json!({"headers": {"X-A": [token]}})),
+            ("connection", json!({"account": format!("Bearer {token}")})),
+        ] {
+            let faults = faults(&json!({"kind": kind, "name": "a", "spec": spec})).join("\n");
+            assert!(!faults.contains("Secret0123") && !faults.contains("4711"), "{kind} {faults}");
+        }
     }
 
     #[test]

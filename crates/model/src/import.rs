@@ -32,7 +32,7 @@ use self::draft::{Draft, Parts};
 pub use self::note::Note;
 use self::note::Notes;
 use self::only::Only;
-use crate::connector::{Connector, ConnectorSpec};
+use crate::connector::{Connector, ConnectorSpec, PATTERNS_TOO_LARGE};
 use crate::document::Kind;
 use crate::fault::Fault;
 use crate::limits;
@@ -192,7 +192,11 @@ fn mend(spec: &mut ConnectorSpec, notes: &mut Notes) -> Result<(), Fault> {
             let (name, place) = place.split_once('.').unwrap_or((place, ""));
             let input = spec.actions.get_mut(name).and_then(|action| action.input.as_mut());
             if turn == 0 && place.starts_with("input") && input.is_some_and(schema::drop_patterns) {
-                notes.add("a pattern that looks around or back is left out: patterns run in linear time", name);
+                let note = match fault.reason.contains(PATTERNS_TOO_LARGE) {
+                    true => "patterns are left out: repetitions multiply, and these are too large to be compiled",
+                    false => "a pattern that looks around or back is left out: patterns run in linear time",
+                };
+                notes.add(note, name);
             } else if spec.actions.shift_remove(name).is_some() {
                 notes.add(format!("left out, because it does not compile: {place}: {}", fault.reason), name);
             }

@@ -24,6 +24,7 @@ pub mod key;
 pub mod limits;
 pub mod name;
 pub mod naming;
+mod number;
 pub mod oauth2;
 pub mod paginate;
 pub mod place;

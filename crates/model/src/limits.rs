@@ -64,6 +64,11 @@ pub const CERTIFICATES_BYTES: usize = 256 << 10;
 pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 86_400);
 /// How long a token that is signed here lives by default: 5 min, within what GitHub (10 min) and others allow.
 pub const JWT_LIFETIME_DEFAULT: Duration = Duration::from_secs(5 * 60);
+/// Longest token that is taken from an OAuth2 provider: 16 KiB. Servers take heads of 8 to 32 KiB, so that a longer
+/// one could not be sent to most of them.
+pub const TOKEN_BYTES: usize = 16 << 10;
+/// Longest value of a secret: 64 KiB. The longest that we know are keys and their certificates, of 32 KiB.
+pub const SECRET_BYTES: usize = 64 << 10;
 /// Shortest and longest life of a token that is signed here: 1 min, 24 h.
 pub const JWT_LIFETIME: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(86_400));
 /// Outbound: most redirects that a connection may allow.
@@ -78,12 +83,34 @@ pub const REFUSALS_KEPT: u64 = 1_000;
 pub const REFUSALS_PER_SECOND: u32 = 10;
 /// Longest pill or expression: 4 KiB.
 pub const EXPRESSION_BYTES: usize = 4 << 10;
-/// Fuel of one expression, in instructions of its evaluator.
+/// Fuel of one expression, in instructions of its evaluator. What its filters and operators work on is paid for with
+/// the same fuel, by the two limits that follow.
 pub const EXPRESSION_FUEL: u64 = 50_000;
+/// What the filters of one expression may work on and make, in bytes: 12 MiB, which is some ten of the longest texts
+/// that a template may give.
+pub const EXPRESSION_MADE_BYTES: usize = 12 << 20;
+/// What the comparisons and searches of one expression may look at, in bytes: 128 MiB, twice the longest body. Each
+/// value counts 128 bytes beside its length, so that this is a million values, or some tens of milliseconds.
+pub const EXPRESSION_READ_BYTES: usize = 128 << 20;
+/// Longest name that a near match is offered for, and longest that is offered, in bytes: authors write no longer
+/// ones, but senders do.
+pub const NEAR_MATCH_BYTES: usize = 64;
+/// Most names that are looked at for a near match: as many as the largest connectors have actions and more.
+pub const NEAR_MATCH_NAMES: usize = 10_000;
+/// Most of them that are measured, which are those with about the same letters: some milliseconds.
+pub const NEAR_MATCH_MEASURED: usize = 256;
 /// Longest text that a template may give: 1 MiB.
 pub const RENDERED_BYTES: usize = 1 << 20;
 /// Most parts of a multipart body that a step sends: 100, what common servers take without being told otherwise.
 pub const MULTIPART_PARTS: usize = 100;
+/// Most faults of one input or of settings that are named: 100. An input may hold what a sender chose, and each of its
+/// values may be wrong.
+pub const INPUT_FAULTS: usize = 100;
+/// What the patterns of one JSON Schema may be, in letters with all repetitions written out: 100,000, which take some
+/// ten milliseconds and MiB to be compiled.
+pub const SCHEMA_PATTERNS: u64 = 100_000;
+/// What the patterns of all schemas of a connector may be together, likewise.
+pub const CONNECTOR_PATTERNS: u64 = 500_000;
 /// Most actions of a connector.
 pub const ACTIONS_MAX: usize = 5_000;
 /// Records of a stream that a reading tells from those that follow: 24 MiB of memory at most.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::account::Credential;
-use crate::fault::Fault;
+use crate::fault::{Fault, quoted};
 use crate::jwt::JwtSpec;
 use crate::name::Name;
 use crate::proxy::ProxySpec;
@@ -391,7 +391,7 @@ impl OAuth2Spec {
 fn url_fault(path: &str, text: &str) -> Option<Fault> {
     let url = match Url::parse(text) {
         Ok(url) => url,
-        Err(error) => return Some(Fault::new(path, format_args!("`{}` is not a URL: {error}", text.escape_debug()))),
+        Err(error) => return Some(Fault::new(path, format_args!("{} is not a URL: {error}", quoted(text)))),
     };
     let reason = if !matches!(url.scheme(), "http" | "https") {
         "it starts with https:// or http://"

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::account::Credential;
-use crate::fault::Fault;
+use crate::fault::{Fault, quoted};
 use crate::name::Name;
 use crate::secret::SecretRef;
 
@@ -77,8 +77,7 @@ impl ProxySpec {
     /// # Errors
     /// What is wrong with its URL.
     pub fn address(&self) -> Result<ProxyAddress, String> {
-        let url =
-            Url::parse(&self.url).map_err(|error| format!("`{}` is not a URL: {error}", self.url.escape_debug()))?;
+        let url = Url::parse(&self.url).map_err(|error| format!("{} is not a URL: {error}", quoted(&self.url)))?;
         let kind = match url.scheme() {
             "http" => ProxyKind::Http,
             "https" => ProxyKind::Https,

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::fault::Fault;
+use crate::limits;
 use crate::name::Name;
 
 /// A secret value. `Debug` prints a mask, and there is deliberately no `Serialize` and no `Display`.
@@ -47,7 +49,16 @@ pub const MASK: &str = "••••••";
 #[serde(deny_unknown_fields)]
 pub struct SecretRef {
     /// The name of the secret document.
+    #[serde(deserialize_with = "name_of_secret")]
+    #[schemars(with = "Name")]
     pub secret: Name,
+}
+
+/// Reads a name without repeating what is none: people paste the secret itself.
+fn name_of_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+    const REASON: &str = "this is not the name of a secret, which has 1 to 63 lower-case letters, digits and hyphens; \
+        the value itself belongs into a secret document";
+    String::deserialize(deserializer)?.parse().map_err(|_| D::Error::custom(REASON))
 }
 
 /// What a secret document says: where its value comes from. Exactly one of the three is given, except
@@ -73,6 +84,10 @@ impl SecretSpec {
     pub fn faults(&self) -> Vec<Fault> {
         let given = [self.env.is_some(), self.file.is_some(), self.value.is_some()];
         let mut faults = Vec::new();
+        if self.value.as_ref().is_some_and(|value| value.0.len() > limits::SECRET_BYTES) {
+            faults
+                .push(Fault::new("value", format_args!("a secret is at most {} KiB long", limits::SECRET_BYTES >> 10)));
+        }
         if given.iter().filter(|is| **is).count() > 1 {
             faults.push(Fault::new("", "give one of env, file and value"));
         }
@@ -123,5 +138,12 @@ mod tests {
         let spec: SecretSpec = serde_json::from_str(r#"{"value": "hunter2"}"#).unwrap();
         assert!(!format!("{spec:?}").contains("hunter2"));
         assert_eq!(serde_json::to_string(&spec).unwrap(), "{}");
+    }
+
+    #[test]
+    fn has_a_longest_value() {
+        let spec = |bytes: usize| SecretSpec { value: Some(SecretText("x".repeat(bytes))), ..SecretSpec::default() };
+        assert!(spec(limits::SECRET_BYTES).faults().is_empty());
+        assert_eq!(spec(limits::SECRET_BYTES + 1).faults()[0].to_string(), "value: a secret is at most 64 KiB long");
     }
 }

@@ -24,7 +24,7 @@ use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 pub(crate) use self::filters::COMPONENT;
-use self::filters::{Filter, Run};
+use self::filters::{Filter, Run, Work};
 pub use self::parse::TemplateError;
 use self::parse::{Place, Slot, scan};
 use self::scope::Node;
@@ -606,27 +606,31 @@ fn apply(
         let error = RenderError::new(column, reason);
         minijinja::Error::new(ErrorKind::InvalidOperation, "filter failed").with_source(error)
     };
+    // Values are found by their path each time, whose keys may be long.
+    let paths = given.iter().filter_map(|value| value.downcast_object_ref::<Node>()).map(Node::path_bytes).sum();
+    pay_read(state, paths)?;
     let nodes: Vec<Node> = given.iter().enumerate().filter(|(n, _)| *n != 1).map(|(_, value)| node(value)).collect();
     let values: Vec<&Value> = nodes.iter().map(Node::value).collect();
     let outcome = match filter.run {
         Run::Pick(pick) => return Ok(minijinja::Value::from_object(nodes[pick(&values)].clone())),
-        Run::At => return Ok(minijinja::Value::from_object(nodes[0].child(values[1]))),
-        Run::Full(_) if values[0].is_null() => Ok(Value::Null),
-        Run::Light(run) => {
-            let bytes: usize = values.iter().map(|value| filters::outside(value)).sum();
-            state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL_READ).unwrap_or(u64::MAX))?;
+        Run::At => {
+            // It is hashed, and may be longer than all keys of the object.
+            pay_read(state, values[1].as_str().map_or(0, str::len))?;
+            return Ok(minijinja::Value::from_object(nodes[0].child(values[1])));
+        }
+        Run::Full(_) | Run::Paid(_) if values[0].is_null() => Ok(Value::Null),
+        Run::Search(run) => with_work(state, |work| run(&values, work))?,
+        Run::Full(run) | Run::Any(run) => {
+            if !is_light(state, &values)? {
+                return Err(fail(TOO_HEAVY.to_owned()));
+            }
             run(&values)
         }
-        Run::Full(run) | Run::Any(run) => {
-            let mut weight = 0;
-            for value in &values {
-                weight += filters::weight(value, limits::RENDERED_BYTES);
-                pay(state, weight)?;
+        Run::Paid(run) => {
+            if !is_light(state, &values)? {
+                return Err(fail(TOO_HEAVY.to_owned()));
             }
-            if weight > 2 * limits::RENDERED_BYTES {
-                return Err(fail("works on at most 1 MiB".to_owned()));
-            }
-            run(&values)
+            with_work(state, |work| run(&values, work))?
         }
     };
     let value = outcome.map_err(fail)?;
@@ -641,14 +645,48 @@ fn apply(
 /// Heaviest output of a filter: what its text may take, with room for the values of a list.
 const OUTPUT_WEIGHT: usize = 4 * limits::RENDERED_BYTES;
 
-/// Bytes that one unit of fuel pays for: 12 MiB in the whole expression.
-const BYTES_PER_FUEL: usize = 256;
+const TOO_HEAVY: &str = "works on at most 1 MiB";
 
-/// Bytes that one unit of fuel pays for where a value is only looked through: 400 MiB in the whole expression.
-const BYTES_PER_FUEL_READ: usize = 8 << 10;
+/// Bytes that one unit of fuel pays for, where values are worked on and made.
+const BYTES_PER_FUEL: usize = per_fuel(limits::EXPRESSION_MADE_BYTES);
+
+/// Bytes that one unit of fuel pays for, where values are only looked at.
+const BYTES_PER_FUEL_READ: usize = per_fuel(limits::EXPRESSION_READ_BYTES);
+
+#[expect(clippy::cast_possible_truncation, reason = "the fuel of an expression is a small number")]
+const fn per_fuel(bytes: usize) -> usize {
+    bytes / limits::EXPRESSION_FUEL as usize
+}
 
 fn pay(state: &State, weight: usize) -> Result<(), minijinja::Error> {
     state.consume_fuel(u64::try_from(weight / BYTES_PER_FUEL).unwrap_or(u64::MAX))
+}
+
+fn pay_read(state: &State, bytes: usize) -> Result<(), minijinja::Error> {
+    state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL_READ).unwrap_or(u64::MAX))
+}
+
+/// Pays for values that are worked on; whether they are light enough for that.
+fn is_light(state: &State, values: &[&Value]) -> Result<bool, minijinja::Error> {
+    let mut weight = 0;
+    for value in values {
+        weight += filters::weight(value, limits::RENDERED_BYTES);
+        pay(state, weight)?;
+    }
+    Ok(weight <= 2 * limits::RENDERED_BYTES)
+}
+
+/// Runs what looks at values, with what is left of the fuel.
+fn with_work<T>(state: &State, run: impl FnOnce(&Work) -> T) -> Result<T, minijinja::Error> {
+    let fuel = state.fuel_levels().map_or(0, |(_, left)| usize::try_from(left).unwrap_or(usize::MAX));
+    let bytes = fuel.saturating_mul(BYTES_PER_FUEL_READ);
+    let work = Work::new(bytes);
+    let outcome = run(&work);
+    if work.is_spent() {
+        state.consume_fuel(u64::MAX)?;
+    }
+    pay_read(state, bytes - work.left())?;
+    Ok(outcome)
 }
 
 #[cfg(test)]

@@ -39,6 +39,20 @@ fn an_expression_over_a_body_of_1_mib_costs_no_copy_of_it() {
     let template = Template::parse("{{ trigger.body.items[19999].name }}").unwrap();
     let bytes = allocated(|| template.render_text(&scope).unwrap());
     assert!(bytes < 4 << 10, "{bytes} bytes");
+    // What a sender chose to name its keys costs nothing, seen or not.
+    let keys = json!({"k".repeat(4_900_000): 1}).as_object().cloned().unwrap();
+    let keys = (0..190_000).map(|n| (format!("key{n}"), Value::from(n))).chain(keys);
+    let chosen = Scope::new().with("trigger.body", Value::Object(keys.collect()));
+    let condition = Expression::parse("trigger.body.action == 'opened'").unwrap();
+    let strict = ["{{ trigger.body.action }}".to_owned(), format!("{{{{ trigger.body.{} }}}}", "k".repeat(2_000))];
+    let strict = strict.map(|text| Template::parse(&text).unwrap());
+    condition.holds(&chosen).unwrap();
+    let bytes = allocated(|| condition.holds(&chosen).unwrap());
+    assert!(bytes < 16 << 10, "{bytes} bytes");
+    for template in strict {
+        let bytes = allocated(|| template.render_text(&chosen).unwrap_err());
+        assert!(bytes < 256 << 10, "{bytes} bytes");
+    }
     // The instrument itself: a copy is seen.
     let copy = Template::parse("{{ trigger.body.text }}").unwrap();
     assert!(allocated(|| copy.render_value(&scope).unwrap()) > 1 << 20);

@@ -1,23 +1,30 @@
 //! Redaction by value: what hides secrets wherever they reappear.
 //!
-//! Guarantees that no secret of four bytes or more stays readable in what passed here, be it as it is, in base64,
-//! percent-encoded, or escaped in JSON or HTML. Inside a longer text that was put into base64 as a whole, secrets
-//! of eight bytes or more are hidden up to a character at either end. Shorter secrets would hide half of every
-//! text: only the headers that carried them hide those, which is `shown`'s part. Leaves compressed and encrypted
-//! texts to its callers.
+//! Guarantees that no secret of four bytes or more stays readable in what passed here, be it as it is, in upper or
+//! lower case, in hexadecimal digits, in base64, percent-encoded, or escaped in JSON or HTML, whatever of it is
+//! escaped and up to three times over. Inside a longer text that was put into base64 as a whole, secrets of eight
+//! bytes or more are hidden up to a character at either end. Shorter secrets would hide half of every text: only the
+//! headers that carried them hide those, which is `shown`'s part. Leaves compressed and encrypted texts to its callers.
+//!
+//! Time and memory are linear in the length of the secrets and of the text, whatever both are: a provider chooses its
+//! tokens, and everybody the texts. What can be written in countless ways, escapes, is undone in the text (`View`);
+//! the few forms that are left are looked for one after the other, and only where a short piece of one occurs.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
-use std::fmt::Write as _;
 use std::ops::Range;
+use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, BuildError, MatchKind};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
 use linkspan_model::secret::{MASK, SecretBytes};
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
+
+use self::form::{Form, Forms};
+use self::view::View;
+
+mod form;
+mod view;
 
 /// Shortest secret that is masked by its value, in bytes.
 const SHORTEST: usize = 4;
@@ -26,60 +33,132 @@ const SHORTEST: usize = 4;
 /// text is not hit by chance.
 const SHORTEST_INNER: usize = 8;
 
+/// Length of the pieces that are looked for first, in bytes. They are taken from the middle of a form, because the
+/// tokens of one provider begin alike.
+const PIECE: usize = 8;
+
+/// How often escapes are undone: JSON in a URL in JSON.
+const DEPTH: usize = 3;
+
+/// Most bytes that an escape takes for one byte, as `\u0041` and `&#x041;` do.
+const ESCAPED: usize = 7;
+
 /// Hides secrets by value. Building one costs some ten microseconds for each secret, using it on a text without
 /// secrets one pass: build it once for each set of secrets.
 #[derive(Clone, Default)]
 pub struct Masker {
     finder: Finder,
-    /// Lengths of the shortest and of the longest form of a secret.
-    shortest: usize,
-    longest: usize,
 }
 
 #[derive(Clone, Default)]
 enum Finder {
     #[default]
     Nothing,
-    Forms(Box<Forms>),
+    Secrets(Arc<Secrets>),
     /// The automaton would outgrow its limits, so nothing can be told from a secret.
     Everything,
 }
 
-#[derive(Clone)]
-struct Forms {
-    /// Whether there is any, by the fastest way there is: hardly a text holds a secret.
+struct Secrets {
+    /// Whether a piece of any form occurs, by the fastest way there is: hardly a text holds a secret.
     any: AhoCorasick,
-    /// All of them, also those that overlap.
-    all: AhoCorasick,
+    /// Which pieces occur, also those that overlap.
+    pieces: AhoCorasick,
+    /// The forms of each piece.
+    forms: Vec<Vec<Form>>,
+    /// The bytes that occur in forms.
+    bytes: [bool; 256],
+    /// Lengths of the shortest and of the longest form.
+    shortest: usize,
+    longest: usize,
 }
 
-impl Forms {
-    fn new(forms: &HashSet<Vec<u8>>) -> Result<Self, BuildError> {
-        let any = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(forms)?;
-        Ok(Self { any, all: AhoCorasick::new(forms)? })
+impl Secrets {
+    fn new(forms: Forms) -> Result<Self, BuildError> {
+        let mut by_piece: HashMap<Vec<u8>, Vec<Form>> = HashMap::new();
+        for form in forms.into_vec() {
+            by_piece.entry(piece(&form.bytes).to_vec()).or_default().push(form);
+        }
+        let (pieces, by_piece): (Vec<Vec<u8>>, Vec<Vec<Form>>) = by_piece.into_iter().unzip();
+        let any = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(&pieces)?;
+        // It is asked where a piece was found only; one that is faster takes longer to be made.
+        let pieces = AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&pieces)?;
+        let forms = || by_piece.iter().flatten();
+        let mut bytes = [false; 256];
+        forms().flat_map(|form| &form.bytes).for_each(|byte| bytes[usize::from(*byte)] = true);
+        let shortest = forms().map(|form| form.bytes.len()).min().unwrap_or_default();
+        let longest = forms().map(|form| form.bytes.len()).max().unwrap_or_default();
+        Ok(Self { any, pieces, forms: by_piece, bytes, shortest, longest })
     }
+
+    /// Where forms stand in `bytes`, in any order.
+    fn find(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+        let mut hits = Vec::new();
+        if bytes.len() < self.shortest {
+            return hits;
+        }
+        let Some(first) = self.any.find(bytes) else { return hits };
+        let mut seen = vec![false; self.forms.len()];
+        let mut left = seen.len();
+        for found in self.pieces.find_overlapping_iter(&bytes[first.start()..]) {
+            let piece = found.pattern().as_usize();
+            if std::mem::replace(&mut seen[piece], true) {
+                continue;
+            }
+            for form in &self.forms[piece] {
+                form.find(bytes, &mut hits);
+            }
+            left -= 1;
+            if left == 0 {
+                break;
+            }
+        }
+        hits
+    }
+
+    /// The same in what the escapes in `bytes` stand for, by the places of the escapes.
+    fn find_escaped(&self, bytes: &[u8], depth: usize) -> Vec<Range<usize>> {
+        let mut hits = Vec::new();
+        if bytes.len() < self.shortest || depth == DEPTH {
+            return hits;
+        }
+        let kinds = view::kinds(bytes, &self.bytes);
+        if kinds.is_empty() {
+            return hits;
+        }
+        // A secret may hold what looks like an escape of another kind, which is left as it is.
+        for kind in kinds.several() {
+            let view = View::new(bytes, kind);
+            hits.extend(self.find(&view.bytes).into_iter().map(|hit| view.source(hit)));
+        }
+        let view = View::new(bytes, kinds);
+        let deeper = self.find_escaped(&view.bytes, depth + 1);
+        hits.extend(self.find(&view.bytes).into_iter().chain(deeper).map(|hit| view.source(hit)));
+        hits
+    }
+}
+
+fn piece(form: &[u8]) -> &[u8] {
+    let from = form.len().saturating_sub(PIECE) / 2;
+    &form[from..form.len().min(from + PIECE)]
 }
 
 impl Masker {
     /// A masker of these secrets in all their forms.
     #[must_use]
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretBytes>) -> Self {
-        let mut forms = HashSet::new();
+        let mut forms = Forms::default();
         for secret in secrets {
             let bytes = secret.expose();
-            add_forms(&mut forms, bytes);
+            forms.add(bytes);
             // Surrounding blanks do not survive a header or a form field.
-            add_forms(&mut forms, bytes.trim_ascii());
+            forms.add(bytes.trim_ascii());
         }
         if forms.is_empty() {
             return Self::default();
         }
-        let shortest = forms.iter().map(Vec::len).min().unwrap_or_default();
-        let longest = forms.iter().map(Vec::len).max().unwrap_or_default();
-        match Forms::new(&forms) {
-            Ok(forms) => Self { finder: Finder::Forms(Box::new(forms)), shortest, longest },
-            Err(_) => Self { finder: Finder::Everything, shortest, longest },
-        }
+        let finder = Secrets::new(forms).map_or(Finder::Everything, |secrets| Finder::Secrets(Arc::new(secrets)));
+        Self { finder }
     }
 
     /// Whether there is anything to mask.
@@ -118,7 +197,11 @@ impl Masker {
         if bytes.len() <= max {
             return self.mask_bytes(bytes);
         }
-        let mut hits = self.hits(&bytes[..bytes.len().min(max.saturating_add(self.longest))]);
+        let reach = match &self.finder {
+            Finder::Secrets(secrets) => secrets.longest.saturating_mul(ESCAPED),
+            Finder::Nothing | Finder::Everything => 0,
+        };
+        let mut hits = self.hits(&bytes[..bytes.len().min(max.saturating_add(reach))]);
         hits.retain(|hit| hit.start < max);
         let end = hits.last().map_or(max, |hit| hit.end.max(max));
         // What follows a secret across the cut is cut: the hit's end is the end.
@@ -152,22 +235,26 @@ impl Masker {
     /// Where secrets stand: in order, not touching each other. All matches count, also overlapping ones: of two
     /// secrets that share bytes both are hidden as a whole.
     fn hits(&self, bytes: &[u8]) -> Vec<Range<usize>> {
-        let forms = match &self.finder {
+        let secrets = match &self.finder {
             Finder::Nothing => return Vec::new(),
             Finder::Everything => return std::iter::once(0..bytes.len()).collect(),
-            Finder::Forms(forms) if bytes.len() < self.shortest || !forms.any.is_match(bytes) => return Vec::new(),
-            Finder::Forms(forms) => forms,
+            Finder::Secrets(secrets) if bytes.len() < secrets.shortest => return Vec::new(),
+            Finder::Secrets(secrets) => secrets,
         };
-        // Their ends come in order; joined as they come, so that a text full of hits takes no room.
-        let mut merged: Vec<Range<usize>> = Vec::new();
-        for hit in forms.all.find_overlapping_iter(bytes) {
-            let mut start = hit.start();
-            while let Some(last) = merged.pop_if(|last| last.end >= start) {
-                start = start.min(last.start);
-            }
-            merged.push(start..hit.end());
+        let mut hits = secrets.find(bytes);
+        hits.extend(secrets.find_escaped(bytes, 0));
+        if hits.is_empty() {
+            return hits;
         }
-        merged
+        hits.sort_unstable_by_key(|hit| hit.start);
+        hits.dedup_by(|next, hit| {
+            let touches = next.start <= hit.end;
+            if touches {
+                hit.end = hit.end.max(next.end);
+            }
+            touches
+        });
+        hits
     }
 }
 
@@ -190,239 +277,5 @@ fn replace(bytes: &[u8], hits: Vec<Range<usize>>) -> Vec<u8> {
     out
 }
 
-/// RFC 3986's unreserved characters stay.
-const STRICT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// What JavaScript's encodeURIComponent leaves.
-const COMPONENT: &AsciiSet = &STRICT.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
-/// What form encoding leaves (WHATWG URL), before its blanks become plus signs.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b' ');
-/// What URL parsers escape in queries, paths and user names.
-const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
-const SPECIAL_QUERY: &AsciiSet = &QUERY.add(b'\'');
-const PATH: &AsciiSet = &QUERY.add(b'?').add(b'`').add(b'{').add(b'}').add(b'^');
-const SEGMENT: &AsciiSet = &PATH.add(b'/').add(b'%');
-
-fn add_forms(forms: &mut HashSet<Vec<u8>>, secret: &[u8]) {
-    if secret.len() < SHORTEST {
-        return;
-    }
-    forms.insert(secret.to_vec());
-    for engine in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
-        forms.insert(engine.encode(secret).into_bytes());
-    }
-    add_inner_base64(forms, secret);
-    for set in [NON_ALPHANUMERIC, STRICT, COMPONENT, QUERY, SPECIAL_QUERY, PATH, SEGMENT] {
-        add_percent(forms, percent_encode(secret, set).to_string());
-    }
-    let form = percent_encode(secret, FORM).to_string();
-    add_percent(forms, form.replace(' ', "+"));
-    add_percent(forms, form.replace(' ', "%20"));
-    if let Ok(text) = std::str::from_utf8(secret) {
-        add_escaped(forms, text);
-    } else {
-        // How headers that are not UTF-8 are shown.
-        forms.insert(secret.escape_ascii().to_string().into_bytes());
-    }
-}
-
-/// The secret inside a longer text that was encoded as a whole, such as `user:secret`: it may begin at any of
-/// three places within a group, and the characters that it shares with its neighbours do not count.
-fn add_inner_base64(forms: &mut HashSet<Vec<u8>>, secret: &[u8]) {
-    for before in 0..3 {
-        let padded = [&[0; 2][..before], secret].concat();
-        let first = (before * 8).div_ceil(6);
-        let end = padded.len() * 8 / 6;
-        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-            let text = engine.encode(&padded);
-            if let Some(inner) = text.get(first..end).filter(|inner| inner.len() >= SHORTEST_INNER) {
-                forms.insert(inner.as_bytes().to_vec());
-            }
-        }
-    }
-}
-
-/// The form with upper-case and with lower-case digits.
-fn add_percent(forms: &mut HashSet<Vec<u8>>, upper: String) {
-    let mut lower = String::with_capacity(upper.len());
-    let mut digits = 0;
-    for c in upper.chars() {
-        lower.push(if digits > 0 { c.to_ascii_lowercase() } else { c });
-        digits = if c == '%' { 2 } else { usize::saturating_sub(digits, 1) };
-    }
-    forms.insert(lower.into_bytes());
-    forms.insert(upper.into_bytes());
-}
-
-/// The text as JSON and HTML writers escape it: how little, whether slashes, whether all that is not ASCII, and
-/// whether what HTML would take for its own.
-fn add_escaped(forms: &mut HashSet<Vec<u8>>, text: &str) {
-    for slashes in [false, true] {
-        for ascii in [Ascii::Kept, Ascii::OnlyLower, Ascii::OnlyUpper] {
-            for html in [false, true] {
-                forms.insert(json_escaped(text, slashes, ascii, html).into_bytes());
-            }
-        }
-    }
-    let html = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    forms.insert(html.replace('"', "&quot;").into_bytes());
-    for (double, single) in [("&quot;", "&#39;"), ("&quot;", "&#x27;"), ("&#34;", "&#39;")] {
-        forms.insert(html.replace('"', double).replace('\'', single).into_bytes());
-    }
-    forms.insert(html.into_bytes());
-}
-
-/// Whether other characters than ASCII stay, or are escaped, with which digits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ascii {
-    Kept,
-    OnlyLower,
-    OnlyUpper,
-}
-
-fn json_escaped(text: &str, slashes: bool, ascii: Ascii, html: bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        let short = match c {
-            '"' => Some("\\\""),
-            '\\' => Some("\\\\"),
-            '\n' => Some("\\n"),
-            '\r' => Some("\\r"),
-            '\t' => Some("\\t"),
-            '\u{8}' => Some("\\b"),
-            '\u{c}' => Some("\\f"),
-            '/' if slashes => Some("\\/"),
-            _ => None,
-        };
-        if let Some(short) = short {
-            out.push_str(short);
-            continue;
-        }
-        let escape =
-            c < ' ' || (!c.is_ascii() && ascii != Ascii::Kept) || (html && matches!(c, '<' | '>' | '&' | '\''));
-        if !escape {
-            out.push(c);
-            continue;
-        }
-        for unit in c.encode_utf16(&mut [0; 2]) {
-            // Writing into a String cannot fail.
-            let written = match ascii {
-                Ascii::OnlyUpper => write!(out, "\\u{unit:04X}"),
-                _ => write!(out, "\\u{unit:04x}"),
-            };
-            debug_assert!(written.is_ok());
-        }
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    fn masker(secrets: &[&str]) -> Masker {
-        let secrets: Vec<_> = secrets.iter().map(|text| SecretBytes::new(*text)).collect();
-        Masker::new(&secrets)
-    }
-
-    #[test]
-    fn leaves_what_holds_no_secret() {
-        assert!(matches!(masker(&["hunter2"]).mask_text("nothing here"), Cow::Borrowed("nothing here")));
-        assert!(masker(&[]).is_empty());
-        assert!(masker(&["", "abc"]).is_empty(), "short secrets hide half of every text");
-    }
-
-    #[test]
-    fn hides_overlapping_secrets_as_a_whole() {
-        assert_eq!(masker(&["abcd", "cdef"]).mask_text("xabcdefx"), format!("x{MASK}x"));
-        assert_eq!(masker(&["abcd", "abcdefgh"]).mask_text("abcdefgh abcdef"), format!("{MASK} {MASK}ef"));
-    }
-
-    #[test]
-    fn hides_a_secret_across_the_cut() {
-        let masker = masker(&["secret-value"]);
-        assert_eq!(&*masker.mask_beginning(b"12345secret-value and more", 8), format!("12345{MASK}").as_bytes());
-        assert_eq!(&*masker.mask_beginning(b"12345678secret-value", 8), b"12345678");
-        assert_eq!(
-            &*masker.mask_beginning(b"secret-value and more than that", 20),
-            format!("{MASK} and mor").as_bytes()
-        );
-        assert_eq!(&*masker.mask_beginning(b"short", 8), b"short");
-    }
-
-    #[test]
-    fn hides_secrets_in_values_keys_and_numbers() {
-        let masked = masker(&["12345678", "hunter2"])
-            .mask_value(json!({"pin": 12345678, "n": 1, "hunter2": ["x hunter2", null, true], "other": "kept"}));
-        assert_eq!(masked, json!({"pin": MASK, "n": 1, MASK: [format!("x {MASK}"), null, true], "other": "kept"}));
-    }
-
-    #[test]
-    fn hides_escaped_forms() {
-        let masker = masker(&["pä\"ss/w<o>r&d'"]);
-        let forms = [
-            r#"pä\"ss/w<o>r&d'"#,
-            r#"pä\"ss\/w<o>r&d'"#,
-            r#"p\u00e4\"ss/w<o>r&d'"#,
-            r#"p\u00E4\"ss\/w<o>r&d'"#,
-            r#"p\u00e4\"ss\/w\u003co\u003er\u0026d\u0027"#,
-            "p%C3%A4%22ss%2Fw%3Co%3Er%26d%27",
-            "p%c3%a4%22ss%2fw%3co%3er%26d%27",
-            "pä&quot;ss/w&lt;o&gt;r&amp;d&#39;",
-        ];
-        for form in forms {
-            assert_eq!(masker.mask_text(form), MASK, "{form}");
-        }
-    }
-
-    #[test]
-    fn a_secret_that_is_not_utf_8_leaves_valid_text() {
-        let masker = Masker::new(&[SecretBytes::new([0xa4, 0xc3, 0xa4, 0xc3])]);
-        assert_eq!(masker.mask_text("xäääx"), format!("x{MASK}x"));
-        assert_eq!(masker.mask_text(r"\xa4\xc3\xa4\xc3"), MASK);
-    }
-
-    proptest! {
-        #[test]
-        fn no_form_of_a_secret_stays(
-            secret in "[ -~äß€😀]{4,40}",
-            before in "[a-z ]{0,7}",
-            after in "[a-z ]{0,7}",
-        ) {
-            let masker = masker(&[&secret]);
-            let whole = format!("{before}{secret}{after}");
-            let url = url::Url::parse_with_params("http://x.test/", [("q", &whole)]).unwrap();
-            let shown = [
-                whole.clone(),
-                json!(whole).to_string(),
-                url.query().unwrap().to_owned(),
-                percent_encode(whole.as_bytes(), STRICT).to_string(),
-            ];
-            for text in shown {
-                let masked = masker.mask_text(&text);
-                prop_assert!(masked.contains(MASK), "{text}");
-                if !MASK.contains(&secret) {
-                    prop_assert!(!masked.contains(&secret), "{masked}");
-                }
-            }
-            for text in [STANDARD.encode(&secret), URL_SAFE_NO_PAD.encode(&secret)] {
-                prop_assert_eq!(masker.mask_text(&text), MASK);
-            }
-            // Inside a longer encoded text, what stays decodes to less than four bytes of the secret's ends.
-            if secret.len() >= 8 {
-                let masked = masker.mask_text(&STANDARD.encode(&whole)).into_owned();
-                prop_assert!(masked.contains(MASK), "{}", masked);
-            }
-        }
-
-        #[test]
-        fn a_cut_text_begins_as_the_whole_masked_one(text in "[ab ]{0,60}", max in 0usize..60) {
-            let masker = masker(&["abab", "bbbb"]);
-            let whole = masker.mask_bytes(text.as_bytes()).into_owned();
-            let cut = masker.mask_beginning(text.as_bytes(), max).into_owned();
-            prop_assert!(whole.starts_with(&cut), "{text:?} {whole:?} {cut:?}");
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use linkspan_model::connector::{CompactConnector, Connector};
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::document::Spec;
-use linkspan_model::name::near_match;
+use linkspan_model::name::{SHOWN_BYTES, near_match};
 use linkspan_model::{Document, Fault, Kind, Name, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
@@ -489,7 +489,12 @@ fn cross_faults(after: &Sides<'_>, known: &Connectors) -> Vec<Fault> {
         for (path, kind, name) in side.references() {
             let is_bundled = kind == Kind::Connector && linkspan_connectors::exists(name);
             if !is_bundled && !after.contains_key(&(kind, name.clone())) {
-                let mut fault = Fault::new(path, format_args!("there is no {kind} `{name}`"));
+                let reason = match kind {
+                    // What is longer may be the secret itself.
+                    Kind::Secret if name.as_str().len() > SHOWN_BYTES => "there is no secret of this name".to_owned(),
+                    _ => format!("there is no {kind} `{name}`"),
+                };
+                let mut fault = Fault::new(path, reason);
                 let names = after.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str());
                 if let Some(near) = near_match(name.as_str(), names) {
                     fault = fault.hint(format!("did you mean `{near}`?"));

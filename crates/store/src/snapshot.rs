@@ -472,6 +472,11 @@ impl Snapshot {
         }
     }
 
+    /// The values of all secrets that have one, for what hides them.
+    pub fn secret_values(&self) -> impl Iterator<Item = &SecretBytes> {
+        self.secrets.values().filter_map(|value| value.as_ref().ok())
+    }
+
     /// Every secret's name, and why it has no value when it has none.
     pub fn secrets(&self) -> impl Iterator<Item = (&Name, std::result::Result<(), &str>)> {
         self.secrets.iter().map(|(name, value)| (name, value.as_ref().map(|_| ()).map_err(String::as_str)))

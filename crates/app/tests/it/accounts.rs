@@ -1,5 +1,7 @@
 //! Accounts: what they add to requests, where that may go, and that it is shown nowhere.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::harness::{Options, Seen, Server, Upstream, open_endpoint};
@@ -76,6 +78,88 @@ fn bearer_is_sent_as_one_token_and_shown_nowhere() {
     let (server, seen, job) = call("{bearer: {token: {secret: token}}}", "/a");
     assert_eq!(seen.header("authorization"), "Bearer mF_9.B5f-4.1JqM");
     assert_hidden(&server, &job);
+}
+
+/// A bearer token, and what others make of it: in hexadecimal digits, percent-encoded, as references and escapes, in
+/// base64 within a longer text.
+const TOKEN: &str = "Kx7/pQ+2vR=9wLaZ";
+
+fn forms() -> Vec<String> {
+    let each = |write: fn(u8) -> String| TOKEN.bytes().map(write).collect::<String>();
+    let mut forms = vec![
+        TOKEN.to_owned(),
+        TOKEN.to_uppercase(),
+        TOKEN.to_lowercase(),
+        hex::encode(TOKEN),
+        hex::encode_upper(TOKEN),
+        each(|byte| format!("%{byte:02X}")),
+        TOKEN.replace('+', "%2B").replace('=', "%3D"),
+        each(|byte| format!("&#{byte};")),
+        each(|byte| format!("&#x{byte:x};")),
+        each(|byte| format!("\\u{byte:04x}")),
+    ];
+    forms.extend(["", "a", "ab"].map(|before| STANDARD.encode(format!("{before}{TOKEN} and more"))));
+    forms
+}
+
+#[test]
+fn no_form_that_apis_and_filters_make_of_a_token_is_shown() {
+    let upstream = Upstream::start(|n, _| match n {
+        0 => crate::harness::Reply::Json(200, json!({"plain": TOKEN, "forms": forms()})),
+        _ => crate::harness::Reply::Json(200, json!({})),
+    });
+    let server = Server::start(&Options::egress().env("LINKSPAN_LOG", "trace"));
+    server.apply(&format!(
+        "kind: secret
+name: token
+spec: {{value: '{TOKEN}'}}
+---
+kind: account
+name: robot
+spec: {{bearer: {{token: {{secret: token}}}}}}
+---
+kind: connection
+name: desk
+spec: {{base_url: {}, account: robot}}
+---
+kind: recipe
+name: tell
+spec:
+  trigger: {{webhook: {{endpoint: in}}}}
+  steps:
+    - {{id: one, request: {{connection: desk, method: GET, path: /a}}}}
+    - id: two
+      request:
+        connection: desk
+        method: POST
+        path: /b
+        json:
+          hex: '{{{{ steps.one.body | json | hex }}}}'
+          base64: \"{{{{ ('x' ~ steps.one.body.plain ~ 'y') | base64 }}}}\"
+          upper: '{{{{ steps.one.body.plain | upper }}}}'
+          url: '{{{{ steps.one.body.plain | url_encode }}}}'
+---
+{}",
+        upstream.url(),
+        open_endpoint("in")
+    ));
+    let job = server.job_of(&server.accept(&server.path_of("in"), &json!({})));
+    assert_eq!(job["status"], "succeeded", "{job:#}");
+    // What was sent did hold it: the filters have run.
+    let sent = upstream.seen()[1].json();
+    assert!(sent["hex"].as_str().unwrap().contains(&hex::encode(TOKEN)) && sent["upper"] == TOKEN.to_uppercase());
+    let shown = job.to_string();
+    for form in forms() {
+        // The ends of a longer text in base64 are not the secret's.
+        let middle = &form[4..form.len() - 16.min(form.len() / 2)];
+        assert!(!shown.contains(middle), "{form}");
+        assert!(!server.log().contains(middle), "{form}");
+    }
+    for name in ["hex", "base64", "upper", "url"] {
+        let text = job["steps"][1]["input"]["body"]["text"].as_str().unwrap_or_else(|| panic!("{job:#}"));
+        let body: Value = serde_json::from_str(text).unwrap();
+        assert!(body[name].as_str().unwrap().contains("••••••"), "{name}: {body:#}");
+    }
 }
 
 #[test]

@@ -203,6 +203,8 @@ fn json_output_is_the_apis_own_body() {
     let server = Server::start(&Options::default());
     server.apply(&open_endpoint("in"));
     let id = server.accept(&server.path_of("in"), &json!({"a": 1}));
+    // Dispatch writes the index by which events of an endpoint are listed.
+    server.dispatched();
     for (args, path) in [
         (&["endpoints", "list"][..], "/api/v1/endpoints".to_owned()),
         (&["endpoints", "show", "in"], "/api/v1/endpoints/in".to_owned()),

@@ -308,6 +308,17 @@ impl Server {
         refusal
     }
 
+    /// What the kernel says of the process in this file below `/proc/PID`.
+    pub(crate) fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
+    }
+
+    /// Waits for the server's end; whether that left a core dump.
+    pub(crate) fn leaves_core_dump(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt as _;
+        eventually("the server has ended", || self.child.try_wait().unwrap()).core_dumped()
+    }
+
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();

@@ -278,6 +278,25 @@ fn another_content_type_than_declared_is_refused() {
 }
 
 #[test]
+fn refusals_hide_secrets_at_wrong_places() {
+    let server = server();
+    let path = server.path_of("token");
+    let encoded = hex::encode(SECRET);
+    for (header, body) in [
+        ("X-Api-Token", format!(r#"{{"token": "{SECRET}"}}"#)),
+        ("Authorization", format!("token={}", encoded.to_uppercase())),
+        ("X-Other", SECRET.bytes().map(|byte| format!("%{byte:02x}")).collect()),
+    ] {
+        let answer = server.post(&path, &[JSON, (header, &format!("Token {encoded}"))], &body);
+        let refusal = refused(&server, &answer, 401, "verify.failed");
+        assert!(refusal["body"].as_str().unwrap().contains("••••••"), "{refusal:#}");
+        let shown = refusal.to_string();
+        assert!(!shown.contains(SECRET) && !shown.to_lowercase().contains(&encoded), "{shown}");
+    }
+    assert_eq!(server.files_with(&encoded), [] as [std::path::PathBuf; 0]);
+}
+
+#[test]
 fn token_is_never_stored() {
     let server = server();
     let path = server.path_of("token");

@@ -75,6 +75,24 @@ fn job_under_way_still_reaches_endpoints_of_a_server_that_ends() {
 }
 
 #[test]
+fn a_crash_leaves_no_core_dump() {
+    let core = |server: &Server| {
+        let limits = server.proc("limits");
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().to_owned();
+        line.split_whitespace().skip(4).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let allowing = Server::start(&Options::default().env("LINKSPAN_CORE_DUMPS", "true"));
+    let inherited = std::fs::read_to_string("/proc/self/limits").unwrap();
+    assert!(inherited.contains("Max core file size"));
+    let own = inherited.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core(&allowing), own.split_whitespace().skip(4).take(2).collect::<Vec<_>>());
+    let mut server = Server::start(&Options::default());
+    assert_eq!(core(&server), ["0", "0"]);
+    server.signal(Signal::ABORT);
+    assert!(!server.leaves_core_dump());
+}
+
+#[test]
 fn idle_connections_do_not_hold_up_the_end() {
     let mut server = Server::start(&Options::default());
     server.apply(&open_endpoint("in"));

@@ -6,8 +6,14 @@ use indexmap::IndexMap;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
+use super::patterns;
+use super::unique::unique_items;
 use crate::fault::Fault;
+use crate::limits;
 use crate::name::near_match;
+
+/// That its patterns are not compiled, because that would take too much time and memory.
+pub(crate) const PATTERNS_TOO_LARGE: &str = "its patterns are too large to be compiled: repetitions multiply";
 
 /// A JSON Schema (draft 2020-12 unless it says another) of an object. Fields that it does not name are refused,
 /// unless it says otherwise with `additionalProperties`. References go to the schema itself only.
@@ -47,13 +53,24 @@ impl ObjectSchema {
         if self.schema["type"] != json!("object") {
             return vec![Fault::new("type", "a schema of an object begins with `type: object`")];
         }
+        if self.pattern_weight() > limits::SCHEMA_PATTERNS {
+            return vec![Fault::new("", PATTERNS_TOO_LARGE).hint("say maxLength in place of counting in a pattern")];
+        }
         self.validator().err().map(|reason| Fault::new("", reason)).into_iter().collect()
+    }
+
+    /// About how many letters its patterns are when all repetitions are written out: what compiling it takes.
+    #[must_use]
+    pub fn pattern_weight(&self) -> u64 {
+        patterns::weight(&self.schema)
     }
 
     fn validator(&self) -> Result<&Validator, String> {
         let built = self.validator.get_or_init(|| {
             // Patterns are matched in time linear in the text.
-            let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
+            let options = jsonschema::options()
+                .with_pattern_options(PatternOptions::regex())
+                .with_keyword("uniqueItems", unique_items);
             options.build(&self.schema).map_err(|error| format!("not a JSON Schema: {error}"))
         });
         built.as_ref().map_err(Clone::clone)
@@ -124,7 +141,7 @@ impl ObjectSchema {
             // What was given may be long or private; what was expected is neither.
             Fault::new(dotted(error.instance_path().as_str()), error.masked().to_string())
         };
-        let faults: Vec<Fault> = validator.iter_errors(&whole).map(fault).collect();
+        let faults: Vec<Fault> = validator.iter_errors(&whole).take(limits::INPUT_FAULTS).map(fault).collect();
         match whole {
             Value::Object(given) if faults.is_empty() => Ok(given),
             _ => Err(faults),
@@ -195,6 +212,23 @@ mod tests {
         assert_eq!(wrong.len(), 4, "{wrong:?}");
         assert!(wrong.iter().any(|fault| fault.starts_with("labels[1]: ")), "{wrong:?}");
         assert!(!wrong.iter().any(|fault| fault.contains("A1") || fault.contains("shut")), "{wrong:?}");
+    }
+
+    #[test]
+    fn names_so_many_faults_only() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}});
+        let given = object(json!({"a": vec!["x"; limits::INPUT_FAULTS + 1]}));
+        assert_eq!(ObjectSchema::new(Some(&schema)).complete(given).unwrap_err().len(), limits::INPUT_FAULTS);
+    }
+
+    #[test]
+    fn patterns_that_multiply_are_not_compiled() {
+        let schema =
+            |pattern: &str| json!({"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}});
+        let large = ObjectSchema::new(Some(&schema("((a{99}){99}){99}")));
+        assert!(large.faults()[0].reason.contains("repetitions multiply"));
+        assert!(large.validator.get().is_none());
+        assert_eq!(ObjectSchema::new(Some(&schema("^[a-z0-9._-]{1,2048}$"))).faults(), []);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Action, ActionSpec, Defaults, ObjectSchema, OutputSpec, pill_fault, under};
 use crate::fault::Fault;
 use crate::limits;
+use crate::number::Decimal;
 use crate::paginate::{Carrier, PageFault, PaginateSpec};
 use crate::reader::Reader;
 use crate::request::{RequestSpec, RequestStep};
@@ -316,10 +317,7 @@ fn compared(a: &Value, b: &Value) -> Option<Ordering> {
             (Ok(a), Ok(b)) => Some(a.cmp(&b)),
             _ => Some(a.cmp(b)),
         },
-        (Value::Number(a), Value::Number(b)) => match (a.as_i128(), b.as_i128()) {
-            (Some(a), Some(b)) => Some(a.cmp(&b)),
-            _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
-        },
+        (Value::Number(a), Value::Number(b)) => Some(Decimal::of(a).cmp(&Decimal::of(b))),
         _ => None,
     }
 }
@@ -417,6 +415,7 @@ mod tests {
             (json!("b"), json!("a"), Some(Ordering::Greater)),
             (json!(9_007_199_254_740_993_i64), json!(9_007_199_254_740_992_i64), Some(Ordering::Greater)),
             (json!(1.5), json!(1), Some(Ordering::Greater)),
+            (json!(9_007_199_254_740_993.5), json!(9_007_199_254_740_992_i64), Some(Ordering::Greater)),
             (json!("1"), json!(1), None),
             (json!([1]), json!([1]), None),
         ] {

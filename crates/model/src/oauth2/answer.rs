@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::secret::SecretBytes;
+use crate::{limits, number};
 
 /// Longest time before its expiry at which a token is refreshed; half of its life when that is shorter.
 pub(super) const AHEAD_MAX: Duration = Duration::from_mins(10);
@@ -87,6 +88,16 @@ pub fn read_token(status: u16, body: &[u8]) -> Result<Token, NoToken> {
     if !access.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(unreadable("its token holds characters that a token cannot"));
     }
+    let refresh = text("refresh_token");
+    for (name, token) in [("access_token", Some(&access)), ("refresh_token", refresh.as_ref())] {
+        if let Some(token) = token.filter(|token| token.len() > limits::TOKEN_BYTES) {
+            return Err(NoToken::Refused(format!(
+                "the {name} that the provider gave has {} bytes, and at most {} KiB are taken; ask for fewer scopes or claims",
+                token.len(),
+                limits::TOKEN_BYTES >> 10
+            )));
+        }
+    }
     let kind = text("token_type");
     if kind.as_ref().is_some_and(|kind| !kind.to_ascii_lowercase().starts_with("bearer")) {
         return Err(NoToken::Refused("the provider gives tokens of another type than bearer".to_owned()));
@@ -99,7 +110,7 @@ pub fn read_token(status: u16, body: &[u8]) -> Result<Token, NoToken> {
     };
     Ok(Token {
         access: SecretBytes::new(access),
-        refresh: text("refresh_token").map(SecretBytes::new),
+        refresh: refresh.map(SecretBytes::new),
         life,
         scopes: scopes.map(|scopes| shown(&scopes)),
     })
@@ -123,7 +134,7 @@ fn fields(body: &[u8]) -> Option<serde_json::Map<String, Value>> {
 
 /// A life as number or text; one that is not positive says nothing.
 fn seconds(text: &str) -> Option<Duration> {
-    let whole = text.trim().split('.').next()?.parse::<u64>().ok()?;
+    let whole = number::whole(&number::read(text)?)?;
     // A hundred years: what is longer does not expire.
     (1..=3_155_760_000).contains(&whole).then(|| Duration::from_secs(whole))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::answer::{AHEAD_MAX, SAID_CHARS};
 use super::*;
-use crate::SecretBytes;
+use crate::{SecretBytes, limits};
 
 fn read(body: impl AsRef<[u8]>) -> Result<Token, NoToken> {
     read_token(200, body.as_ref())
@@ -23,6 +23,10 @@ fn reads_what_providers_give() {
         ),
         (r#"{"access_token":"at","expires_in":"3600"}"#, None, hour, None),
         (r#"{"access_token":"at","expires_in":3600.0,"scope":["a","b"]}"#, None, hour, Some("a b")),
+        (r#"{"access_token":"at","expires_in":3.6e3}"#, None, hour, None),
+        (r#"{"access_token":"at","expires_in":"36E2"}"#, None, hour, None),
+        (r#"{"access_token":"at","expires_in":" +03600.9 "}"#, None, hour, None),
+        (r#"{"access_token":"at","expires_in":1e99}"#, None, None, None),
         (r#"{"access_token":"at","expires_in":0,"refresh_token":""}"#, None, None, None),
         (r#"{"access_token":"at","expires_in":"soon","refresh_token":null}"#, None, None, None),
         ("access_token=at&scope=a+b&token_type=bearer&expires=3600", None, hour, Some("a b")),
@@ -33,6 +37,20 @@ fn reads_what_providers_give() {
         assert_eq!(token.refresh.as_ref().map(SecretBytes::expose), refresh.map(str::as_bytes), "{body}");
         assert_eq!((token.life, token.scopes.as_deref()), (life, scopes), "{body}");
         assert!(!format!("{token:?}").contains("at\""), "{token:?}");
+    }
+}
+
+#[test]
+fn takes_tokens_up_to_a_length_only() {
+    let most = "A".repeat(limits::TOKEN_BYTES);
+    assert!(read(json!({"access_token": most, "refresh_token": most}).to_string()).is_ok());
+    for name in ["access_token", "refresh_token"] {
+        let mut body = json!({"access_token": "at"});
+        body[name] = json!(format!("{most}A"));
+        let NoToken::Refused(reason) = read(body.to_string()).unwrap_err() else {
+            panic!("{name} would be as long again")
+        };
+        assert!(reason.contains(name) && reason.contains("16385 bytes") && !reason.contains("AAAA"), "{reason}");
     }
 }
 

@@ -1,10 +1,13 @@
 //! The filters, tests and operators of expressions: about sixty, each with capped work and output.
 //!
 //! What a filter reads and what it gives is weighed; a weight above [`limits::RENDERED_BYTES`] is refused,
-//! and every weight is paid for in fuel. A null subject passes through the filters on text, numbers and
-//! lists, so that `default` can stand at the end of a chain.
+//! and every weight is paid for in fuel. What searches and compares may look at values of any size, and pays
+//! for what it looks at ([`Work`]): none takes more than the length of its data times a constant. A null
+//! subject passes through the filters on text, numbers and lists, so that `default` can stand at the end of a
+//! chain.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -18,6 +21,7 @@ use serde_json::{Map, Number, Value};
 use sha2::Digest as _;
 
 use crate::limits;
+use crate::number::{self, Decimal};
 
 /// What a filter gives, or the reason why it cannot.
 type Outcome = Result<Value, String>;
@@ -37,10 +41,12 @@ pub(super) enum Run {
     Pick(fn(&[&Value]) -> usize),
     /// Gives the part of the subject that the argument names.
     At,
-    /// Looks at the outside only: any size may come in.
-    Light(fn(&[&Value]) -> Outcome),
+    /// Looks at its values where they are, whatever their size, and pays for what it looks at.
+    Search(fn(&[&Value], &Work) -> Outcome),
     /// Works on everything; null gives null.
     Full(fn(&[&Value]) -> Outcome),
+    /// Works on everything, and looks at some of it more than once, for which it pays; null gives null.
+    Paid(fn(&[&Value], &Work) -> Outcome),
     /// Works on everything, null too.
     Any(fn(&[&Value]) -> Outcome),
 }
@@ -55,11 +61,11 @@ macro_rules! filters {
 static FILTERS: &[Filter] = filters! {
     "default" 1..=1, Pick |v| usize::from(v[0].is_null());
     "coalesce" 1..=20, Pick |v| v.iter().position(|value| !value.is_null()).unwrap_or(0);
-    "length" 0..=0, Light length;
-    "first" 0..=0, Light |v| end(v[0], <[Value]>::first, |text| text.chars().next());
-    "last" 0..=0, Light |v| end(v[0], <[Value]>::last, |text| text.chars().next_back());
-    "keys" 0..=0, Light |v| object(v[0]).map(|map| map.keys().cloned().map(Value::String).collect());
-    "contains" 1..=1, Light |v| within(v[1], v[0]).map(Value::Bool);
+    "length" 0..=0, Search length;
+    "first" 0..=0, Search |v, _| end(v[0], <[Value]>::first, |text| text.chars().next());
+    "last" 0..=0, Search |v, _| end(v[0], <[Value]>::last, |text| text.chars().next_back());
+    "keys" 0..=0, Search keys;
+    "contains" 1..=1, Search |v, work| within(v[1], v[0], work).map(Value::Bool);
     "upper" 0..=0, Full |v| text(v[0]).map(|text| text.to_uppercase().into());
     "lower" 0..=0, Full |v| text(v[0]).map(|text| text.to_lowercase().into());
     "title" 0..=0, Full title;
@@ -82,17 +88,17 @@ static FILTERS: &[Filter] = filters! {
     "floor" 0..=0, Full |v| whole(v[0], f64::floor);
     "ceil" 0..=0, Full |v| whole(v[0], f64::ceil);
     "sum" 0..=0, Full |v| list(v[0])?.iter().try_fold(Value::from(0), |sum, item| add(&[&sum, item]));
-    "min" 0..=0, Full |v| Ok(list(v[0])?.iter().min_by(|a, b| order(a, b)).cloned().unwrap_or_default());
-    "max" 0..=0, Full |v| Ok(list(v[0])?.iter().max_by(|a, b| order(a, b)).cloned().unwrap_or_default());
+    "min" 0..=0, Full |v| Ok(keyed(list(v[0])?).min_by(|(a, _), (b, _)| a.cmp(b)).map(copy).unwrap_or_default());
+    "max" 0..=0, Full |v| Ok(keyed(list(v[0])?).max_by(|(a, _), (b, _)| a.cmp(b)).map(copy).unwrap_or_default());
     "list" 0..=0, Any |v| Ok(as_list(v[0]));
-    "sort" 0..=1, Full sort;
+    "sort" 0..=1, Paid sort;
     "unique" 0..=0, Full unique;
     "reverse" 0..=0, Full reverse;
     "compact" 0..=0, Full compact;
     "flatten" 0..=0, Full flatten;
-    "pluck" 1..=1, Full pluck;
+    "pluck" 1..=1, Paid pluck;
     "wrap" 1..=1, Full wrap;
-    "where" 2..=2, Full matching;
+    "where" 2..=2, Paid matching;
     "values" 0..=0, Full |v| Ok(object(v[0])?.values().cloned().collect());
     "entries" 0..=0, Full entries;
     "merge" 1..=1, Full merge;
@@ -132,32 +138,28 @@ static OPERATORS: &[Filter] = &[
         arguments: 0..=0,
         run: Run::Any(|v| arithmetic(&[&0.into(), v[0]], "-", i128::checked_sub, |a, b| a - b)),
     },
-    Filter { name: "op_eq", arguments: 1..=1, run: Run::Light(|v| Ok(equal(v[0], v[1]).into())) },
-    Filter { name: "op_ne", arguments: 1..=1, run: Run::Light(|v| Ok((!equal(v[0], v[1])).into())) },
-    Filter { name: "op_lt", arguments: 1..=1, run: Run::Light(|v| compared(v, Ordering::is_lt)) },
-    Filter { name: "op_le", arguments: 1..=1, run: Run::Light(|v| compared(v, Ordering::is_le)) },
-    Filter { name: "op_gt", arguments: 1..=1, run: Run::Light(|v| compared(v, Ordering::is_gt)) },
-    Filter { name: "op_ge", arguments: 1..=1, run: Run::Light(|v| compared(v, Ordering::is_ge)) },
-    Filter { name: "op_in", arguments: 1..=1, run: Run::Light(|v| within(v[0], v[1]).map(Value::Bool)) },
-    Filter { name: "is_defined", arguments: 0..=0, run: Run::Light(|v| Ok((!v[0].is_null()).into())) },
-    Filter { name: "is_undefined", arguments: 0..=0, run: Run::Light(|v| Ok(v[0].is_null().into())) },
-    Filter { name: "is_null", arguments: 0..=0, run: Run::Light(|v| Ok(v[0].is_null().into())) },
-    Filter { name: "is_string", arguments: 0..=0, run: Run::Light(|v| Ok(v[0].is_string().into())) },
-    Filter { name: "is_number", arguments: 0..=0, run: Run::Light(|v| Ok(v[0].is_number().into())) },
-    Filter { name: "is_boolean", arguments: 0..=0, run: Run::Light(|v| Ok(v[0].is_boolean().into())) },
-    Filter { name: "is_list", arguments: 0..=0, run: Run::Light(|v| Ok(v[0].is_array().into())) },
-    Filter { name: "is_object", arguments: 0..=0, run: Run::Light(|v| Ok(v[0].is_object().into())) },
-    Filter { name: "is_empty", arguments: 0..=0, run: Run::Light(|v| Ok(is_empty(v[0]).into())) },
+    Filter { name: "op_eq", arguments: 1..=1, run: Run::Search(|v, work| equal(v[0], v[1], work).map(Value::Bool)) },
     Filter {
-        name: "is_even",
-        arguments: 0..=0,
-        run: Run::Light(|v| remainder(&[v[0], &2.into()]).map(|rest| equal(&rest, &0.into()).into())),
+        name: "op_ne",
+        arguments: 1..=1,
+        run: Run::Search(|v, work| equal(v[0], v[1], work).map(|is| Value::Bool(!is))),
     },
-    Filter {
-        name: "is_odd",
-        arguments: 0..=0,
-        run: Run::Light(|v| remainder(&[v[0], &2.into()]).map(|rest| equal(&rest, &1.into()).into())),
-    },
+    Filter { name: "op_lt", arguments: 1..=1, run: Run::Search(|v, work| compared(v, Ordering::is_lt, work)) },
+    Filter { name: "op_le", arguments: 1..=1, run: Run::Search(|v, work| compared(v, Ordering::is_le, work)) },
+    Filter { name: "op_gt", arguments: 1..=1, run: Run::Search(|v, work| compared(v, Ordering::is_gt, work)) },
+    Filter { name: "op_ge", arguments: 1..=1, run: Run::Search(|v, work| compared(v, Ordering::is_ge, work)) },
+    Filter { name: "op_in", arguments: 1..=1, run: Run::Search(|v, work| within(v[0], v[1], work).map(Value::Bool)) },
+    Filter { name: "is_defined", arguments: 0..=0, run: Run::Search(|v, _| Ok((!v[0].is_null()).into())) },
+    Filter { name: "is_undefined", arguments: 0..=0, run: Run::Search(|v, _| Ok(v[0].is_null().into())) },
+    Filter { name: "is_null", arguments: 0..=0, run: Run::Search(|v, _| Ok(v[0].is_null().into())) },
+    Filter { name: "is_string", arguments: 0..=0, run: Run::Search(|v, _| Ok(v[0].is_string().into())) },
+    Filter { name: "is_number", arguments: 0..=0, run: Run::Search(|v, _| Ok(v[0].is_number().into())) },
+    Filter { name: "is_boolean", arguments: 0..=0, run: Run::Search(|v, _| Ok(v[0].is_boolean().into())) },
+    Filter { name: "is_list", arguments: 0..=0, run: Run::Search(|v, _| Ok(v[0].is_array().into())) },
+    Filter { name: "is_object", arguments: 0..=0, run: Run::Search(|v, _| Ok(v[0].is_object().into())) },
+    Filter { name: "is_empty", arguments: 0..=0, run: Run::Search(|v, _| Ok(is_empty(v[0]).into())) },
+    Filter { name: "is_even", arguments: 0..=0, run: Run::Search(|v, work| is_rest(v[0], 0, work)) },
+    Filter { name: "is_odd", arguments: 0..=0, run: Run::Search(|v, work| is_rest(v[0], 1, work)) },
 ];
 
 /// Other words for filters and tests, as people know them from elsewhere.
@@ -229,13 +231,43 @@ pub(super) fn weight(value: &Value, limit: usize) -> usize {
     }
 }
 
-/// About the memory that one look at a value goes through, what its items hold left out.
-pub(super) fn outside(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 32,
-        Value::String(text) => text.len(),
-        Value::Array(items) => 32 * items.len(),
-        Value::Object(map) => 32 * map.len(),
+/// What one look at a value pays, in bytes, whatever its length.
+const LOOK: usize = 128;
+
+/// What an expression may still look at, in bytes: counted and not timed, so that the same expression on the same
+/// data always comes to the same end.
+pub(super) struct Work {
+    left: Cell<usize>,
+    spent: Cell<bool>,
+}
+
+impl Work {
+    pub(super) const fn new(bytes: usize) -> Self {
+        Self { left: Cell::new(bytes), spent: Cell::new(false) }
+    }
+
+    /// What is left of it, in bytes.
+    pub(super) const fn left(&self) -> usize {
+        self.left.get()
+    }
+
+    /// Whether more was asked for than there was.
+    pub(super) const fn is_spent(&self) -> bool {
+        self.spent.get()
+    }
+
+    /// Pays for a look at so many bytes.
+    fn pay(&self, bytes: usize) -> Result<(), String> {
+        match self.left.get().checked_sub(bytes.saturating_add(LOOK)) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => {
+                self.spent.set(true);
+                Err("takes too much work on this data".to_owned())
+            }
+        }
     }
 }
 
@@ -254,7 +286,7 @@ pub(super) fn is_true(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(is) => *is,
-        Value::Number(number) => number.as_f64().is_none_or(|number| number != 0.0),
+        Value::Number(number) => !number::is_zero(number),
         other => !is_empty(other),
     }
 }
@@ -326,14 +358,29 @@ fn pieces<'a>(parts: impl Iterator<Item = &'a str>) -> Outcome {
     Ok(items.into())
 }
 
-fn length(v: &[&Value]) -> Outcome {
+fn length(v: &[&Value], work: &Work) -> Outcome {
     match v[0] {
         Value::Null => Ok(0.into()),
-        Value::String(text) => Ok(text.chars().count().into()),
+        Value::String(text) => {
+            work.pay(text.len())?;
+            Ok(text.chars().count().into())
+        }
         Value::Array(items) => Ok(items.len().into()),
         Value::Object(map) => Ok(map.len().into()),
         other => wants("a text, a list or an object", other),
     }
+}
+
+fn keys(v: &[&Value], work: &Work) -> Outcome {
+    let mut bytes = 0_usize;
+    let mut keys = Vec::new();
+    for key in object(v[0])?.keys() {
+        work.pay(key.len())?;
+        bytes += key.len() + 32;
+        room(Some(bytes))?;
+        keys.push(Value::from(key.as_str()));
+    }
+    Ok(keys.into())
 }
 
 fn end(value: &Value, item: fn(&[Value]) -> Option<&Value>, letter: fn(&str) -> Option<char>) -> Outcome {
@@ -365,8 +412,9 @@ fn title(v: &[&Value]) -> Outcome {
 fn trim(v: &[&Value]) -> Outcome {
     let subject = text(v[0])?;
     let Some(chars) = v.get(1) else { return Ok(subject.trim().into()) };
-    let chars: Vec<char> = text(chars)?.chars().take(64).collect();
-    Ok(subject.trim_matches(chars.as_slice()).into())
+    let mut chars: Vec<char> = text(chars)?.chars().take(64).collect();
+    chars.sort_unstable();
+    Ok(subject.trim_matches(|c| chars.binary_search(&c).is_ok()).into())
 }
 
 fn replace(v: &[&Value]) -> Outcome {
@@ -457,13 +505,6 @@ impl Reckoned {
             Self::Float(float) => float,
         }
     }
-
-    fn compare(self, other: Self) -> Option<Ordering> {
-        match (self, other) {
-            (Self::Whole(a), Self::Whole(b)) => Some(a.cmp(&b)),
-            (a, b) => a.to_f64().partial_cmp(&b.to_f64()),
-        }
-    }
 }
 
 fn number(value: &Value) -> Result<Reckoned, String> {
@@ -475,13 +516,18 @@ fn number(value: &Value) -> Result<Reckoned, String> {
 
 /// The number that a value is, or that its text says.
 fn number_in(value: &Value) -> Result<Reckoned, String> {
+    Reckoned::of(&*digits_in(value)?)
+}
+
+/// The same with all of its digits.
+fn digits_in(value: &Value) -> Result<Cow<'_, Number>, String> {
     match value {
-        Value::Bool(is) => Ok(Reckoned::Whole(i128::from(*is))),
-        Value::String(text) => match serde_json::from_str::<Number>(text.trim()) {
-            Ok(number) => Reckoned::of(&number),
-            Err(_) => Err("needs a number, or a text that is one".to_owned()),
-        },
-        other => number(other),
+        Value::Bool(is) => Ok(Cow::Owned(u8::from(*is).into())),
+        Value::Number(number) => Ok(Cow::Borrowed(number)),
+        Value::String(text) => {
+            number::read(text).map(Cow::Owned).ok_or_else(|| "needs a number, or a text that is one".to_owned())
+        }
+        other => wants("a number", other),
     }
 }
 
@@ -504,7 +550,15 @@ fn rounded(float: f64) -> Outcome {
 }
 
 fn int(v: &[&Value]) -> Outcome {
-    whole(v[0], f64::trunc)
+    let number = digits_in(v[0])?;
+    let text = number.as_str();
+    if text.contains(['e', 'E']) {
+        return whole(v[0], f64::trunc);
+    }
+    // By its digits: a float would not keep them all.
+    let digits = text.split('.').next().unwrap_or_default();
+    let digits = if digits == "-0" { "0" } else { digits };
+    serde_json::from_str(digits).map(Value::Number).map_err(|error| error.to_string())
 }
 
 fn whole(value: &Value, towards: fn(f64) -> f64) -> Outcome {
@@ -585,66 +639,160 @@ fn remainder(v: &[&Value]) -> Outcome {
 }
 
 /// Equal as data: numbers by their value, `1.10` and `1.1` are the same.
-fn equal(a: &Value, b: &Value) -> bool {
+fn equal(a: &Value, b: &Value, work: &Work) -> Result<bool, String> {
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => {
-            x.as_str() == y.as_str()
-                || match (Reckoned::of(x), Reckoned::of(y)) {
-                    (Ok(x), Ok(y)) => x.compare(y) == Some(Ordering::Equal),
-                    _ => false,
+            work.pay(x.as_str().len() + y.as_str().len())?;
+            Ok(x == y || Decimal::of(x) == Decimal::of(y))
+        }
+        (Value::String(x), Value::String(y)) => {
+            work.pay(if x.len() == y.len() { x.len() } else { 0 })?;
+            Ok(x == y)
+        }
+        (Value::Array(x), Value::Array(y)) => {
+            work.pay(0)?;
+            if x.len() != y.len() {
+                return Ok(false);
+            }
+            for (x, y) in x.iter().zip(y) {
+                if !equal(x, y, work)? {
+                    return Ok(false);
                 }
+            }
+            Ok(true)
         }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| equal(a, b)))
+        (Value::Object(x), Value::Object(y)) => {
+            work.pay(0)?;
+            if x.len() != y.len() {
+                return Ok(false);
+            }
+            for (key, x) in x {
+                work.pay(key.len())?;
+                let Some(y) = y.get(key) else { return Ok(false) };
+                if !equal(x, y, work)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         }
-        _ => a == b,
+        (x, y) => {
+            work.pay(0)?;
+            Ok(x == y)
+        }
+    }
+}
+
+/// A value that many are compared with. A number among them is read once: it may be longer than all others together.
+struct Sought<'a> {
+    value: &'a Value,
+    number: Option<Decimal<'a>>,
+}
+
+impl<'a> Sought<'a> {
+    fn new(value: &'a Value, work: &Work) -> Result<Self, String> {
+        let number = match value {
+            Value::Number(number) => {
+                work.pay(number.as_str().len())?;
+                Some(Decimal::of(number))
+            }
+            _ => None,
+        };
+        Ok(Self { value, number })
+    }
+
+    fn is(&self, other: &Value, work: &Work) -> Result<bool, String> {
+        match (&self.number, other) {
+            (Some(number), Value::Number(other)) => {
+                work.pay(other.as_str().len())?;
+                Ok(*number == Decimal::of(other))
+            }
+            _ => equal(self.value, other, work),
+        }
     }
 }
 
 /// Compares numbers and texts; anything against null is false.
-fn compared(v: &[&Value], holds: fn(Ordering) -> bool) -> Outcome {
+fn compared(v: &[&Value], holds: fn(Ordering) -> bool, work: &Work) -> Outcome {
     match (v[0], v[1]) {
         (Value::Null, _) | (_, Value::Null) => Ok(false.into()),
-        (Value::String(a), Value::String(b)) => Ok(holds(a.cmp(b)).into()),
+        (Value::String(a), Value::String(b)) => {
+            work.pay(a.len().min(b.len()))?;
+            Ok(holds(a.cmp(b)).into())
+        }
         (Value::Number(a), Value::Number(b)) => {
-            Ok(Reckoned::of(a)?.compare(Reckoned::of(b)?).is_some_and(holds).into())
+            work.pay(a.as_str().len() + b.as_str().len())?;
+            Ok(holds(Decimal::of(a).cmp(&Decimal::of(b))).into())
         }
         (a, b) => Err(format!("cannot compare {} with {}", kind(a), kind(b))),
     }
 }
 
-/// A total order for sorting: null, truth values, numbers, texts, the rest.
-fn order(a: &Value, b: &Value) -> Ordering {
-    let rank = |value: &Value| match value {
-        Value::Null => 0,
-        Value::Bool(_) => 1,
-        Value::Number(_) => 2,
-        Value::String(_) => 3,
-        Value::Array(_) => 4,
-        Value::Object(_) => 5,
-    };
-    match (a, b) {
-        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-        (Value::String(a), Value::String(b)) => a.cmp(b),
-        // By floats first: mixing exact and inexact comparisons would not be transitive.
-        (Value::Number(a), Value::Number(b)) => {
-            let float = |number: &Number| number.as_str().parse::<f64>().unwrap_or_default();
-            let exact = |number: &Number| number.as_str().parse::<i128>().ok();
-            float(a).total_cmp(&float(b)).then_with(|| exact(a).cmp(&exact(b)))
+/// What values are sorted by, in this order. It is made once for each value: to read a long number again for each
+/// comparison would take the product of two lengths.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Key<'a> {
+    Null,
+    Bool(bool),
+    Number(Decimal<'a>),
+    Text(&'a str),
+    List,
+    Object,
+}
+
+impl<'a> Key<'a> {
+    fn of(value: &'a Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(is) => Self::Bool(*is),
+            Value::Number(number) => Self::Number(Decimal::of(number)),
+            Value::String(text) => Self::Text(text),
+            Value::Array(_) => Self::List,
+            Value::Object(_) => Self::Object,
         }
-        _ => rank(a).cmp(&rank(b)),
     }
 }
 
-fn within(item: &Value, whole: &Value) -> Result<bool, String> {
+fn keyed(items: &[Value]) -> impl Iterator<Item = (Key<'_>, &Value)> {
+    items.iter().map(|item| (Key::of(item), item))
+}
+
+fn copy((_, item): (Key<'_>, &Value)) -> Value {
+    item.clone()
+}
+
+fn within(item: &Value, whole: &Value, work: &Work) -> Result<bool, String> {
     match whole {
         Value::Null => Ok(false),
-        Value::String(whole) => Ok(whole.contains(&*text(item)?)),
-        Value::Array(items) => Ok(items.iter().any(|known| equal(known, item))),
-        Value::Object(map) => Ok(item.as_str().is_some_and(|key| map.contains_key(key))),
+        Value::String(whole) => {
+            let item = text(item)?;
+            work.pay(whole.len() + item.len())?;
+            // In time linear in both, whatever they are.
+            Ok(memchr::memmem::find(whole.as_bytes(), item.as_bytes()).is_some())
+        }
+        Value::Array(items) => {
+            let sought = Sought::new(item, work)?;
+            for known in items {
+                if sought.is(known, work)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Value::Object(map) => match item.as_str() {
+            Some(key) => {
+                work.pay(key.len())?;
+                Ok(map.contains_key(key))
+            }
+            None => Ok(false),
+        },
         other => wants("a text, a list or an object", other),
     }
+}
+
+/// Whether a number leaves `rest` when it is divided by two.
+fn is_rest(number: &Value, rest: i32, work: &Work) -> Outcome {
+    work.pay(number.as_number().map_or(0, |number| number.as_str().len()))?;
+    equal(&remainder(&[number, &2.into()])?, &rest.into(), work).map(Value::Bool)
 }
 
 fn map(v: &[&Value]) -> Outcome {
@@ -655,41 +803,25 @@ fn map(v: &[&Value]) -> Outcome {
     Ok(map.into())
 }
 
-fn sort(v: &[&Value]) -> Outcome {
-    let mut items = list(v[0])?.to_vec();
-    match v.get(1) {
-        None => items.sort_by(order),
-        Some(key) => {
-            let key = text(key)?;
-            let part = |item: &Value| item.get(&*key).cloned().unwrap_or_default();
-            items.sort_by_cached_key(|item| Ordered(part(item)));
+fn sort(v: &[&Value], work: &Work) -> Outcome {
+    let items = list(v[0])?;
+    let mut keyed: Vec<(Key<'_>, &Value)> = match v.get(1) {
+        None => keyed(items).collect(),
+        Some(name) => {
+            let name = text(name)?;
+            let key = |item| Ok((field(item, &name, work)?.map_or(Key::Null, Key::of), item));
+            items.iter().map(key).collect::<Result<_, String>>()?
         }
-    }
-    Ok(items.into())
+    };
+    keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(keyed.into_iter().map(copy).collect())
 }
 
-/// A value with the order of `order`.
-struct Ordered(Value);
-
-impl Ord for Ordered {
-    fn cmp(&self, other: &Self) -> Ordering {
-        order(&self.0, &other.0)
-    }
+/// A field of an item. Its name is paid for each time: it is hashed, and may be longer than all of the items.
+fn field<'a>(item: &'a Value, name: &str, work: &Work) -> Result<Option<&'a Value>, String> {
+    work.pay(name.len())?;
+    Ok(item.get(name))
 }
-
-impl PartialOrd for Ordered {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Ordered {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Ordered {}
 
 fn unique(v: &[&Value]) -> Outcome {
     let mut seen = HashSet::new();
@@ -717,15 +849,23 @@ fn as_list(value: &Value) -> Value {
     }
 }
 
-fn pluck(v: &[&Value]) -> Outcome {
-    let key = text(v[1])?;
-    Ok(list(v[0])?.iter().map(|item| item.get(&*key).cloned().unwrap_or_default()).collect())
+fn pluck(v: &[&Value], work: &Work) -> Outcome {
+    let name = text(v[1])?;
+    list(v[0])?.iter().map(|item| Ok(field(item, &name, work)?.cloned().unwrap_or_default())).collect()
 }
 
-fn matching(v: &[&Value]) -> Outcome {
-    let key = text(v[1])?;
-    let found = list(v[0])?.iter().filter(|item| item.get(&*key).is_some_and(|value| equal(value, v[2])));
-    Ok(found.cloned().collect())
+fn matching(v: &[&Value], work: &Work) -> Outcome {
+    let name = text(v[1])?;
+    let sought = Sought::new(v[2], work)?;
+    let mut found = Vec::new();
+    for item in list(v[0])? {
+        if let Some(value) = field(item, &name, work)?
+            && sought.is(value, work)?
+        {
+            found.push(item.clone());
+        }
+    }
+    Ok(found.into())
 }
 
 fn entries(v: &[&Value]) -> Outcome {
@@ -757,8 +897,10 @@ fn compact(v: &[&Value]) -> Outcome {
 /// An object around each item, under one name.
 fn wrap(v: &[&Value]) -> Outcome {
     let name = text(v[1])?;
+    let items = list(v[0])?;
+    room(items.len().checked_mul(name.len()))?;
     let around = |item: &Value| Value::Object([(name.clone().into_owned(), item.clone())].into_iter().collect());
-    Ok(list(v[0])?.iter().map(around).collect())
+    Ok(items.iter().map(around).collect())
 }
 
 fn from_base64(v: &[&Value]) -> Outcome {

@@ -5,7 +5,7 @@
 //! names it.
 
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -25,7 +25,7 @@ type Produced = LazyLock<Result<Arc<Value>, String>, Box<dyn FnOnce() -> Result<
 
 #[derive(Clone)]
 enum Branch {
-    Inner(IndexMap<String, Self>),
+    Inner(Inner),
     /// A name that is known and was left without a value.
     Absent,
     Leaf(Arc<Value>),
@@ -34,11 +34,33 @@ enum Branch {
     Lazy(Arc<Produced>),
 }
 
+/// Names below a name.
+#[derive(Clone, Default)]
+struct Inner {
+    children: IndexMap<String, Branch>,
+    /// All of it as one value. It is made once, however often an expression names it.
+    whole: OnceLock<Arc<Value>>,
+}
+
+impl Inner {
+    const fn of(children: IndexMap<String, Branch>) -> Self {
+        Self { children, whole: OnceLock::new() }
+    }
+
+    /// What cannot be produced is null, and what was not given is left out.
+    fn whole(&self) -> &Arc<Value> {
+        self.whole.get_or_init(|| {
+            let given = self.children.iter().filter(|(_, child)| !matches!(child, Branch::Absent));
+            Arc::new(Value::Object(given.map(|(name, child)| (name.clone(), child.whole())).collect()))
+        })
+    }
+}
+
 impl std::fmt::Debug for Branch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Data of events and answers does not belong into logs.
         match self {
-            Self::Inner(children) => f.debug_set().entries(children.keys()).finish(),
+            Self::Inner(inner) => f.debug_set().entries(inner.children.keys()).finish(),
             Self::Absent | Self::Leaf(_) | Self::Headers(_) | Self::Lazy(_) => f.write_str("…"),
         }
     }
@@ -63,7 +85,7 @@ impl Scope {
     pub fn with_fields(mut self, root: &str, fields: impl IntoIterator<Item = (String, Option<Value>)>) -> Self {
         let branch = |value: Option<Value>| value.map_or(Branch::Absent, |value| Branch::Leaf(Arc::new(value)));
         let fields = fields.into_iter().map(|(name, value)| (name, branch(value))).collect();
-        Arc::make_mut(&mut self.roots).insert(root.to_owned(), Branch::Inner(fields));
+        Arc::make_mut(&mut self.roots).insert(root.to_owned(), Branch::Inner(Inner::of(fields)));
         self
     }
 
@@ -114,12 +136,13 @@ impl Scope {
                 children.insert(name.to_owned(), branch);
                 break;
             }
-            let slot = children.entry(name.to_owned()).or_insert_with(|| Branch::Inner(IndexMap::new()));
+            let slot = children.entry(name.to_owned()).or_insert_with(|| Branch::Inner(Inner::default()));
             if !matches!(slot, Branch::Inner(_)) {
-                *slot = Branch::Inner(IndexMap::new());
+                *slot = Branch::Inner(Inner::default());
             }
             let Branch::Inner(inner) = slot else { break };
-            children = inner;
+            inner.whole.take();
+            children = &mut inner.children;
         }
         self
     }
@@ -128,8 +151,8 @@ impl Scope {
     pub(super) fn is_absent(&self, pill: &Pill) -> bool {
         let mut branch = self.roots.get(&pill.root);
         for segment in &pill.segments {
-            let (Some(Branch::Inner(children)), Segment::Key(key)) = (branch, segment) else { break };
-            branch = children.get(key);
+            let (Some(Branch::Inner(inner)), Segment::Key(key)) = (branch, segment) else { break };
+            branch = inner.children.get(key);
         }
         matches!(branch, Some(Branch::Absent))
     }
@@ -141,14 +164,14 @@ impl Scope {
         let (mut n, mut name) = (0, pill.root.as_str());
         loop {
             let Some(branch) = children.get(name) else {
-                let near = near_match(name, children.keys().map(String::as_str));
-                return Err(Missing { near: near.map(|near| pill.with_name(n, near)), reason: None });
+                let hint = Hint::of(pill).for_name(name, children.keys());
+                return Err(Missing { near: hint.map(|near| pill.with_name(n, near)), reason: None });
             };
             match branch {
                 Branch::Inner(inner) => {
-                    let Some((at, segment)) = segments.next() else { return Ok(Node::new(Arc::new(whole(branch)))) };
+                    let Some((at, segment)) = segments.next() else { return Ok(Node::new(Arc::clone(inner.whole()))) };
                     let Segment::Key(key) = segment else { return Err(Missing { near: None, reason: None }) };
-                    (n, name, children) = (at + 1, key, inner);
+                    (n, name, children) = (at + 1, key, &inner.children);
                 }
                 Branch::Absent => return Err(Missing { near: None, reason: Some("is not given".to_owned()) }),
                 Branch::Leaf(value) => return Node::new(Arc::clone(value)).below(pill, n, Case::Exact),
@@ -164,16 +187,35 @@ impl Scope {
     }
 }
 
-/// Everything below a branch, put together; what cannot be produced is null, and what was not given is left out.
-fn whole(branch: &Branch) -> Value {
-    match branch {
-        Branch::Inner(children) => {
-            let given = children.iter().filter(|(_, child)| !matches!(child, Branch::Absent));
-            Value::Object(given.map(|(name, child)| (name.clone(), whole(child))).collect())
+impl Branch {
+    fn whole(&self) -> Value {
+        match self {
+            Self::Inner(inner) => Value::clone(inner.whole()),
+            Self::Absent => Value::Null,
+            Self::Leaf(value) | Self::Headers(value) => Value::clone(value),
+            Self::Lazy(produced) => LazyLock::force(produced).as_ref().map_or(Value::Null, |value| Value::clone(value)),
         }
-        Branch::Absent => Value::Null,
-        Branch::Leaf(value) | Branch::Headers(value) => Value::clone(value),
-        Branch::Lazy(produced) => LazyLock::force(produced).as_ref().map_or(Value::Null, |value| Value::clone(value)),
+    }
+}
+
+/// Whether somebody will see what a missing path was probably meant to be. Looking for it takes work and memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hint {
+    Wanted,
+    Unseen,
+}
+
+impl Hint {
+    /// A missing path of a lenient pill is null, and no error.
+    const fn of(pill: &Pill) -> Self {
+        if pill.lenient { Self::Unseen } else { Self::Wanted }
+    }
+
+    fn for_name<'a>(self, name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a str> {
+        match self {
+            Self::Wanted => near_match(name, known.map(String::as_str)),
+            Self::Unseen => None,
+        }
     }
 }
 
@@ -293,10 +335,15 @@ impl Node {
         value
     }
 
+    /// What the keys of its path take: finding its value hashes all of them.
+    pub(super) fn path_bytes(&self) -> usize {
+        self.at.iter().map(|segment| if let Segment::Key(key) = segment { key.len() } else { 0 }).sum()
+    }
+
     /// The place that the segments of `pill` after its `done`th name lead to.
     fn below(mut self, pill: &Pill, done: usize, mut case: Case) -> Result<Self, Missing> {
         for (n, segment) in pill.segments.iter().enumerate().skip(done) {
-            self.step(segment, case)
+            self.step(segment, case, Hint::of(pill))
                 .map_err(|near| Missing { near: near.map(|near| pill.with_name(n + 1, &near)), reason: None })?;
             case = Case::Exact;
         }
@@ -304,7 +351,7 @@ impl Node {
     }
 
     /// Goes one step down; what was meant, when there is no such step.
-    fn step(&mut self, segment: &Segment, case: Case) -> Result<(), Option<String>> {
+    fn step(&mut self, segment: &Segment, case: Case, hint: Hint) -> Result<(), Option<String>> {
         if let (Segment::Key(_), Value::Array(items)) = (segment, self.value()) {
             if items.is_empty() {
                 return Err(None);
@@ -321,7 +368,7 @@ impl Node {
                 {
                     Segment::Key(found.clone())
                 } else {
-                    return Err(near_match(key, map.keys().map(String::as_str)).map(ToOwned::to_owned));
+                    return Err(hint.for_name(key, map.keys()).map(ToOwned::to_owned));
                 }
             }
             _ => return Err(None),
@@ -340,7 +387,7 @@ impl Node {
             },
         };
         let mut child = self.clone();
-        if child.step(&segment, Case::Exact).is_err() {
+        if child.step(&segment, Case::Exact, Hint::Unseen).is_err() {
             return Self::new(Arc::new(Value::Null));
         }
         child

@@ -66,6 +66,11 @@ fn keeps_the_type_and_the_digits_of_a_whole_pill() {
         ("{{ [trigger.body.price, 2] }}", "[1.10,2]"),
         ("{{ {'a': trigger.body.order_id, 'b': {}} }}", r#"{"a":12345678901234567890123,"b":{}}"#),
         ("{{ trigger.body.price }} ", "\"1.10 \""),
+        (
+            "{{ '0012345678901234567890123456789012345678901234567890.9' | int }}",
+            "12345678901234567890123456789012345678901234567890",
+        ),
+        ("{{ 9007199254740993.5 | int }}", "9007199254740993"),
     ] {
         assert_eq!(value(template).to_string(), expected, "{template}");
     }
@@ -98,6 +103,8 @@ fn reckons_compares_and_chooses() {
         ("-7 % 3", "2"),
         ("trigger.body.order_id + 1", "12345678901234567890124"),
         ("1.10 == 1.1 and 1 != 2", "true"),
+        ("9007199254740993.0 == 9007199254740992.0 or 1 == 1.00000000000000000000000000001", "false"),
+        ("100000000000000000000000000000000000000001 > 100000000000000000000000000000000000000000", "true"),
         ("2 < 10 and 'b' > 'a'", "true"),
         ("not 1 == 2", "true"),
         ("not not ''", "false"),
@@ -137,6 +144,12 @@ fn filters_text_numbers_lists_and_times() {
         ("[1, 2] | slice(5, 1)", json!([])),
         ("'12' | int + 1", json!(13)),
         ("'12.7' | int", json!(12)),
+        (
+            "['007' | int, '+5' | int, '-05' | int, '-0.5' | int, '.5' | float, '5.' | number]",
+            json!([7, 5, -5, 0, 0.5, 5.0]),
+        ),
+        ("'1e3' | int", json!(1000)),
+        ("' 08.50 ' | round(1)", json!(8.5)),
         ("2.5 | round", json!(3)),
         ("2.345 | round(2)", json!(2.35)),
         ("'yes' | bool", json!(true)),
@@ -281,6 +294,117 @@ fn bounds_work_and_memory() {
     assert!(render("big | trim | length").is_ok());
     assert!(Template::parse("{{ huge }}").unwrap().render_text(&scope).is_err());
     assert!(Template::parse("{{ big }}{{ big }}").unwrap().render_text(&scope).is_err());
+}
+
+/// Expressions over what a sender chose: long numbers, long keys, many values.
+fn hostile_scope() -> Scope {
+    let long = |digits: usize| format!("1{}", "0".repeat(digits));
+    let number = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let items: Vec<Value> = (0..30_000).map(|n| json!({"a": n, "b": 0})).collect();
+    let mut numbers: Vec<Value> = (0..20_000).map(Value::from).collect();
+    numbers.insert(0, number(&long(900_000)));
+    Scope::new()
+        .with("n", number(&long(4_000_000)))
+        .with("same", number(&format!("{}.0", long(4_000_000))))
+        .with("more", number(&format!("{}.1", long(4_000_000))))
+        .with("short", number(&long(200_000)))
+        .with("l", Value::from((0..190_000).collect::<Vec<_>>()))
+        .with("nested", Value::from(vec![json!([1]); 100_000]))
+        .with("list", json!([number(&long(4_000_000))]))
+        .with("numbers", Value::from(numbers))
+        .with("items", Value::from(items))
+        .with("key", json!("k".repeat(200_000)))
+        .with("long", json!("k".repeat(4_900_000)))
+        .with("texts", Value::from(vec![json!("x".repeat(20_000)); 50]))
+        .with("text", json!("x".repeat(20_000)))
+        .with("tree", json!({"a": (0..60_000).map(|n| json!({"n": n})).collect::<Vec<_>>()}))
+}
+
+#[test]
+fn compares_long_numbers_within_its_work() {
+    let scope = hostile_scope();
+    for (expression, expected) in [
+        ("n in l", json!(false)),
+        ("l | contains(n)", json!(false)),
+        ("n == same and n != more and n < more and not (n > same)", json!(true)),
+        ("n is even", json!(null)),
+        ("numbers | max | string | length", json!(900_001)),
+        ("numbers | min", json!(0)),
+        ("numbers | sort | last | string | length", json!(900_001)),
+        ("numbers | unique | length", json!(20_001)),
+        ("items | where('a', short) | length", json!(0)),
+        ("items | where('a', 7) | length", json!(1)),
+        ("text in texts and tree == tree", json!(true)),
+        ("1 if n else 2", json!(1)),
+    ] {
+        let outcome = Expression::parse(expression).unwrap().evaluate(&scope).ok().unwrap_or_default();
+        assert_eq!(outcome, expected, "{expression}");
+    }
+}
+
+#[test]
+fn ends_with_an_error_where_the_work_would_multiply() {
+    let scope = hostile_scope();
+    for expression in [
+        // Each of these compares or hashes something long once for each of many values.
+        "list in nested and list in (nested | default([n])) and [n] in [[n], [n], [n]] and list == list and nested == nested \
+            and tree == tree and tree == tree and tree == tree and tree == tree and tree == tree and tree == tree",
+        "items | pluck(key) | length",
+        "items | sort(key) | length",
+        "items | where(key, 1) | length",
+        "items | wrap(key) | length",
+        "[n in l, n in l, n in l, n in l, n in l, n in l]",
+    ] {
+        let error = Expression::parse(expression).unwrap().evaluate(&scope).unwrap_err();
+        assert!(
+            error.reason.contains("takes too much work on this data") || error.reason.contains("1 MiB"),
+            "{expression}: {error}"
+        );
+    }
+    let often = ["tree[long]"; 40].join(" or ");
+    assert!(Expression::parse("tree[long]").unwrap().evaluate(&scope).is_ok());
+    assert!(Expression::parse(&often).unwrap().evaluate(&scope).is_err());
+    // The whole is one budget: what fits once does not fit often.
+    let often = ["(n in l)"; 6].join(" or ");
+    assert!(Expression::parse("n in l").unwrap().evaluate(&scope).is_ok());
+    assert!(Expression::parse(&often).unwrap().evaluate(&scope).is_err());
+}
+
+#[test]
+fn counts_what_it_looks_at() {
+    let used = |filter: &str, values: &[&Value]| {
+        let filter = filters::all().find(|known| known.name == filter).unwrap();
+        let (Run::Search(run) | Run::Paid(run)) = filter.run else { panic!("{} does not pay", filter.name) };
+        let work = Work::new(usize::MAX);
+        drop(run(values, &work));
+        usize::MAX - work.left()
+    };
+    let long: Value = serde_json::from_str(&"7".repeat(1_000_000)).unwrap();
+    let (many, text) = (Value::from((0..1_000).collect::<Vec<_>>()), json!("x".repeat(1_000_000)));
+    for (filter, values, most) in [
+        ("op_in", [&long, &many], 1_000_000 + 1_000 * 140),
+        ("contains", [&many, &long], 1_000_000 + 1_000 * 140),
+        ("op_eq", [&long, &long], 2_001_000),
+        ("op_lt", [&long, &long], 2_001_000),
+        ("op_lt", [&text, &json!("a")], 200),
+        ("op_eq", [&text, &json!("a")], 200),
+        ("op_in", [&json!("y"), &text], 1_001_000),
+        ("length", [&text, &Value::Null], 1_001_000),
+        ("length", [&many, &Value::Null], 0),
+        ("sort", [&many, &text], 1_000 * 1_000_200),
+    ] {
+        let used = used(filter, &values);
+        assert!(used <= most && (most == 0 || used >= most / 3), "{filter}: {used} of {most}");
+    }
+}
+
+#[test]
+fn names_a_whole_branch_once() {
+    let scope = Scope::new().with("trigger.body", json!({"a": 1})).with("trigger.id", json!(7));
+    assert_eq!(Expression::parse("trigger == trigger").unwrap().holds(&scope), Ok(true));
+    let scope = scope.with("trigger.more", json!(2));
+    let whole = Expression::parse("trigger").unwrap().evaluate(&scope).unwrap();
+    assert_eq!(whole, json!({"body": {"a": 1}, "id": 7, "more": 2}));
 }
 
 #[test]

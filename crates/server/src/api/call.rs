@@ -6,6 +6,7 @@ use axum::body::Body;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
+use linkspan_model::fault::without_value;
 use linkspan_model::id::BadId;
 use linkspan_model::{Name, limits};
 use linkspan_store::Precondition;
@@ -171,7 +172,11 @@ impl Call {
     pub(super) fn typed<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         serde_path_to_error::deserialize(&self.body).map_err(|error| {
             let path = error.path().to_string();
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "request.invalid", format!("{path}: {}", error.inner()))
+            Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "request.invalid",
+                format!("{path}: {}", without_value(&error.inner().to_string())),
+            )
         })
     }
 

@@ -364,7 +364,7 @@ impl Ingress {
             remote: Some(head.caller.to_string()),
             headers: refused_headers(endpoint, head.headers),
             body_size: body.len() as u64,
-            body: body[..body.len().min(limits::REFUSAL_BODY_BYTES)].to_vec(),
+            body: body[..body.len().min(RefusalLog::BODY_BYTES)].to_vec(),
         });
         problem
     }

@@ -46,6 +46,25 @@ fn what_commands_repeat_for_each_url_is_bounded() {
 }
 
 #[test]
+fn patterns_that_multiply_are_left_out_before_they_are_compiled() {
+    let operation = |pattern: &str| {
+        let field = json!({"name": "a", "in": "query", "schema": {"type": "string", "pattern": pattern}});
+        json!({"get": {"parameters": [field], "responses": {"200": {"description": "ok"}}}})
+    };
+    // One is too large; of many, those that come too late are.
+    for (pattern, count, kept) in [("((a{99}){99}){99}", 1, 0), ("^[a-z]{1,9000}$", 1, 1), ("^[a-z]{1,9000}$", 30, 9)] {
+        let paths: Value = (0..count).map(|n| (format!("/{n}"), operation(pattern))).collect();
+        let imported = import(&openapi(json!({"paths": paths})));
+        let text = imported.document.to_string();
+        assert_eq!(imported.document["spec"]["actions"].as_object().unwrap().len(), count);
+        let found = text.matches("\"pattern\"").count();
+        assert!(found <= kept && found >= kept.min(1), "{found} of {count}");
+        let is_noted = notes(&imported).contains("patterns are left out: repetitions multiply");
+        assert_eq!(is_noted, found < count, "{}", notes(&imported));
+    }
+}
+
+#[test]
 fn what_would_be_too_large_is_left_out_before_it_is_compiled() {
     let many = |count: usize| (0..count).map(|n| format!("a{n}=1&")).collect::<String>();
     for command in [

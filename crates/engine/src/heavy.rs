@@ -1,0 +1,52 @@
+//! Work on the data of others that takes long, kept off the threads that others wait for.
+//!
+//! The runtime's threads serve probes, the operator API and all other jobs. What takes milliseconds of a processor
+//! there holds all of them up.
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Data from which on work on it counts as heavy, in bytes: 256 KiB, which is a millisecond to parse.
+const HEAVY_BYTES: usize = 256 << 10;
+
+/// The length of data that nobody has measured.
+pub(crate) const UNKNOWN: usize = HEAVY_BYTES;
+
+/// Does work on so many bytes of data. If it is much, the thread's other tasks move to another thread meanwhile.
+pub(crate) fn work_on<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let can_move = || Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if bytes >= HEAVY_BYTES && can_move() { tokio::task::block_in_place(work) } else { work() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    /// Whether another task of the runtime's only thread runs while work on so many bytes is under way.
+    fn lets_others_run(bytes: usize) -> bool {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("threads");
+        let heavy = runtime.spawn(async move {
+            let (told, waits) = mpsc::channel();
+            TaskTracker::new().spawn(async move { told.send(()) });
+            // Only as long as it would have to be waited for in vain.
+            let patience = if bytes < HEAVY_BYTES { Duration::from_millis(50) } else { Duration::from_secs(30) };
+            work_on(bytes, || waits.recv_timeout(patience).is_ok())
+        });
+        runtime.block_on(heavy).expect("it does not panic")
+    }
+
+    #[test]
+    fn heavy_work_holds_up_no_other_task() {
+        assert!(lets_others_run(HEAVY_BYTES));
+        assert!(!lets_others_run(HEAVY_BYTES - 1), "the instrument sees who waits");
+    }
+
+    #[test]
+    fn works_without_a_runtime() {
+        assert_eq!(work_on(HEAVY_BYTES, || 7), 7);
+    }
+}
