@@ -14,7 +14,7 @@ use linkspan_model::event::Event;
 use linkspan_model::hops::{self, HOPS_MAX, HopsKey};
 use linkspan_model::template::Scope;
 use linkspan_store::{
-    Dispatched, LogRun, LostEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
+    Care, Dispatched, LogRun, LostEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
 };
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,9 @@ use crate::{Engine, salt};
 const STRETCH: u32 = 8_192;
 /// Most events of a stretch that recipes wait for.
 const AWAITED: usize = 1_024;
+/// Jobs from which on a stretch ends, so that the writer makes no more of them at a time than there are recipes on
+/// one endpoint.
+const JOBS: usize = 512;
 /// Pause after a stretch that started nothing, so that a flood of events nobody waits for is passed over in long
 /// stretches instead of one after every commit.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -32,8 +35,23 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Follows the log until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     let mut appends = engine.store.appends();
+    let mut care = begin(&engine).await;
+    let mut has_begun = true;
+    let mut careful_until = 0;
     while !stop.is_cancelled() {
-        match advance(&engine).await {
+        let advanced = advance(&engine, care).await;
+        if care != Care::Usual && advanced.is_ok() {
+            // Past the stretch in which processes have ended.
+            let at = engine.store.dispatch_position().await.unwrap_or_default();
+            careful_until = if careful_until == 0 { at + AWAITED as u64 } else { careful_until };
+            care = if at > careful_until { Care::Usual } else { Care::StepByStep };
+        }
+        if care == Care::Usual && std::mem::take(&mut has_begun) && advanced.is_ok() {
+            if let Err(error) = engine.store.dispatch_goes_on().await {
+                tracing::warn!(%error, "that dispatch goes on was not noted");
+            }
+        }
+        match advanced {
             Ok(Advance::Jobs) => {}
             Ok(Advance::Quiet) => tokio::time::sleep(PAUSE).await,
             Ok(Advance::End) => {
@@ -50,6 +68,23 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     }
 }
 
+/// How careful dispatch has to be: an event that ends the process must not do so at every start.
+async fn begin(engine: &Engine) -> Care {
+    match engine.store.dispatch_began().await {
+        Ok(Care::Usual) => Care::Usual,
+        Ok(care) => {
+            tracing::error!(
+                "the server has ended several times while it dispatched the next events; they are looked at one by one"
+            );
+            care
+        }
+        Err(error) => {
+            tracing::warn!(%error, "that dispatch begins was not noted");
+            Care::Usual
+        }
+    }
+}
+
 /// What came of a stretch of the log.
 enum Advance {
     /// It started jobs.
@@ -61,7 +96,7 @@ enum Advance {
 }
 
 /// Dispatches the next stretch.
-async fn advance(engine: &Engine) -> Result<Advance> {
+async fn advance(engine: &Engine, care: Care) -> Result<Advance> {
     let after = engine.store.dispatch_position().await?;
     if after >= engine.store.last_seq() {
         return Ok(Advance::End);
@@ -71,8 +106,9 @@ async fn advance(engine: &Engine) -> Result<Advance> {
         return Ok(Advance::End);
     }
     let snapshot = Arc::clone(&engine.store.snapshot());
-    let awaited = awaited(&snapshot, &log);
-    if awaited.len() == AWAITED {
+    let most = if care == Care::Usual { AWAITED } else { 1 };
+    let awaited = awaited(&snapshot, &log, most);
+    if awaited.len() == most {
         awaited.last().into_iter().for_each(|last| cut(&mut log, *last));
     }
     let (mut events, mut lost) = (Vec::new(), Vec::new());
@@ -83,6 +119,12 @@ async fn advance(engine: &Engine) -> Result<Advance> {
         if let Some(reached) = reached.filter(|reached| *reached != last) {
             cut(&mut log, reached);
         }
+    }
+    if care == Care::SetAside
+        && let Some(event) = events.pop()
+    {
+        tracing::error!(event = %event.event.id, "an event was set aside: the server ended each time it was dispatched");
+        engine.store.record_refusals(vec![set_aside(&event)]).await?;
     }
     let stretch = Stretch { after, log, events, lost };
     let key = engine.store.hops_key().clone();
@@ -107,14 +149,10 @@ fn cut(log: &mut Vec<LogRun>, last: u64) {
 }
 
 /// The positions of the first events that a recipe waits for.
-fn awaited(snapshot: &Snapshot, log: &[LogRun]) -> Vec<u64> {
-    let endpoints: HashSet<i64> = snapshot
-        .recipes()
-        .filter(|recipe| recipe.spec.is_enabled())
-        .filter_map(|recipe| Some(snapshot.endpoint(recipe.spec.endpoint())?.row))
-        .collect();
+fn awaited(snapshot: &Snapshot, log: &[LogRun], most: usize) -> Vec<u64> {
+    let endpoints: HashSet<i64> = snapshot.awaited_endpoints().map(|endpoint| endpoint.row).collect();
     let awaited = log.iter().filter(|run| endpoints.contains(&run.endpoint));
-    awaited.flat_map(|run| run.first..=run.last).take(AWAITED).collect()
+    awaited.flat_map(|run| run.first..=run.last).take(most).collect()
 }
 
 /// A stretch of the log.
@@ -139,6 +177,7 @@ fn plan(snapshot: &Snapshot, key: &HopsKey, stretch: &Stretch) -> (Dispatched, V
         jobs: Vec::new(),
     };
     let mut looped = Vec::new();
+    let mut cut_at = None;
     for StoredEvent { seq, endpoint, event } in events {
         let jobs = jobs_of(snapshot, *seq, event);
         if !jobs.is_empty() && key.count(&hops_header(event)) >= HOPS_MAX {
@@ -146,20 +185,23 @@ fn plan(snapshot: &Snapshot, key: &HopsKey, stretch: &Stretch) -> (Dispatched, V
         } else {
             dispatched.jobs.extend(jobs);
         }
+        if dispatched.jobs.len() >= JOBS {
+            cut_at = Some(*seq);
+            break;
+        }
     }
-    for event in lost {
+    if let Some(last) = cut_at {
+        cut(&mut dispatched.runs, last);
+        dispatched.up_to = last;
+    }
+    for event in lost.iter().filter(|event| event.seq <= dispatched.up_to) {
         // Their jobs fail and say why.
-        let recipes = waiting(snapshot, event.seq).filter(|recipe| {
-            snapshot.endpoint(recipe.spec.endpoint()).is_some_and(|endpoint| endpoint.row == event.endpoint)
-        });
+        let endpoint = snapshot.awaited_endpoints().find(|endpoint| endpoint.row == event.endpoint);
+        let recipes = endpoint.map_or(&[][..], |endpoint| snapshot.recipes_on(&endpoint.name));
+        let recipes = recipes.iter().filter(|recipe| recipe.from_seq < event.seq);
         dispatched.jobs.extend(recipes.map(|recipe| new_job(recipe, event.id)));
     }
     (dispatched, looped)
-}
-
-/// The recipes that an event at this position can start.
-fn waiting(snapshot: &Snapshot, seq: u64) -> impl Iterator<Item = &Arc<RecipeView>> {
-    snapshot.recipes().filter(move |recipe| recipe.spec.is_enabled() && recipe.from_seq < seq)
 }
 
 fn new_job(recipe: &RecipeView, event: EventId) -> NewJob {
@@ -167,7 +209,7 @@ fn new_job(recipe: &RecipeView, event: EventId) -> NewJob {
 }
 
 fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
-    let mut recipes = waiting(snapshot, seq).filter(|recipe| *recipe.spec.endpoint() == event.endpoint).peekable();
+    let mut recipes = snapshot.recipes_on(&event.endpoint).iter().filter(|recipe| recipe.from_seq < seq).peekable();
     if recipes.peek().is_none() {
         return Vec::new();
     }
@@ -188,15 +230,30 @@ pub(crate) fn hops_header(event: &Event) -> String {
 
 fn refusal(endpoint: i64, event: &Event) -> NewRefusal {
     counter!("linkspan_loops_total").increment(1);
+    let cause = format!(
+        "event {} has come through recipes {HOPS_MAX} times and starts no more jobs; a recipe feeds its own endpoint",
+        event.id
+    );
+    not_dispatched(endpoint, event, "recipe.loop", cause)
+}
+
+fn set_aside(event: &StoredEvent) -> NewRefusal {
+    let cause = format!(
+        "event {} starts no jobs: the server ended each time it was dispatched; look at its body, and replay it when \
+         the cause is gone",
+        event.event.id
+    );
+    not_dispatched(event.endpoint, &event.event, "event.set_aside", cause)
+}
+
+/// An event that was accepted and starts no job, as the list of refusals shows it.
+fn not_dispatched(endpoint: i64, event: &Event, code: &str, cause: String) -> NewRefusal {
     NewRefusal {
         endpoint: Some(endpoint),
         at: event.received_at,
         status: 202,
-        code: "recipe.loop".to_owned(),
-        cause: format!(
-            "event {} has come through recipes {HOPS_MAX} times and starts no more jobs; a recipe feeds its own endpoint",
-            event.id
-        ),
+        code: code.to_owned(),
+        cause,
         method: event.head.method.clone(),
         remote: event.head.remote.clone(),
         headers: event.head.headers.clone(),

@@ -20,7 +20,7 @@ use crate::step::{self, Earlier, StepContext};
 use crate::{Engine, dispatch, heavy};
 
 /// Most workers that may begin a job and go away before it fails.
-const CLAIMS_MAX: u32 = 20;
+const CLAIMS_MAX: u32 = 6;
 
 /// Runs a job as far as it comes: to its end, or to a step that waits for another attempt.
 pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {

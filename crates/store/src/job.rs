@@ -50,6 +50,25 @@ pub struct Dispatched {
     pub jobs: Vec<NewJob>,
 }
 
+/// How dispatch has to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    /// In stretches.
+    Usual,
+    /// Event by event: several processes have ended in the stretch that comes next.
+    StepByStep,
+    /// The next event that a recipe waits for is set aside: it alone has ended a process.
+    SetAside,
+}
+
+/// So many processes in a row may end at one place before dispatch gets careful.
+const DEATHS: u32 = 3;
+
+fn forget_beginning(db: &Connection) -> Result<()> {
+    db.prepare_cached("DELETE FROM meta WHERE key = 'dispatch_began'")?.execute([])?;
+    Ok(())
+}
+
 /// How the places of workers are shared among recipes: each may have as many as are left free, so that one with ten
 /// thousand slow jobs takes half of them, and whoever comes later finds a place at once.
 #[derive(Debug, Clone, Default)]
@@ -193,6 +212,51 @@ impl Store {
     /// When the database cannot be read.
     pub async fn dispatch_position(&self) -> Result<u64> {
         self.read_for_engine(|db| position(db, DISPATCH)).await
+    }
+
+    /// Notes that dispatch begins, and tells how careful it has to be: whether earlier processes have ended at this
+    /// place, before they came any further.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn dispatch_began(&self) -> Result<Care> {
+        let last = self.last_seq();
+        self.write(move |db| {
+            let position = position(db, DISPATCH)?;
+            if position >= last {
+                forget_beginning(db)?;
+                return Ok(Care::Usual);
+            }
+            let earlier: Option<String> = db
+                .prepare_cached("SELECT value FROM meta WHERE key = 'dispatch_began'")?
+                .query_row([], |row| row.get(0))
+                .optional()?;
+            // The position, and how many processes have begun there.
+            let earlier = earlier.as_deref().and_then(|text| text.split_once(' '));
+            let earlier = earlier.and_then(|(at, count)| Some((at.parse::<u64>().ok()?, count.parse::<u32>().ok()?)));
+            let count = match earlier {
+                Some((at, count)) if at == position => count.saturating_add(1),
+                // One that went step by step has come as far as to what ended it.
+                Some((_, count)) if count >= DEATHS => DEATHS,
+                _ => 1,
+            };
+            db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('dispatch_began', ?1)")?
+                .execute([format!("{position} {count}")])?;
+            Ok(match count {
+                count if count > DEATHS => Care::SetAside,
+                DEATHS => Care::StepByStep,
+                _ => Care::Usual,
+            })
+        })
+        .await
+    }
+
+    /// Notes that dispatch goes on as usual.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn dispatch_goes_on(&self) -> Result<()> {
+        self.write(forget_beginning).await
     }
 
     /// Queues the jobs of a stretch of the log and moves the position over it.

@@ -40,7 +40,7 @@ pub use error::{Result, StoreError};
 pub use event::{Appended, DedupeKey, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};
 pub use files::LostStretch;
 pub use folder::{Beginning, DataFolder};
-pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, JobPage, Lease, NewJob, Next, Shares, StepRecord};
+pub use job::{Care, Claimed, Dispatched, FinishedStep, JobFilter, JobPage, Lease, NewJob, Next, Shares, StepRecord};
 pub use oauth::{
     Consent, NewConsent, NewToken, StoredToken, TokenLease, TokenOutcome, TokenState, TokenStatus, TokenTurn,
 };

@@ -32,6 +32,8 @@ pub struct Snapshot {
     by_key: HashMap<Box<str>, Arc<EndpointView>>,
     endpoints: BTreeMap<Name, Arc<EndpointView>>,
     recipes: BTreeMap<Name, Arc<RecipeView>>,
+    /// Those that run, by their endpoints.
+    running: HashMap<Name, Vec<Arc<RecipeView>>>,
     pub(crate) connectors: Connectors,
     connections: BTreeMap<Name, Arc<ConnectionView>>,
     accounts: BTreeMap<Name, Arc<AccountView>>,
@@ -278,6 +280,9 @@ impl Snapshot {
                         Err(faults) => return self.add_unusable(db, Kind::Recipe, &name, stored, &in_words(&faults)),
                     },
                 };
+                if view.spec.is_enabled() {
+                    self.running.entry(view.spec.endpoint().clone()).or_default().push(Arc::clone(&view));
+                }
                 self.recipes.insert(name, view);
             }
             Spec::Destination(spec) => {
@@ -376,6 +381,17 @@ impl Snapshot {
     /// Every recipe, by name.
     pub fn recipes(&self) -> impl Iterator<Item = &Arc<RecipeView>> {
         self.recipes.values()
+    }
+
+    /// The recipes that run on the events of this endpoint, by name.
+    #[must_use]
+    pub fn recipes_on(&self, endpoint: &Name) -> &[Arc<RecipeView>] {
+        self.running.get(endpoint).map_or(&[], Vec::as_slice)
+    }
+
+    /// The endpoints that a running recipe waits for.
+    pub fn awaited_endpoints(&self) -> impl Iterator<Item = &Arc<EndpointView>> {
+        self.running.keys().filter_map(|name| self.endpoints.get(name))
     }
 
     /// The account with this name.
