@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use linkspan_model::connector::ConnectorSpec;
+use linkspan_model::yaml::{self, RepeatedKeys};
 use linkspan_model::{Document, Name, Spec};
-use serde_json::Value;
 
 /// Text and files of a connector.
 struct Source {
@@ -197,10 +197,8 @@ static ALL: LazyLock<BTreeMap<Name, Bundled>> = LazyLock::new(|| {
 });
 
 fn read(source: &Source) -> Result<Bundled, String> {
-    // As YAML 1.2 has it: `off`, `no` and `y` are texts.
-    let options = serde_saphyr::options! { strict_booleans: true };
-    let value: Value = serde_saphyr::from_str_with_options(source.text, options).map_err(|error| error.to_string())?;
-    let document = Document::read(&value).map_err(|faults| format!("{faults:#?}"))?;
+    let read = yaml::read(source.text, RepeatedKeys::Refuse).map_err(|error| format!("{:?}: {error}", error.at))?;
+    let document = Document::read(&read.value).map_err(|faults| format!("{faults:#?}"))?;
     match &document.spec {
         Spec::Connector(spec) => Ok(Bundled { spec: ConnectorSpec::clone(spec), document, files: source.files }),
         _ => Err("not a connector".to_owned()),

@@ -46,6 +46,7 @@ pub mod tree;
 pub mod units;
 pub mod verify;
 pub mod xml;
+pub mod yaml;
 
 pub use document::{Document, Kind, Spec};
 pub use fault::Fault;
