@@ -10,6 +10,7 @@ use super::fields::Fields;
 use super::multipart::{self, Part};
 use super::render::RenderFault;
 use super::step::{PartSpec, RawSpec, RequestStep};
+use crate::charset;
 use crate::limits;
 use crate::reader::Reader;
 use crate::template::{self, Scope, Template};
@@ -102,31 +103,55 @@ impl Body {
         read.unwrap_or(Self::None)
     }
 
-    /// The bytes, and what they are.
-    pub(super) fn render(&self, scope: &Scope) -> Result<(Vec<u8>, Option<HeaderValue>), RenderFault> {
+    /// The bytes, and what they are. A text is in the character set that the step's own content type declares (RFC 7303,
+    /// section 3.2; RFC 9110, section 8.3.2), else in UTF-8.
+    pub(super) fn render(
+        &self,
+        scope: &Scope,
+        charset: Option<&str>,
+    ) -> Result<(Vec<u8>, Option<HeaderValue>), RenderFault> {
         let known = |content_type| Some(HeaderValue::from_static(content_type));
+        let encoded = |text: String| encoded(text, charset, CONTENT_TYPE_FIELD);
         match self {
             Self::None => Ok((Vec::new(), None)),
             body if body.is_absent(scope) => Ok((Vec::new(), None)),
-            Self::Json(json) => {
-                Ok((json.render_whole("json", scope)?.to_string().into_bytes(), known(multipart::JSON)))
-            }
+            Self::Json(json) => Ok((encoded(json.render_whole("json", scope)?.to_string())?, known(multipart::JSON))),
             Self::Form(fields) => {
-                let mut form = url::form_urlencoded::Serializer::new(String::new());
-                form.extend_pairs(fields.render("form", scope)?);
-                Ok((form.finish().into_bytes(), known("application/x-www-form-urlencoded")))
+                let mut form = String::new();
+                for (name, value) in fields.render("form", scope)? {
+                    if !form.is_empty() {
+                        form.push('&');
+                    }
+                    form.extend(url::form_urlencoded::byte_serialize(&encoded(name)?));
+                    form.push('=');
+                    form.extend(url::form_urlencoded::byte_serialize(&encoded(value)?));
+                }
+                Ok((form.into_bytes(), known("application/x-www-form-urlencoded")))
             }
             Self::Multipart(parts) => {
                 let parts = PartTemplate::render_all(parts, scope)?;
                 let (body, content_type) = multipart::encode(&parts);
                 Ok((body, Some(content_type)))
             }
-            Self::Xml(xml) => Ok((xml.render(scope)?.into_bytes(), known("application/xml"))),
+            Self::Xml(xml) => Ok((encoded(xml.render(scope)?)?, known("application/xml"))),
             Self::Text(template) => {
                 let text = template.render_text(scope).map_err(|e| RenderFault::of("text", &e))?;
-                Ok((text.into_bytes(), known(multipart::TEXT)))
+                Ok((encoded(text)?, known(multipart::TEXT)))
             }
             Self::Raw(raw) => Ok((raw.render("raw", scope)?, known(multipart::BYTES))),
+        }
+    }
+}
+
+/// The field whose character set a body is in.
+const CONTENT_TYPE_FIELD: &str = "headers.Content-Type";
+
+/// A text in a character set; without one in UTF-8.
+fn encoded(text: String, charset: Option<&str>, field: &str) -> Result<Vec<u8>, RenderFault> {
+    match charset {
+        None => Ok(text.into_bytes()),
+        Some(name) => {
+            charset::encode(&text, name).map_err(|error| RenderFault::new(field, "request.body", error.to_string()))
         }
     }
 }
@@ -366,24 +391,27 @@ impl PartTemplate {
             template.render_text(scope).map_err(|e| RenderFault::of(format!("{field}.{name}"), &e))
         };
         let filename = self.filename.as_ref().map(|template| text("filename", template)).transpose()?;
-        let (content, usual) = match &self.content {
-            // Fields say no type: they are text in UTF-8 (RFC 7578, section 5.1.2).
-            Content::Text(template) => {
-                (text("text", template)?.into_bytes(), filename.is_some().then_some(multipart::TEXT))
-            }
-            Content::Json(json) => {
-                let value = json.render_whole(&format!("{field}.json"), scope)?;
-                (value.to_string().into_bytes(), Some(multipart::JSON))
-            }
-            Content::Raw(raw) => (raw.render(&format!("{field}.raw"), scope)?, Some(multipart::BYTES)),
-        };
         let content_type = match &self.content_type {
             Some(template) => {
                 let rendered = template.render_header(scope);
                 Some(rendered.map_err(|e| RenderFault::of(format!("{field}.content_type"), &e))?)
             }
-            None => usual.map(HeaderValue::from_static),
+            None => None,
         };
+        let charset = charset::declared(content_type.as_ref().and_then(|value| value.to_str().ok()));
+        let encoded = |text: String| encoded(text, charset, &format!("{field}.content_type"));
+        let (content, usual) = match &self.content {
+            // Fields say no type: they are text in UTF-8 (RFC 7578, section 5.1.2).
+            Content::Text(template) => {
+                (encoded(text("text", template)?)?, filename.is_some().then_some(multipart::TEXT))
+            }
+            Content::Json(json) => {
+                let value = json.render_whole(&format!("{field}.json"), scope)?;
+                (encoded(value.to_string())?, Some(multipart::JSON))
+            }
+            Content::Raw(raw) => (raw.render(&format!("{field}.raw"), scope)?, Some(multipart::BYTES)),
+        };
+        let content_type = content_type.or_else(|| usual.map(HeaderValue::from_static));
         Ok(Part { name: text("name", &self.name)?, filename, content_type, content })
     }
 }

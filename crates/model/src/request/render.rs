@@ -6,6 +6,7 @@ use url::Url;
 
 use super::RequestSpec;
 use super::compile::{CompiledRequest, Target, checked_url};
+use crate::charset;
 use crate::job::StepError;
 use crate::template::{self, RenderError, Scope};
 
@@ -68,7 +69,8 @@ impl CompiledRequest {
             let value = template.render_header(scope).map_err(|e| RenderFault::of(format!("headers.{written}"), &e))?;
             headers.push((name.clone(), value));
         }
-        let (body, content_type) = self.body.render(scope)?;
+        let said = headers.iter().find(|(name, _)| name == CONTENT_TYPE).and_then(|(_, value)| value.to_str().ok());
+        let (body, content_type) = self.body.render(scope, charset::declared(said))?;
         if let Some(content_type) = content_type
             && !self.headers.iter().any(|(name, ..)| name == CONTENT_TYPE)
         {

@@ -254,3 +254,39 @@ fn what_was_not_given_is_left_out_with_its_filters() {
         assert!(query(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_declared_character_set_is_obeyed_or_refused() {
+    let bytes = |content_type: &str, fields: Value| {
+        let mut fields = fields;
+        fields["headers"] = json!({"Content-Type": content_type});
+        render_with(&fields, json!({"e": "é", "j": "あ"})).map(|request| request.body.to_vec())
+    };
+    for (content_type, fields, expected) in [
+        (
+            "text/xml; charset=iso-8859-1",
+            json!({"xml": {"a": "{{ b.e }}"}}),
+            &b"<?xml version=\"1.0\" encoding=\"UTF-8\"?><a>\xe9</a>"[..],
+        ),
+        ("text/plain;charset=\"Windows-1252\"", json!({"text": "{{ b.e }}"}), b"\xe9"),
+        ("application/json; charset=latin1", json!({"json": ["é"]}), b"[\"\xe9\"]"),
+        ("application/x-www-form-urlencoded; charset=latin1", json!({"form": {"é": "{{ b.e }} 1"}}), b"%E9=%E9+1"),
+        ("text/plain; charset=utf-16", json!({"text": "é"}), b"\xff\xfe\xe9\0"),
+        ("text/plain; charset=UTF-8", json!({"text": "é"}), "é".as_bytes()),
+        ("text/plain; charset=shift_jis", json!({"text": "{{ b.j }}"}), b"\x82\xa0"),
+        // Bytes are what they are.
+        ("text/plain; charset=latin1", json!({"raw": {"base64": "w6k="}}), "é".as_bytes()),
+    ] {
+        assert_eq!(bytes(content_type, fields.clone()).unwrap(), expected, "{content_type} {fields}");
+    }
+    for content_type in ["text/plain; charset=latin1", "text/plain; charset=us-ascii", "text/plain; charset=klingon"] {
+        let fault = bytes(content_type, json!({"text": "{{ b.j }}"})).unwrap_err();
+        assert_eq!((fault.code, fault.field.as_str()), ("request.body", "headers.Content-Type"), "{fault}");
+    }
+    let part = |text: &str| {
+        let part = json!({"name": "n", "content_type": "text/plain; charset=latin1", "text": text});
+        render_with(&json!({"multipart": [part]}), json!({})).map(|request| request.body.to_vec())
+    };
+    assert!(part("é").unwrap().windows(5).any(|window| window == b"\r\n\xe9\r\n"));
+    assert_eq!(part("あ").unwrap_err().field, "multipart[0].content_type");
+}

@@ -1,5 +1,6 @@
 //! Cases of webhooks: a request as an API sends it, and whether an endpoint takes it.
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -7,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{CaseSpec, Connector, Files, Written};
-use crate::endpoint::{EndpointSpec, Format};
+use crate::endpoint::EndpointSpec;
 use crate::fault::Fault;
 use crate::secret::SecretBytes;
+use crate::tree;
 use crate::verify::Verifier;
 
 /// A request as an API sends it. One of `json`, `text` and `file` is the body; without them there is none.
@@ -59,15 +61,16 @@ impl Connector {
         let verify = endpoint.verify.as_ref().unwrap_or(&intake.verify);
         let verifier = Verifier::compile(verify, |_| secret.clone())?;
         let now = case.at.unwrap_or_default();
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         Ok(match verifier.verify(&headers, &body, now) {
             Err(error) => Err(error.to_string()),
-            Ok(_) if endpoint.format == Some(Format::Json) && serde_json::from_slice::<Value>(&body).is_err() => {
-                Err("the body is not JSON".to_owned())
-            }
             Ok(proof) => {
+                if let Err((what, reason)) = tree::check(endpoint.format, content_type, &body) {
+                    return Ok(Err(format!("the body is not {what}: {reason}")));
+                }
                 let query = receives.query.as_deref().unwrap_or_default();
                 let id = endpoint.dedupe.as_ref().and_then(|dedupe| dedupe.by.find(&headers, query, &body));
-                let id = id.map(|id| String::from_utf8_lossy(&id).into_owned());
+                let id = id.map(|id| id.to_string());
                 Ok(json!({"verified": proof.by, "dedupe": id}))
             }
         })
