@@ -6,6 +6,7 @@ use url::Url;
 
 use super::RequestSpec;
 use super::compile::{CompiledRequest, Target, checked_url};
+use super::fields::Written;
 use crate::charset;
 use crate::job::StepError;
 use crate::template::{self, RenderError, Scope};
@@ -90,7 +91,10 @@ impl CompiledRequest {
             }
             query.extend(utf8_percent_encode(&name, template::COMPONENT));
             query.push('=');
-            query.extend(utf8_percent_encode(&value, template::COMPONENT));
+            match value {
+                Written::Text(text) => query.extend(utf8_percent_encode(&text, template::COMPONENT)),
+                Written::Joined(joined) => query.push_str(&joined.encoded()),
+            }
         }
         url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
         Ok(())
