@@ -16,7 +16,7 @@ use crate::tree;
 const NAME: &AsciiSet = &CONTROLS.add(b'%');
 
 /// The bytes of names and values, in order, percent-encoding undone.
-pub(crate) fn pairs(form: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+pub fn pairs(form: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
     form.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
         let end = pair.iter().position(|byte| *byte == b'=');
         let (name, value) = end.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));

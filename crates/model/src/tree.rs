@@ -121,9 +121,10 @@ pub(crate) fn json_text(text: &str) -> Result<Value, TreeError> {
 pub(crate) fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let (mut done, mut at) = (0, 0);
-    while let Some(start) = memchr::memchr(b'"', text[at..].as_bytes()).map(|found| at + found) {
-        let end = text.len() - after_string(text[start + 1..].as_bytes()).len();
-        let string = &text.as_bytes()[start..end];
+    let bytes = text.as_bytes();
+    while let Some(start) = memchr::memchr(b'"', &bytes[at..]).map(|found| at + found) {
+        let end = text.len() - after_string(&bytes[start + 1..]).len();
+        let string = &bytes[start..end];
         if has_lone_surrogate(string) && !string.iter().any(|byte| *byte < b' ') {
             out.push_str(&text[done..start]);
             out.push_str(&Value::from(&text[start..end]).to_string());

@@ -320,6 +320,7 @@ fn query_parameter_is_checked() {
     {
         server.get(&format!("/api/v1/jobs?{query}")).assert_error(400, "query.invalid");
     }
+    server.get("/api/v1/jobs?recipe=caf%E9").assert_error(400, "query.invalid");
     server.get("/api/v1/export?defaults=maybe").assert_error(400, "query.invalid");
 }
 

@@ -300,6 +300,7 @@ impl<'a> Building<'_, 'a> {
             _ => String::new(),
         };
         let pill = match self.shape(parameter.schema) {
+            _ if parameter.is_json => text::filtered_pill("input", &input, "json"),
             // RFC 6570, sections 3.2.5 and 3.2.7.
             Shape::List if parameter.style() == "label" && parameter.explodes() => {
                 text::filtered_pill("input", &input, "join('.')")
@@ -492,8 +493,12 @@ impl<'a> Building<'_, 'a> {
                 None => {
                     let input = self.input(parameter, parameter.is_required());
                     match self.shape(parameter.schema) {
+                        _ if parameter.is_json => text::filtered_pill("input", &input, "json"),
                         Shape::List => text::filtered_pill("input", &input, separator(parameter.style())),
-                        Shape::Object => text::filtered_pill("input", &input, "json"),
+                        Shape::Object => {
+                            self.note("an object in a header is sent as JSON");
+                            text::filtered_pill("input", &input, "json")
+                        }
                         Shape::Scalar => text::pill("input", &input),
                     }
                 }

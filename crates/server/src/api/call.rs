@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use linkspan_model::id::BadId;
-use linkspan_model::{Name, limits};
+use linkspan_model::{Name, form, limits};
 use linkspan_store::Precondition;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -229,7 +229,11 @@ pub(super) fn check_origin(headers: &HeaderMap, hosts: &[String]) -> Result<(), 
 
 fn read_query(declared: &Declared, query: &str) -> Result<HashMap<String, String>, Problem> {
     let mut read = HashMap::new();
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+    for (name, value) in form::pairs(query.as_bytes()) {
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned);
+        let (Ok(name), Ok(value)) = (text(&name), text(&value)) else {
+            return Err(bad_request("query.invalid", "a parameter is not UTF-8 once its percent-encoding is undone"));
+        };
         let parameter = declared
             .parameters
             .iter()
@@ -237,7 +241,7 @@ fn read_query(declared: &Declared, query: &str) -> Result<HashMap<String, String
             .ok_or_else(|| unknown_parameter(declared, &name))?;
         check_parameter(&parameter.kind, &value)
             .map_err(|reason| bad_request("query.invalid", format!("{name}: {reason}")))?;
-        if read.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+        if read.insert(name.clone(), value).is_some() {
             return Err(bad_request("query.invalid", format!("{name} stands twice")));
         }
     }

@@ -582,3 +582,19 @@ fn a_path_that_stands_twice_loses_nothing() {
         assert!(imported.notes.iter().any(|note| note.text.contains("stands twice")), "{:?}", imported.notes);
     }
 }
+
+#[test]
+fn parameters_that_are_json_are_json_wherever_they_stand() {
+    let parameter = |place: &str| {
+        json!({"name": place, "in": place, "required": true,
+            "content": {"application/json": {"schema": {"type": "array", "items": {"type": "string"}}}}})
+    };
+    let imported = import(&openapi(json!({"paths": {"/x/{path}": {"get": {
+        "operationId": "x", "responses": {"200": {"description": "ok"}},
+        "parameters": [parameter("path"), parameter("query"), parameter("header")],
+    }}}})));
+    let input = json!({"path": ["a", "b"], "query": ["a"], "header": ["a"]});
+    let (line, headers, _) = sent(&imported, "x", json!({}), input);
+    assert_eq!(line, "GET https://api.desk.example/v1/x/%5B%22a%22%2C%22b%22%5D?query=%5B%22a%22%5D");
+    assert!(headers.contains("header: [\"a\"]"), "{headers}");
+}
