@@ -47,7 +47,8 @@ pub fn learn(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Learned
         if !is_spent {
             return None;
         }
-        Some((parse_reset(text(headers, reset)?, now)?, *name))
+        let resets = headers.get_all(*reset).iter().filter_map(|value| parse_reset(value.to_str().ok()?.trim(), now));
+        Some((resets.max()?, *name))
     });
     let limits = text(headers, "ratelimit").and_then(|limits| {
         let wait = parse_rate_limit(limits, text(headers, "ratelimit-policy").unwrap_or_default())?;
