@@ -311,7 +311,11 @@ impl Options {
             // One more than there can be, which is said when the request is written.
             "form" | "form-string" if self.parts.len() > limits::MULTIPART_PARTS => {}
             "form" | "form-string" => self.parts.push(part(&value, name == "form")),
-            "url-query" => self.query.push(given(&value)),
+            // Behind a plus it is encoded already.
+            "url-query" => match value.strip_prefix('+') {
+                Some(encoded) => self.query.extend(fields(encoded)),
+                None => self.query.push(given(&value)),
+            },
             "upload-file" => self.uploads = true,
             "user" => {
                 self.connection.account.get_or_insert(("basic", "User and password of HTTP Basic."));

@@ -314,6 +314,8 @@ fn curl_commands_are_sent_as_curl_sends_them_or_said_to_be_not() {
     assert_eq!(request, "GET https://a.test/b/c?x=..%2Fy");
     let (_, headers, body, _) = all("curl https://a.test/f -d '=c&a=1'");
     assert_eq!((body.as_str(), headers.contains("x-www-form-urlencoded")), ("=c&a=1", true));
+    let (request, ..) = all("curl https://a.test/x --url-query 'a=1%2B' --url-query '+b=1%2B&c=x+y'");
+    assert_eq!(request, "GET https://a.test/x?a=1%252B&b=1%2B&c=x%20y");
     let (.., notes) = all("curl 'https://a.test/f?=c&a=1'");
     assert!(notes.contains("without a name"), "{notes}");
     let (_, _, body, _) =
