@@ -96,8 +96,9 @@ pub fn codings<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Cod
     let values: Vec<String> =
         values.into_iter().map(|value| value.escape_ascii().to_string().to_ascii_lowercase()).collect();
     for name in values.iter().flat_map(|value| value.split(',')).map(str::trim) {
-        // The last two are no codings, but some senders say so of a body that is not packed.
-        if matches!(name, "" | "identity" | "none" | "utf-8") {
+        // Those behind the first are no codings, but some senders say so of a body that is not compressed: a character
+        // set, or what a mail would say (RFC 2045, section 6).
+        if matches!(name, "" | "identity" | "none" | "utf-8" | "7bit" | "8bit" | "binary") {
             continue;
         }
         match Coding::of(name) {
@@ -220,7 +221,7 @@ mod tests {
         let codings = |values: &[&'static str]| codings(values.iter().map(|value| value.as_bytes()));
         assert_eq!(codings(&[]), Ok(Vec::new()));
         assert_eq!(codings(&["identity, X-GZIP", "Br"]), Ok(vec![Coding::Gzip, Coding::Brotli]));
-        assert_eq!(codings(&["utf-8"]), Ok(Vec::new()));
+        assert_eq!(codings(&["utf-8", "8bit", "Binary"]), Ok(Vec::new()));
         assert_eq!(codings(&["gzip, compress"]), Err("gzip, compress".to_owned()));
         assert!(codings(&["gzip,gzip,gzip,gzip"]).is_err());
     }

@@ -227,6 +227,11 @@ pub(crate) fn parse_span(text: &str) -> Option<Duration> {
     if rest.is_empty() {
         return None;
     }
+    // Also `+5` and `1e3`; no words such as `inf`.
+    if let Some(seconds) = rest.parse::<f64>().ok().filter(|_| rest.ends_with(|c: char| c.is_ascii_digit() || c == '.'))
+    {
+        return (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    }
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, after) = rest.split_at(end);
@@ -359,6 +364,12 @@ mod tests {
             ("1.5.2", None),
             ("2 3", None),
             ("60s", Some(60)),
+            ("+60", Some(60)),
+            ("6e1", Some(60)),
+            ("60.", Some(60)),
+            ("inf", None),
+            ("NaN", None),
+            ("-6e1", None),
             ("2 minutes", Some(120)),
             ("1h1m1s", Some(3_661)),
             ("30, 60", Some(60)),

@@ -293,7 +293,15 @@ impl Options {
     fn option(&mut self, name: &str, value: String, stdin: Option<&str>, draft: &mut Draft) -> Known {
         match name {
             "url" => self.urls.push(value),
-            "request" => self.method = Some(value.to_ascii_uppercase()),
+            "request" => {
+                let method = value.to_ascii_uppercase();
+                if method != value {
+                    draft
+                        .notes
+                        .add("the method is sent in capitals, as servers know it; curl sends it as written", "-X");
+                }
+                self.method = Some(method);
+            }
             "head" => self.is_head = true,
             "get" => self.is_get = true,
             "header" => self.header(&value, draft),

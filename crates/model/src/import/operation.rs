@@ -418,7 +418,7 @@ impl<'a> Building<'_, 'a> {
             let (name, filter) = match (shape, parameter.style(), parameter.explodes()) {
                 _ if parameter.is_json => (parameter.name.to_owned(), Some("json")),
                 (Shape::List, "deepObject", _) => (bracketed(parameter.name), None),
-                (Shape::Scalar, ..) | (Shape::List, "form", true) | (Shape::Object, "deepObject", _) => {
+                (Shape::Scalar, ..) | (Shape::List, _, true) | (Shape::Object, "deepObject", _) => {
                     (parameter.name.to_owned(), None)
                 }
                 (Shape::List, style, _) => (parameter.name.to_owned(), Some(separator(style))),

@@ -142,7 +142,14 @@ impl Body {
                 let (body, content_type) = multipart::encode(&parts);
                 Ok((body, Some(content_type)))
             }
-            Self::Xml(xml) => Ok((encoded(xml.render(scope)?)?, known("application/xml"))),
+            Self::Xml(xml) => {
+                let text = xml.render(scope)?;
+                let text = match charset {
+                    Some(name) => declaring(&text, name),
+                    None => text,
+                };
+                Ok((encoded(text)?, known("application/xml")))
+            }
             Self::Text(template) => {
                 let text = template.render_text(scope).map_err(|e| RenderFault::of("text", &e))?;
                 Ok((encoded(text)?, known(multipart::TEXT)))
@@ -162,6 +169,21 @@ fn encoded(text: String, charset: Option<&str>, field: &str) -> Result<Vec<u8>, 
         Some(name) => {
             charset::encode(&text, name).map_err(|error| RenderFault::new(field, "request.body", error.to_string()))
         }
+    }
+}
+
+/// A document that declares the character set that it is sent in, where it declares one.
+fn declaring(text: &str, charset: &str) -> String {
+    match text.split_once("?>") {
+        Some((declaration, rest)) if declaration.starts_with("<?xml") => {
+            let is_name = charset.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':'));
+            let lower = declaration.to_ascii_lowercase();
+            match lower.find("utf-8").filter(|_| is_name) {
+                Some(at) => format!("{}{charset}{}?>{rest}", &declaration[..at], &declaration[at + 5..]),
+                None => text.to_owned(),
+            }
+        }
+        _ => text.to_owned(),
     }
 }
 

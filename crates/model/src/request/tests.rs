@@ -266,8 +266,14 @@ fn a_declared_character_set_is_obeyed_or_refused() {
         (
             "text/xml; charset=iso-8859-1",
             json!({"xml": {"a": "{{ b.e }}"}}),
-            &b"<?xml version=\"1.0\" encoding=\"UTF-8\"?><a>\xe9</a>"[..],
+            &b"<?xml version=\"1.0\" encoding=\"iso-8859-1\"?><a>\xe9</a>"[..],
         ),
+        (
+            "text/xml; charset=latin1",
+            json!({"xml": "<?xml version='1.0' encoding='utf-8'?><a>é</a>"}),
+            b"<?xml version='1.0' encoding='latin1'?><a>\xe9</a>",
+        ),
+        ("text/xml; charset=latin1", json!({"xml": "<a>é utf-8?></a>"}), b"<a>\xe9 utf-8?></a>"),
         ("text/plain;charset=\"Windows-1252\"", json!({"text": "{{ b.e }}"}), b"\xe9"),
         ("application/json; charset=latin1", json!({"json": ["é"]}), b"[\"\xe9\"]"),
         ("application/x-www-form-urlencoded; charset=latin1", json!({"form": {"é": "{{ b.e }} 1"}}), b"%E9=%E9+1"),

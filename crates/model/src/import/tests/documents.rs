@@ -598,3 +598,26 @@ fn parameters_that_are_json_are_json_wherever_they_stand() {
     assert_eq!(line, "GET https://api.desk.example/v1/x/%5B%22a%22%2C%22b%22%5D?query=%5B%22a%22%5D");
     assert!(headers.contains("header: [\"a\"]"), "{headers}");
 }
+
+#[test]
+fn lists_in_queries_are_written_by_their_style() {
+    for (style, explode, query) in [
+        ("form", json!(null), "ids=a,b&ids=c"),
+        ("form", json!(false), "ids=a%2Cb,c"),
+        ("spaceDelimited", json!(null), "ids=a%2Cb%20c"),
+        ("pipeDelimited", json!(false), "ids=a%2Cb%7Cc"),
+        ("pipeDelimited", json!(true), "ids=a,b&ids=c"),
+        ("deepObject", json!(true), "ids%5B%5D=a,b&ids%5B%5D=c"),
+    ] {
+        let mut parameter = json!({"name": "ids", "in": "query", "style": style, "schema": {"type": "array", "items": {"type": "string"}}});
+        if !explode.is_null() {
+            parameter["explode"] = explode.clone();
+        }
+        let operation =
+            json!({"operationId": "x", "parameters": [parameter], "responses": {"200": {"description": "ok"}}});
+        let imported = import(&openapi(json!({"paths": {"/x": {"get": operation}}})));
+        let (line, ..) = sent(&imported, "x", json!({}), json!({"ids": ["a,b", "c"]}));
+        let query = query.replace("a,b", "a%2Cb");
+        assert_eq!(line, format!("GET https://api.desk.example/v1/x?{query}"), "{style} {explode}");
+    }
+}

@@ -316,6 +316,8 @@ fn curl_commands_are_sent_as_curl_sends_them_or_said_to_be_not() {
     assert_eq!((body.as_str(), headers.contains("x-www-form-urlencoded")), ("=c&a=1", true));
     let (request, ..) = all("curl https://a.test/x --url-query 'a=1%2B' --url-query '+b=1%2B&c=x+y'");
     assert_eq!(request, "GET https://a.test/x?a=1%252B&b=1%2B&c=x%20y");
+    let (request, .., notes) = all("curl -X delete https://a.test/x");
+    assert!(request.starts_with("DELETE ") && notes.contains("in capitals"), "{request} {notes}");
     let (.., notes) = all("curl 'https://a.test/f?=c&a=1'");
     assert!(notes.contains("without a name"), "{notes}");
     let (_, _, body, _) =
