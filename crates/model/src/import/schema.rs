@@ -673,13 +673,19 @@ fn is_short(value: &Value) -> bool {
 pub(super) fn is_kind(value: &Value, kind: &str) -> bool {
     match kind {
         "string" => value.is_string(),
-        "integer" => value.as_i64().is_some() || value.as_u64().is_some(),
+        "integer" => value.as_number().is_some_and(is_whole),
         "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
         "object" => value.is_object(),
         _ => value.is_null(),
     }
+}
+
+/// Whether a number is a whole one, however long: JSON Schema takes `1.0` for one too.
+pub(super) fn is_whole(number: &Number) -> bool {
+    let is_digits = number.as_str().trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
+    is_digits || number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() < 9e15)
 }
 
 /// A value as the type that is declared beside it has it: YAML makes numbers of the texts `100` and `1.10`, and documents

@@ -529,6 +529,7 @@ fn values_are_of_the_type_that_is_declared() {
         "only": {"type": "string", "enum": [7]},
         "count": {"type": "integer", "enum": ["1", "2"]},
         "mixed": {"type": "integer", "enum": ["x", 2]},
+        "long": {"type": "integer", "enum": ["76159173374952512310", 7]},
     }});
     let source = json!({
         "openapi": "3.0.3", "info": {"title": "T", "version": "1"}, "servers": [{"url": "https://a.test"}],
@@ -542,6 +543,7 @@ fn values_are_of_the_type_that_is_declared() {
     assert_eq!(properties["code"]["default"], "100");
     assert_eq!(properties["count"], json!({"type": "integer", "enum": [1, 2]}));
     assert_eq!(properties["mixed"], json!({"enum": ["x", 2]}));
+    assert_eq!(properties["long"].to_string(), r#"{"type":"integer","enum":[76159173374952512310,7]}"#);
     let (.., body) = sent(&import(&source.to_string()), "n", json!({}), json!({"code": "200", "count": 1}));
     assert_eq!(body, r#"{"code":"200","only":"7","count":1}"#);
 }
