@@ -1,4 +1,4 @@
-//! YAML as data: reading and [writing](write).
+//! YAML as data: reading and [writing](write()).
 //!
 //! Plain scalars are what the core schema of YAML 1.2 (section 10.3.2) says: `off`, `no` and `y` are strings.
 //! Numbers keep every digit, as in JSON; none passes through a float. What JSON has no spelling for is written
