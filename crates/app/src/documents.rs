@@ -1,12 +1,11 @@
 //! Documents in files: YAML and JSON in, YAML out.
 
 use std::collections::HashSet;
-use std::io::Read as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde::Serialize;
-use serde::ser::{SerializeMap as _, SerializeSeq as _, Serializer};
+use linkspan_model::yaml::{self, Read, RepeatedKeys, YamlError};
 use serde_json::Value;
 
 use crate::client::Invalid;
@@ -51,8 +50,7 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Source>> {
 
 pub(crate) fn read_file(path: &Path) -> Result<(String, String)> {
     if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("standard input")?;
+        let text = io::read_to_string(io::stdin()).context("standard input")?;
         return Ok(("standard input".to_owned(), text));
     }
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -77,7 +75,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
         .with_context(|| folder.display().to_string())?
         .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<_>>()?;
+        .collect::<io::Result<_>>()?;
     entries.sort();
     for path in entries {
         let is_document =
@@ -134,14 +132,8 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Vec<Source>, Vec<String>> 
         if part.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             continue;
         }
-        // As YAML 1.2 has it: `off`, `no` and `y` are texts, and a name or a country code may be one.
-        let options = serde_saphyr::options! {
-            strict_booleans: true,
-            // A connector of a large API has a million values.
-            budget: serde_saphyr::budget! { max_nodes: 4_000_000, max_events: 8_000_000 },
-        };
-        match serde_saphyr::from_str_with_options::<Value>(&part, options) {
-            Ok(value) => {
+        match yaml::read(&part, RepeatedKeys::Refuse) {
+            Ok(Read { value, .. }) => {
                 let place = format!("{name}:{}", first_line(line, &part));
                 sources.push(Source { place, file: name.to_owned(), line, text: part, value });
             }
@@ -157,64 +149,9 @@ fn first_line(line: usize, part: &str) -> usize {
     line + before.count()
 }
 
-fn fault(name: &str, first: usize, error: &serde_saphyr::Error) -> String {
-    let mut text = name.to_owned();
-    if let Some(at) = error.location() {
-        let line = usize::try_from(at.line()).unwrap_or(1) + first - 1;
-        text += &format!(":{line}:{}", at.column());
-    }
-    let reason = error.without_snippet().to_string();
-    // The library's advice to those who program with it.
-    let reason = reason.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-    format!("{text}: {reason}")
-}
-
-/// Documents as YAML, parted by `---`.
-pub(crate) fn to_yaml(documents: &[Value]) -> Result<String> {
-    let mut text = String::new();
-    for (n, document) in documents.iter().enumerate() {
-        if n > 0 {
-            text.push_str("---\n");
-        }
-        text.push_str(&serde_saphyr::to_string(&Yaml(document))?);
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-    }
-    Ok(text)
-}
-
-/// A JSON value as YAML's serialiser wants it: numbers as numbers, whatever JSON's own representation is.
-struct Yaml<'a>(&'a Value);
-
-impl Serialize for Yaml<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Null => serializer.serialize_unit(),
-            Value::Bool(value) => serializer.serialize_bool(*value),
-            Value::String(text) => serializer.serialize_str(text),
-            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(number), _, _) => serializer.serialize_i64(number),
-                (None, Some(number), _) => serializer.serialize_u64(number),
-                (None, None, Some(number)) => serializer.serialize_f64(number),
-                (None, None, None) => serializer.serialize_str(&number.to_string()),
-            },
-            Value::Array(items) => {
-                let mut sequence = serializer.serialize_seq(Some(items.len()))?;
-                for item in items {
-                    sequence.serialize_element(&Yaml(item))?;
-                }
-                sequence.end()
-            }
-            Value::Object(fields) => {
-                let mut map = serializer.serialize_map(Some(fields.len()))?;
-                for (key, value) in fields {
-                    map.serialize_entry(key, &Yaml(value))?;
-                }
-                map.end()
-            }
-        }
-    }
+fn fault(name: &str, first: usize, error: &YamlError) -> String {
+    let place = error.at.map(|(line, column)| format!(":{}:{column}", line + first - 1));
+    format!("{name}{}: {error}", place.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -242,17 +179,5 @@ mod tests {
     fn names_the_line_of_a_syntax_error() {
         let faults = parse("f.yaml", "kind: a\n---\nkind: b\nname: [1\n").unwrap_err();
         assert!(faults[0].starts_with("f.yaml:"), "{faults:?}");
-    }
-
-    #[test]
-    fn what_is_written_reads_back() {
-        let documents = [
-            json!({"kind": "endpoint", "name": "a", "spec": {"verify": "none", "n": 12, "f": 1.5, "t": "true", "x": null,
-                   "pill": "{{ trigger.body.a }}", "list": [1, "two", {"three": 3}], "yes": "yes", "no": "NO", "off": "off", "multi": "a\nb\n"}}),
-            json!({"kind": "secret", "name": "b", "spec": {}}),
-        ];
-        let text = to_yaml(&documents).unwrap();
-        let read: Vec<Value> = parse("x", &text).unwrap().into_iter().map(|source| source.value).collect();
-        assert_eq!(read, documents);
     }
 }

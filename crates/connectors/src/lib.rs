@@ -5,8 +5,8 @@
 use std::sync::OnceLock;
 
 use linkspan_model::connector::ConnectorSpec;
+use linkspan_model::yaml::{self, RepeatedKeys};
 use linkspan_model::{Document, Name, Spec};
-use serde_json::Value;
 
 /// Name, text and files of a connector, and what was read of them.
 struct Source {
@@ -195,11 +195,9 @@ impl Bundled {
 }
 
 fn read(source: &Source) -> Result<Bundled, String> {
-    // As YAML 1.2 has it: `off`, `no` and `y` are texts.
-    let options = serde_saphyr::options! { strict_booleans: true };
-    let value: Value = serde_saphyr::from_str_with_options(source.text, options).map_err(|error| error.to_string())?;
+    let read = yaml::read(source.text, RepeatedKeys::Refuse).map_err(|error| format!("{:?}: {error}", error.at))?;
     // That every one is right is a test of this crate.
-    let document = Document::reread(&value).map_err(|faults| format!("{faults:#?}"))?;
+    let document = Document::reread(&read.value).map_err(|faults| format!("{faults:#?}"))?;
     match &document.spec {
         Spec::Connector(spec) => Ok(Bundled { spec: ConnectorSpec::clone(spec), document, files: source.files }),
         _ => Err("not a connector".to_owned()),

@@ -141,9 +141,7 @@ fn read_answer(
         Err(fault) => {
             let outcome = match fault {
                 AnswerFault::Status { code, .. } => {
-                    let retry_after = exchange.headers.get(http::header::RETRY_AFTER);
-                    let retry_after = retry_after.and_then(|value| value.to_str().ok());
-                    let retry_after = retry_after.and_then(|value| retry::parse_retry_after(value, now));
+                    let retry_after = retry::retry_after(&exchange.headers, now);
                     let is_too_fast = learned::is_too_fast(code, &exchange.headers, now);
                     Outcome::Status { code: if is_too_fast { 429 } else { code }, retry_after }
                 }
@@ -164,16 +162,19 @@ pub(crate) fn body_of(format: Option<ResponseFormat>, exchange: &Exchange) -> Re
 }
 
 fn answer_of(exchange: &Exchange) -> Answer<'_> {
-    let content_type = exchange.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = content_type_of(exchange);
     let (status, packed) = (exchange.status.as_u16(), exchange.undecoded.as_deref());
     Answer { status, content_type, packed, body: &exchange.body }
 }
 
+/// The content type of an answer, where it is text.
+pub(crate) fn content_type_of(exchange: &Exchange) -> Option<&str> {
+    exchange.headers.get(http::header::CONTENT_TYPE)?.to_str().ok()
+}
+
 /// The headers of an answer, as pills see them.
 pub(crate) fn headers_of(exchange: &Exchange) -> Value {
-    headers_value(
-        exchange.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
-    )
+    headers_value(exchange.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
 }
 
 /// Why no answer came; in the connection's own words first, where they are about that.

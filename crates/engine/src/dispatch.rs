@@ -225,7 +225,7 @@ fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
 /// The marks with which an event came, checked or not.
 pub(crate) fn hops_header(event: &Event) -> String {
     let values = event.head.headers.iter().filter(|(name, _)| name == hops::HEADER);
-    values.map(|(_, value)| value.to_text()).collect::<Vec<_>>().join(",")
+    values.filter_map(|(_, value)| std::str::from_utf8(value.as_bytes()).ok()).collect::<Vec<_>>().join(",")
 }
 
 fn refusal(endpoint: i64, event: &Event) -> NewRefusal {

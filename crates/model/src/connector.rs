@@ -63,6 +63,10 @@ pub struct ConnectorSpec {
     /// The kinds of accounts that the API takes. Left out: any, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<AccountChoice>,
+    /// Whether a connection may have no account although the API takes some: what it calls says by itself whether it is
+    /// for everybody.
+    #[serde(default, skip_serializing_if = "crate::is_default")]
+    pub account_optional: bool,
     /// What its answers must be, for actions and streams that do not say it, and for the connection's test.
     #[serde(default, skip_serializing_if = "crate::is_default")]
     pub answers: AnswersSpec,
@@ -231,6 +235,7 @@ impl ConnectorSpec {
         self.connection = self.connection.over(&base.connection);
         if self.accounts.is_empty() {
             self.accounts.clone_from(&base.accounts);
+            self.account_optional |= base.account_optional;
         }
         self.extends.clone_from(&base.extends);
         self.title = self.title.or_else(|| base.title.clone());
@@ -399,7 +404,8 @@ impl Connector {
     pub fn account_fault(&self, account: Option<&AccountSpec>) -> Option<Fault> {
         let kinds: Vec<&str> = self.spec.accounts.iter().map(|choice| choice.kind.as_str()).collect();
         let kind = account.map_or("none", AccountSpec::kind);
-        if kinds.is_empty() || kinds.contains(&kind) {
+        let is_spared = account.is_none() && self.spec.account_optional;
+        if kinds.is_empty() || kinds.contains(&kind) || is_spared {
             return None;
         }
         let reason = format!("the connector takes an account of kind {}, not {kind}", kinds.join(" or "));

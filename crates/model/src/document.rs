@@ -281,11 +281,16 @@ impl Document {
         self.spec.kind()
     }
 
-    /// The document with the defaults of its kind written out.
+    /// The document with the defaults of its kind written out, so that applying it changes nothing. `in_force` is the
+    /// spec with what a connector says in it, where there is one: its defaults go before those of the kind.
     #[must_use]
-    pub fn with_defaults(&self) -> Value {
+    pub fn with_defaults(&self, in_force: Option<&Value>) -> Value {
         let mut document = self.to_value();
-        fill(&mut document["spec"], &defaults(self.kind()));
+        let mut defaults = defaults(self.kind());
+        if let Some(in_force) = in_force {
+            replace(&mut defaults, in_force);
+        }
+        fill(&mut document["spec"], &defaults);
         document
     }
 
@@ -365,6 +370,20 @@ fn defaults(kind: Kind) -> Value {
         Kind::Endpoint => json!({"limits": {"body": size(limits::BODY_DEFAULT_BYTES)}, "enabled": true}),
         Kind::Recipe => json!({"enabled": true}),
         Kind::Sync => json!({"bucket": "own", "format": "unpacked", "enabled": true}),
+    }
+}
+
+/// Puts what `by` says in the place of what `value` says; what only `by` says is left out.
+fn replace(value: &mut Value, by: &Value) {
+    match (value, by) {
+        (Value::Object(value), Value::Object(by)) => {
+            for (key, inner) in value {
+                if let Some(by) = by.get(key) {
+                    replace(inner, by);
+                }
+            }
+        }
+        (value, by) => value.clone_from(by),
     }
 }
 
@@ -536,5 +555,103 @@ mod tests {
         let document = Document::read(&value).unwrap();
         assert!(!document.to_value().to_string().contains("hunter2"));
         assert!(!format!("{document:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn defaults_are_those_in_force() {
+        let written = json!({"kind": "endpoint", "name": "a", "spec": {"connector": "desk", "webhook": "events"}});
+        let document = Document::read(&written).unwrap();
+        assert_eq!(document.with_defaults(None)["spec"]["limits"]["body"], "5MiB");
+        let in_force = json!({"format": "json", "verify": "none", "limits": {"body": "25MiB"}});
+        let spec = &document.with_defaults(Some(&in_force))["spec"];
+        assert_eq!(spec["limits"]["body"], "25MiB");
+        assert_eq!((spec.get("format"), &spec["enabled"]), (None, &json!(true)));
+        let written = json!({"kind": "connection", "name": "a", "spec": {"connector": "desk", "timeout": "3s"}});
+        let in_force = json!({"timeout": "3s", "timeouts": {"first_byte": "60s"}, "redirects": 2});
+        let spec = Document::read(&written).unwrap().with_defaults(Some(&in_force))["spec"].clone();
+        assert_eq!(spec["timeouts"], json!({"connect": "5s", "tls": "5s", "first_byte": "60s"}));
+        assert_eq!((&spec["timeout"], &spec["redirects"]), (&json!("3s"), &json!(2)));
+    }
+
+    use proptest::prelude::*;
+
+    fn number() -> impl Strategy<Value = Value> {
+        "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?"
+            .prop_map(|text| serde_json::from_str(&text).unwrap())
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[^{}\u{0}]{0,12}", "[-+.:0-9eExX_~ ]{1,8}", "(yes|No|null|TRUE|~|01234|1\\.10)"]
+    }
+
+    fn data() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            number(),
+            number(),
+            text().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            Just(Value::Null)
+        ];
+        leaf.prop_recursive(3, 20, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((text(), inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn any_document() -> impl Strategy<Value = Value> {
+        let spec = (data(), number(), text(), prop::sample::select(Kind::ALL.to_vec())).prop_map(|(data, number, text, kind)| {
+            let request = json!({"method": "POST", "url": "https://a.test/", "query": {"n": number}, "form": {"t": text, "n": number}});
+            let body = json!({"method": "POST", "url": "https://a.test/", "json": data});
+            let spec = match kind {
+                Kind::Secret => json!({"env": "LINKSPAN_SECRET_A"}),
+                Kind::Account => json!({"basic": {"user": text.replace(':', "-"), "password": {"secret": "a"}}}),
+                Kind::Connector => json!({
+                    "connection": {"base_url": "https://a.test"},
+                    "settings": {"type": "object", "properties": {"n": {"default": number, "maximum": number, "examples": [data]}}},
+                    "actions": {"a": {"request": {"method": "POST", "path": "/x", "json": data, "query": {"n": number}}}},
+                }),
+                Kind::Connection => json!({"connector": "a", "settings": {"n": number, "data": data}}),
+                Kind::Endpoint => json!({"verify": "none", "dedupe": {"by": "json:/1.10"}, "limits": {"body": "25MiB"}}),
+                Kind::Recipe => json!({
+                    "trigger": {"webhook": {"endpoint": "a"}}, "steps": [{"id": "a", "request": request}, {"id": "b", "request": body}],
+                }),
+                Kind::Destination => json!({"sqlite": {"path": "1.10"}}),
+                Kind::Sync => json!({"from": {"endpoint": "a"}, "to": {"destination": "a", "schema": "s", "table": "t"}}),
+            };
+            (kind, spec)
+        });
+        (spec, text(), text(), text()).prop_map(|((kind, spec), description, label, value)| {
+            json!({"kind": kind.as_str(), "name": "a-1", "description": description, "labels": {label: value}, "spec": spec})
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_exported_and_applied_is_the_same(value in any_document()) {
+            if let Ok(document) = Document::read(&value) {
+                let exported = crate::yaml::write(&document.to_value());
+                let read = crate::yaml::read(&exported, crate::yaml::RepeatedKeys::Refuse);
+                let read = read.unwrap_or_else(|error| panic!("{error:?}\n{exported}")).value;
+                let applied = Document::read(&read).unwrap().to_value();
+                prop_assert_eq!(applied.to_string(), document.to_value().to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn documents_of_every_kind_are_among_those_that_are_exported() {
+        use proptest::strategy::ValueTree as _;
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let mut kinds: Vec<Kind> = Vec::new();
+        for _ in 0..200 {
+            let value = any_document().new_tree(&mut runner).unwrap().current();
+            kinds.extend(Document::read(&value).ok().map(|document| document.kind()));
+        }
+        for kind in Kind::ALL {
+            assert!(kinds.contains(&kind), "{kind:?}");
+        }
     }
 }

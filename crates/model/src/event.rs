@@ -1,12 +1,18 @@
 //! Events: accepted requests, raw and immutable.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::endpoint::Format;
 use crate::id::EventId;
 use crate::name::Name;
 use crate::time::Timestamp;
+use crate::tree::{self, TreeError};
+use crate::{coding, limits};
 
 /// Headers as received: order kept, names in lower case, values byte for byte.
 pub type Headers = Vec<(String, HeaderText)>;
@@ -26,12 +32,6 @@ impl HeaderText {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    /// The value as text; bytes that are not UTF-8 become replacement characters.
-    #[must_use]
-    pub fn to_text(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(&self.0)
     }
 }
 
@@ -94,7 +94,7 @@ pub struct VerifiedBy {
 pub struct EventHead {
     /// The method.
     pub method: String,
-    /// The name after the key in the URL, percent-decoded.
+    /// The name after the key in the URL, percent-decoded where that is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_name: Option<String>,
     /// The query string as sent, without its question mark.
@@ -124,10 +124,97 @@ pub struct Event {
     pub body: Bytes,
 }
 
+/// What headers say of the body beside them.
+#[derive(Debug, Clone, Default)]
+pub struct Content {
+    content_type: Option<HeaderText>,
+    codings: Vec<HeaderText>,
+}
+
+impl Content {
+    /// What these headers say.
+    #[must_use]
+    pub fn of(headers: &Headers) -> Self {
+        let of = |wanted: &'static str| headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
+        Self {
+            content_type: of("content-type").next().map(|(_, value)| value.clone()),
+            codings: of("content-encoding").map(|(_, value)| value.clone()).collect(),
+        }
+    }
+
+    /// The content type, where it is text.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        std::str::from_utf8(self.content_type.as_ref()?.as_bytes()).ok()
+    }
+
+    /// The body without its content codings, as long as it may be for any endpoint.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn unpacked<'a>(&self, body: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
+        if self.codings.is_empty() {
+            return Ok(Cow::Borrowed(body));
+        }
+        let codings = coding::codings(self.codings.iter().map(HeaderText::as_bytes))
+            .map_err(|named| format!("compressed as `{named}`, which is not known"))?;
+        if codings.is_empty() {
+            return Ok(Cow::Borrowed(body));
+        }
+        coding::unpack(&codings, body, limits::BODY_MAX_BYTES).map(Cow::Owned).map_err(|error| error.to_string())
+    }
+
+    /// The body as pills see it, by the endpoint's declared format; what is declared as bytes stays as it came.
+    ///
+    /// # Errors
+    /// Why there is no parsed view: as [`tree::event_body`], or that it cannot be unpacked.
+    pub fn tree(&self, format: Option<Format>, body: &[u8]) -> Result<Value, TreeError> {
+        match (format, self.unpacked(body)) {
+            (Some(Format::Bytes), _) | (None, Err(_)) => Ok(tree::base64(body)),
+            (Some(_), Err(reason)) => Err(TreeError::Packed(reason)),
+            (format, Ok(body)) => tree::event_body(format, self.content_type(), &body),
+        }
+    }
+}
+
 impl EventHead {
     /// The first value of the header `name`, compared without case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&HeaderText> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use serde_json::json;
+
+    fn content(headers: &[(&str, &str)]) -> Content {
+        Content::of(
+            &headers.iter().map(|(name, value)| ((*name).to_owned(), HeaderText::new((*value).to_owned()))).collect(),
+        )
+    }
+
+    #[test]
+    fn a_compressed_body_is_read_as_what_it_was() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(br#"{"a":1}"#).unwrap();
+        let packed = encoder.finish().unwrap();
+        let gzip = content(&[("content-type", "application/json"), ("Content-Encoding", "GZIP")]);
+        for format in [None, Some(Format::Json)] {
+            assert_eq!(gzip.tree(format, &packed).unwrap(), json!({"a": 1}));
+        }
+        assert_eq!(gzip.tree(Some(Format::Bytes), &packed).unwrap(), tree::base64(&packed));
+        assert_eq!(content(&[("content-encoding", "identity")]).tree(None, b"[1]").unwrap(), json!([1]));
+        let other = content(&[("content-encoding", "compress")]);
+        assert_eq!(other.tree(None, b"x").unwrap(), json!({"base64": "eA=="}));
+        assert_eq!(
+            other.tree(Some(Format::Json), b"x").unwrap_err().to_string(),
+            "compressed as `compress`, which is not known"
+        );
+        assert!(gzip.tree(Some(Format::Json), b"{}").unwrap_err().to_string().starts_with("not gzip: "));
     }
 }

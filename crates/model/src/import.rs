@@ -12,6 +12,7 @@ mod credentials;
 mod curl;
 mod draft;
 mod example;
+mod json;
 mod note;
 mod only;
 mod openapi;
@@ -37,6 +38,7 @@ use crate::document::Kind;
 use crate::fault::Fault;
 use crate::limits;
 use crate::name::Name;
+use crate::yaml::Repeated;
 
 /// The name that no connector has: that of the operation itself, `POST /api/v1/connectors/import`.
 pub(crate) const RESERVED: &str = "import";
@@ -94,7 +96,8 @@ impl ImportSpec {
             return Err(Fault::new("name", format_args!("`{RESERVED}` is a word of the API; take another name")));
         }
         let only = Only::read(&self.only)?;
-        let draft = match self.read()? {
+        let mut repeated = Vec::new();
+        let mut draft = match self.read(&mut repeated)? {
             Source::Curl => curl::read(&self.source, &only),
             Source::OpenApi(root) => openapi::read(root, &only),
             Source::Postman(root) => postman::read(&root, &only),
@@ -102,16 +105,20 @@ impl ImportSpec {
         if let Some(fault) = only.unused() {
             return Err(fault);
         }
+        for Repeated { key, line } in repeated {
+            let text = "a key stands twice in one object: what both say is joined where it does not clash, else the last counts";
+            draft.notes.add(text, &line.map_or_else(|| key.clone(), |line| format!("{key} (line {line})")));
+        }
         finish(draft, self.name.as_ref())
     }
 
-    fn read(&self) -> Result<Source, Fault> {
+    fn read(&self, repeated: &mut Vec<Repeated>) -> Result<Source, Fault> {
         let text = self.source.trim_start_matches('\u{feff}');
         let is_curl = self.format.map_or_else(|| curl::looks_like(text), |format| format == Format::Curl);
         if is_curl {
             return Ok(Source::Curl);
         }
-        let root = text::parse(text)?;
+        let root = text::parse(text, repeated)?;
         let looks = if root.get("openapi").is_some() || root.get("swagger").is_some() {
             Some(Format::OpenApi)
         } else if postman::looks_like(&root) {

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod call;
 pub mod charset;
+pub mod coding;
 pub mod connection;
 pub mod connector;
 pub mod destination;
@@ -14,6 +15,7 @@ pub mod document;
 pub mod endpoint;
 pub mod event;
 pub mod fault;
+pub mod form;
 pub mod hops;
 pub mod id;
 pub mod import;
@@ -47,6 +49,7 @@ pub mod tree;
 pub mod units;
 pub mod verify;
 pub mod xml;
+pub mod yaml;
 
 pub use document::{Document, Kind, Spec};
 pub use fault::Fault;

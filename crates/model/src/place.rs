@@ -3,8 +3,10 @@
 mod pointer;
 
 use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
-use url::form_urlencoded;
+
+use crate::{charset, form, tree};
 
 /// A place in a request: `header:X-Name`, `query:name`, `json:/pointer`, `form:field`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,21 +70,55 @@ impl<'de> Deserialize<'de> for Place {
 }
 
 impl Place {
-    /// What stands there; nothing where the request has no such place, or what is there is no scalar. `query` and
-    /// `body` are as they came.
+    /// What stands there; nothing where the request has no such place, or what is there is no scalar. `query` is as it
+    /// came, `body` without its content coding.
     #[must_use]
-    pub fn find(&self, headers: &HeaderMap, query: &str, body: &[u8]) -> Option<Vec<u8>> {
+    pub fn find(&self, headers: &HeaderMap, query: &str, body: &[u8]) -> Option<Found> {
+        let content_type = || headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         match self {
-            Self::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
-            Self::Query(name) => form_value(query.as_bytes(), name),
-            Self::Form(name) => form_value(body, name),
-            Self::Json(pointer) => pointer::scalar(body, pointer),
+            Self::Header(name) => headers.get(name).map(|value| Found::Text(value.as_bytes().to_vec())),
+            Self::Query(name) => form_value(query.as_bytes(), None, name),
+            Self::Form(name) => form_value(body, charset::declared(content_type()), name),
+            Self::Json(pointer) => pointer::scalar(&tree::text_of_json(content_type(), body).ok()?, pointer),
         }
     }
 }
 
-fn form_value(form: &[u8], name: &str) -> Option<Vec<u8>> {
-    form_urlencoded::parse(form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned().into_bytes())
+/// What stands at a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The bytes of a text, percent-encoding undone.
+    Text(Vec<u8>),
+    /// A number of JSON, as written.
+    Number(String),
+}
+
+impl Found {
+    /// What tells it from every other value: a number is another one than the text of its digits.
+    #[must_use]
+    pub fn into_key(self) -> Vec<u8> {
+        match self {
+            Self::Text(bytes) => bytes,
+            // No text in UTF-8 begins so, and a text of JSON is UTF-8.
+            Self::Number(digits) => [b"\xff", digits.as_bytes()].concat(),
+        }
+    }
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
+            Self::Number(digits) => f.write_str(digits),
+        }
+    }
+}
+
+fn form_value(form: &[u8], declared: Option<&str>, name: &str) -> Option<Found> {
+    let form = tree::without_bom(form);
+    form::pairs(form)
+        .find(|(key, _)| form::name(key, declared) == name)
+        .map(|(_, value)| Found::Text(value.into_owned()))
 }
 
 #[cfg(test)]
@@ -94,7 +130,7 @@ mod tests {
         let headers = HeaderMap::from_iter([("x-id".parse().unwrap(), "7".parse().unwrap())]);
         let find = |place: &str, body: &str| {
             let found = place.parse::<Place>().unwrap().find(&headers, "a=1%20b&a=2", body.as_bytes());
-            found.map(|found| String::from_utf8(found).unwrap())
+            found.map(|found| found.to_string())
         };
         assert_eq!(find("header:X-Id", "").as_deref(), Some("7"));
         assert_eq!(find("query:a", "").as_deref(), Some("1 b"));
@@ -104,5 +140,36 @@ mod tests {
         assert_eq!(find("json:/a/id", long).as_deref(), Some("12345678901234567890123"));
         assert_eq!(find("json:/data", r#"{"data": {"id": "e"}}"#), None);
         assert_eq!(find("header:X-Other", ""), None);
+    }
+
+    fn key(place: &str, content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
+        place.parse::<Place>().unwrap().find(&headers, "", body).map(Found::into_key)
+    }
+
+    #[test]
+    fn a_number_is_another_id_than_the_text_of_its_digits() {
+        let json = |body: &str| key("json:/id", "application/json", body.as_bytes()).unwrap();
+        let (number, text) = (json(r#"{"id":9007199254740993}"#), json(r#"{"id":"9007199254740993"}"#));
+        assert_ne!(number, text);
+        assert_eq!(text, b"9007199254740993");
+        assert_eq!(number, json(r#"{"id": 9007199254740993 }"#));
+        assert_ne!(number, json(r#"{"id":"\u00ff9007199254740993"}"#));
+    }
+
+    #[test]
+    fn ids_are_bytes_read_as_everything_else_is() {
+        let form = "application/x-www-form-urlencoded";
+        assert_ne!(key("form:id", form, b"id=%E9"), key("form:id", form, b"id=%E8"));
+        assert_eq!(key("form:\u{e9}", "x; charset=latin1", b"%E9=1").unwrap(), b"1");
+        let json = "application/json";
+        assert_eq!(key("json:/id", json, b"\xef\xbb\xbf{\"id\":\"e1\"}").unwrap(), b"e1");
+        assert_eq!(
+            key("json:/id", "application/json; charset=latin1", b"{\"id\":\"\xe9\"}").unwrap(),
+            "\u{e9}".as_bytes()
+        );
+        assert_eq!(key("json:/id", json, br#"{"\ud83d":1,"id":"e1"}"#).unwrap(), b"e1");
+        let (one, other) = (br#"{"id":"\ud83d"}"#, br#"{"id":"\ud83e"}"#);
+        assert_ne!(key("json:/id", json, one).unwrap(), key("json:/id", json, other).unwrap());
     }
 }

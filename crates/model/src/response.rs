@@ -87,7 +87,9 @@ pub fn json_text<'a>(format: Option<ResponseFormat>, answer: Answer<'a>, read: &
         return None;
     }
     let text = std::str::from_utf8(answer.body).ok()?.trim_ascii();
-    text.starts_with(['{', '[']).then_some(text)
+    // Others could not read the half of a pair.
+    let is_readable = !tree::has_lone_surrogate(text.as_bytes());
+    (text.starts_with(['{', '[']) && is_readable).then_some(text)
 }
 
 /// By the answer's own word, else by its looks: JSON or XML where it is, else text where it can be, else bytes.
@@ -114,16 +116,11 @@ fn unasked(content_type: Option<&str>, body: &[u8]) -> Value {
 /// Whether it is JSON by its own word, or by its looks where it says nothing.
 fn is_said_json(content_type: Option<&str>, body: &[u8]) -> bool {
     let essence = content_type.map(charset::essence).unwrap_or_default();
-    is_json(&essence) || essence.is_empty() && looks_like_json(body)
+    is_json(&essence) || essence.is_empty() && tree::looks_like_json(body)
 }
 
 fn is_json(essence: &str) -> bool {
     essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
-}
-
-/// Whether it begins like an object or a list.
-fn looks_like_json(body: &[u8]) -> bool {
-    matches!(tree::without_bom(body).trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 /// A picture in XML is rather handed on than looked into.
@@ -136,15 +133,8 @@ fn looks_like_xml(body: &[u8]) -> bool {
     tree::without_bom(body).starts_with(b"<?xml")
 }
 
-/// JSON is UTF-8 (RFC 8259, section 8.1); what is not may say so by a byte order mark or a character set.
 fn json(content_type: Option<&str>, body: &[u8]) -> Result<Value, TreeError> {
-    if let Ok(text) = std::str::from_utf8(tree::without_bom(body)) {
-        return tree::json_text(text);
-    }
-    match text(content_type, body) {
-        Ok(text) => tree::json_text(&text),
-        Err(_) => tree::parse_json(body),
-    }
+    tree::json_text(&tree::text_of_json(content_type, body)?)
 }
 
 fn text<'a>(content_type: Option<&str>, body: &'a [u8]) -> Result<Cow<'a, str>, CharsetError> {
@@ -182,6 +172,7 @@ mod tests {
             ("application/json; charset=iso-8859-1", b"\"caf\xe9\"", json!("café")),
             ("application/json; charset=iso-8859-1", "\"café\"".as_bytes(), json!("café")),
             ("application/json", b"\xff\xfe7\0", json!(7)),
+            ("application/json", br#"{"a":"\ud83d","b":1}"#, json!({"a": r#""\ud83d""#, "b": 1})),
             ("application/json", b"\"\xff\"", json!({"base64": "Iv8i"})),
             ("", b" [1]", json!([1])),
             ("", b"[1", json!("[1")),

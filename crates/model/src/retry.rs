@@ -8,6 +8,9 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
+
 use crate::limits;
 use crate::request::Effect;
 use crate::time::Timestamp;
@@ -176,21 +179,84 @@ fn jittered(policy: &RetryPolicy<'_>, made: u32, jitter: f64) -> Duration {
     bound.mul_f64(part)
 }
 
-/// Reads the value of `Retry-After`: seconds, or a date in any of the forms of HTTP (RFC 9110, section
-/// 5.6.7); a date in the past is no wait.
+/// How long the headers of an answer ask to wait by `Retry-After`: the longest, when it says so several times.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let values = headers.get_all(RETRY_AFTER).iter().filter_map(|value| value.to_str().ok());
+    values.filter_map(|value| parse_retry_after(value, now)).max()
+}
+
+/// Reads the value of `Retry-After`: seconds, or a date in any of the forms of HTTP (RFC 9110, sections 10.2.3 and
+/// 5.6.7); a date in the past is no wait. Servers write more than that: a fraction, a unit (`2m`, `1.5 seconds`), other
+/// dates, several values. What can mean several waits means the longest, because who comes too early is asked to wait
+/// longer still.
 #[must_use]
 pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are longer than anyone waits.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    let value = value.trim().trim_matches('"').trim();
+    if let Some(at) = parse_date(value) {
+        return Some(at.since(now));
     }
-    let at = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"]
+    value
+        .split([',', ';'])
+        .filter_map(|part| parse_span(part).or_else(|| Some(parse_date(part.trim())?.since(now))))
+        .max()
+}
+
+fn parse_date(value: &str) -> Option<Timestamp> {
+    if !value.contains([':', '-']) {
+        return None;
+    }
+    let http = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"]
         .into_iter()
-        .find_map(|form| jiff::fmt::strtime::parse(form, value).ok()?.to_datetime().ok())?
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .ok()?;
-    Some(Timestamp::from_micros(at.timestamp().as_microsecond()).since(now))
+        .find_map(|form| jiff::fmt::strtime::parse(form, value).ok()?.to_datetime().ok())
+        .and_then(|at| at.to_zoned(jiff::tz::TimeZone::UTC).ok())
+        .map(|at| at.timestamp());
+    let mail = || {
+        // As in mails (RFC 5322, section 3.3), with the zone that HTTP does not allow.
+        let value = value.strip_suffix("UTC").map_or_else(|| value.to_owned(), |date| format!("{date}GMT"));
+        jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(&value).ok()
+    };
+    let at = http.or_else(mail).map(|at| Timestamp::from_micros(at.as_microsecond()));
+    at.or_else(|| value.parse().ok())
+}
+
+/// A length of time: seconds without a unit, or numbers with units one after another (`1m30s`).
+pub(crate) fn parse_span(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    let mut whole = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    // Also `+5` and `1e3`; no words such as `inf`.
+    if let Some(seconds) = rest.parse::<f64>().ok().filter(|_| rest.ends_with(|c: char| c.is_ascii_digit() || c == '.'))
+    {
+        return (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(end);
+        let after = after.trim_start();
+        let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let seconds = match unit.to_ascii_lowercase().as_str() {
+            "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+            "ms" | "msec" | "millis" | "millisecond" | "milliseconds" => 1e-3,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+            "h" | "hr" | "hrs" | "hour" | "hours" => 3_600.0,
+            "d" | "day" | "days" => 86_400.0,
+            _ => return None,
+        };
+        // More digits than fit are longer than anyone waits.
+        let number = number.parse::<f64>().ok()?;
+        let wait = Duration::try_from_secs_f64(number * seconds).unwrap_or(Duration::MAX);
+        whole = whole.saturating_add(wait);
+        rest = after.trim_start();
+        // A number without a unit is the only one.
+        if unit.is_empty() && !rest.is_empty() {
+            return None;
+        }
+    }
+    Some(whole)
 }
 
 #[cfg(test)]
@@ -288,19 +354,46 @@ mod tests {
         for (value, seconds) in [
             ("120", Some(120)),
             (" 0 ", Some(0)),
-            ("99999999999999999999999", Some(u64::MAX)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(60)),
             ("Sunday, 06-Nov-94 08:49:37 GMT", Some(60)),
             ("Sun Nov  6 08:49:37 1994", Some(60)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
             ("", None),
             ("-1", None),
-            ("1.5", None),
             ("soon", None),
-            ("Sun, 06 Nov 1994 08:49:37 PST", None),
+            ("1.5.2", None),
+            ("2 3", None),
+            ("60s", Some(60)),
+            ("+60", Some(60)),
+            ("6e1", Some(60)),
+            ("60.", Some(60)),
+            ("inf", None),
+            ("NaN", None),
+            ("-6e1", None),
+            ("2 minutes", Some(120)),
+            ("1h1m1s", Some(3_661)),
+            ("30, 60", Some(60)),
+            ("\"7\"", Some(7)),
+            ("Sun, 06 Nov 1994 08:49:37 UTC", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:37 +0000", Some(60)),
+            ("Sun, 06 Nov 1994 00:49:37 -0800", Some(60)),
+            ("1994-11-06T08:49:37Z", Some(60)),
         ] {
             assert_eq!(parse_retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
         }
+    }
+
+    #[test]
+    fn a_fraction_is_waited_for() {
+        for (value, millis) in [("2.5", 2_500), ("0.25", 250), ("1.5s", 1_500), ("250ms", 250), ("2,5", 5_000)] {
+            assert_eq!(parse_retry_after(value, START), Some(Duration::from_millis(millis)), "{value}");
+        }
+        assert!(parse_retry_after("99999999999999999999999", START) > Some(RETRY_AFTER_MAX));
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, "2.5".parse().unwrap())]);
+        assert_eq!(retry_after(&headers, START), Some(Duration::from_millis(2_500)));
+        let mut headers = headers;
+        headers.append(RETRY_AFTER, "7".parse().unwrap());
+        assert_eq!(retry_after(&headers, START), Some(Duration::from_secs(7)));
     }
 
     proptest! {

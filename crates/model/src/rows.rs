@@ -21,7 +21,7 @@ use crate::id::EventId;
 use crate::naming::{column_name, free_name};
 use crate::sync::SyncFormat;
 use crate::time::Timestamp;
-use crate::{tree, xml};
+use crate::{charset, tree, xml};
 
 /// The columns that every table has: event, element, when it was received, when it was loaded.
 pub const SYSTEM_COLUMNS: [&str; 4] = ["_id", "_index", "_received_at", "_synced_at"];
@@ -58,8 +58,8 @@ pub struct Row {
 /// Why a body was not taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unparsed {
-    /// Not UTF-8: `payload` holds it in base64.
-    #[error("not text in UTF-8; kept in base64")]
+    /// No text in its character set: `payload` holds it in base64.
+    #[error("not text in its character set; kept in base64")]
     Bytes,
     /// Unpacked rows need JSON; `payload` holds the text.
     #[error("{0}")]
@@ -126,25 +126,30 @@ impl Cell {
     }
 }
 
-/// The rows of an event with this body.
+/// The rows of an event with this body; its content type may declare a character set.
 #[must_use]
-pub fn rows(id: EventId, received_at: Timestamp, body: &[u8], format: SyncFormat) -> Rows {
+pub fn rows(id: EventId, received_at: Timestamp, content_type: Option<&str>, body: &[u8], format: SyncFormat) -> Rows {
     let row = |index: usize, cells| Row { id, index: index as u64, received_at, cells };
     let whole = |text: String, unparsed| Rows {
         rows: vec![row(0, IndexMap::from([(PAYLOAD.to_owned(), Cell::Text(text))]))],
         unparsed,
     };
-    let Ok(text) = std::str::from_utf8(body) else {
+    // As for pills: JSON is UTF-8 before it is what it declares.
+    let text = match tree::looks_like_json(body) {
+        true => tree::text_of_json(content_type, body).ok(),
+        false => charset::decode(body, charset::declared(content_type)).ok(),
+    };
+    let Some(text) = text else {
         return whole(STANDARD.encode(body), Some(Unparsed::Bytes));
     };
     match format {
-        SyncFormat::Packed => whole(text.to_owned(), None),
-        SyncFormat::Unpacked => match unpacked(text.strip_prefix('\u{feff}').unwrap_or(text)) {
+        SyncFormat::Packed => whole(text.into_owned(), None),
+        SyncFormat::Unpacked => match unpacked(&text) {
             Ok(elements) => Rows {
                 rows: elements.into_iter().enumerate().map(|(index, cells)| row(index, cells)).collect(),
                 unparsed: None,
             },
-            Err(error) => whole(text.to_owned(), Some(error.into())),
+            Err(error) => whole(text.into_owned(), Some(error.into())),
         },
     }
 }
@@ -156,7 +161,7 @@ pub fn xml_rows(id: EventId, received_at: Timestamp, content_type: Option<&str>,
     let unparsed = match xml::read(content_type, body) {
         Ok(tree) => {
             let root = tree.as_object().and_then(|tree| tree.values().next()).cloned().unwrap_or_default();
-            let shaped = rows(id, received_at, root.to_string().as_bytes(), SyncFormat::Unpacked);
+            let shaped = rows(id, received_at, None, root.to_string().as_bytes(), SyncFormat::Unpacked);
             match shaped.unparsed {
                 None => return shaped,
                 Some(unparsed) => unparsed,
@@ -164,7 +169,7 @@ pub fn xml_rows(id: EventId, received_at: Timestamp, content_type: Option<&str>,
         }
         Err(error) => error.into(),
     };
-    let whole = rows(id, received_at, body, SyncFormat::Packed);
+    let whole = rows(id, received_at, content_type, body, SyncFormat::Packed);
     Rows { unparsed: whole.unparsed.or(Some(unparsed)), ..whole }
 }
 
@@ -185,8 +190,40 @@ fn cells(raw: &RawValue) -> Result<IndexMap<String, Cell>, serde_json::Error> {
     if !raw.get().starts_with('{') {
         return Ok(IndexMap::from([(PAYLOAD.to_owned(), Cell::read(raw))]));
     }
-    let fields: IndexMap<String, &RawValue> = serde_json::from_str(raw.get())?;
+    let fields: IndexMap<String, &RawValue> = match serde_json::from_str(raw.get()) {
+        Ok(fields) => fields,
+        // A key that no Unicode string can hold is its JSON, as it was written.
+        Err(_) => serde_json::from_str::<RawKeys>(raw.get())?.0,
+    };
     Ok(fields.into_iter().map(|(key, raw)| (key, Cell::read(raw))).collect())
+}
+
+/// An object whose keys need not be text.
+struct RawKeys<'a>(IndexMap<String, &'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawKeys<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> serde::de::Visitor<'de> for Keys {
+            type Value = IndexMap<String, &'de RawValue>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+                let mut map = IndexMap::new();
+                while let Some((key, value)) = fields.next_entry::<&RawValue, &RawValue>()? {
+                    let key = key.get();
+                    map.insert(serde_json::from_str(key).unwrap_or_else(|_| key.to_owned()), value);
+                }
+                Ok(map)
+            }
+        }
+
+        deserializer.deserialize_map(Keys).map(Self)
+    }
 }
 
 /// The type of a column: what all its values fit into.
@@ -323,7 +360,7 @@ mod tests {
     const AT: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
     fn of(body: &[u8], format: SyncFormat) -> Rows {
-        rows(EventId::new(AT, 1, 0), AT, body, format)
+        rows(EventId::new(AT, 1, 0), AT, None, body, format)
     }
 
     fn shown(body: &str) -> String {
@@ -369,6 +406,26 @@ mod tests {
             assert_eq!(rows.rows[0].cells[PAYLOAD], Cell::Text("/wA=".to_owned()));
             assert_eq!(rows.unparsed, Some(Unparsed::Bytes));
         }
+    }
+
+    #[test]
+    fn reads_character_sets_and_keys_that_are_no_text() {
+        let at = |content_type, body: &[u8], format| rows(EventId::new(AT, 1, 0), AT, content_type, body, format);
+        let latin = Some("application/json; charset=latin1");
+        for (content_type, body) in [
+            (latin, &b"{\"a\":\"\xe9\"}"[..]),
+            (latin, "{\"a\":\"\u{e9}\"}".as_bytes()),
+            (None, b"\xef\xbb\xbf{\"a\":\"\xc3\xa9\"}"),
+        ] {
+            let read = at(content_type, body, SyncFormat::Unpacked);
+            assert_eq!((read.rows[0].cells["a"].clone(), read.unparsed), (Cell::Text("\u{e9}".to_owned()), None));
+        }
+        let text = at(Some("text/plain; charset=latin1"), b"\xe9", SyncFormat::Packed);
+        assert_eq!(text.rows[0].cells[PAYLOAD], Cell::Text("\u{e9}".to_owned()));
+        assert_eq!(
+            shown(r#"{"\ud83d": 1, "a": {"b": "\ud83d"}}"#),
+            r#"0: "\ud83d"=Int(1) a=Json("{\"b\": \"\\ud83d\"}")"#
+        );
     }
 
     #[test]

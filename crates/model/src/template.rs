@@ -20,7 +20,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use http::HeaderValue;
 use minijinja::value::{Object, ObjectRepr, Rest};
 use minijinja::{Environment, ErrorKind, State};
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 use serde_json::Value;
 
 pub(crate) use self::filters::COMPONENT;
@@ -155,6 +155,15 @@ impl Template {
         self.render_escaped(scope, |text| Ok(text.to_owned()))
     }
 
+    /// The items of a whole pill that joins a list, and what stands between them: where the two are told apart, as in a
+    /// query. Nothing for any other pill.
+    ///
+    /// # Errors
+    /// Where and why the pill gives nothing.
+    pub(crate) fn joined(&self, scope: &Scope) -> Result<Option<Joined>, RenderError> {
+        self.whole().map_or(Ok(None), |program| program.joined(scope))
+    }
+
     /// What it gives as text, with every pill passed through `escape`.
     ///
     /// # Errors
@@ -260,6 +269,13 @@ impl Template {
                 }
                 Part::Pill(program) => program,
             };
+            if matches!(position, Position::Path | Position::Query)
+                && let Some(joined) = program.joined(scope)?
+                && !joined.is_empty()
+            {
+                append(&mut out, &joined.encoded(), program.column)?;
+                continue;
+            }
             let value = program.value(scope)?;
             let text = filters::text_of(&value);
             let fail = |reason: &str| Err(RenderError::new(program.column, reason));
@@ -372,6 +388,35 @@ impl Expression {
     }
 }
 
+/// A list that is one text in a URL or a form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Joined {
+    items: Vec<String>,
+    separator: String,
+}
+
+impl Joined {
+    fn is_empty(&self) -> bool {
+        self.items.iter().all(String::is_empty)
+    }
+
+    /// The text, percent-encoded: the separator is none of an item's characters, so a comma in an item is encoded and
+    /// the one between two items is not (RFC 6570, section 3.2.1; RFC 3986, section 2.2).
+    pub(crate) fn encoded(&self) -> String {
+        let encode = |text: &String| utf8_percent_encode(text, filters::COMPONENT).to_string();
+        let items: Vec<String> = self.items.iter().map(encode).collect();
+        items.join(&utf8_percent_encode(&self.separator, SEPARATOR).to_string())
+    }
+
+    /// The text as it is.
+    pub(crate) fn text(&self) -> String {
+        self.items.join(&self.separator)
+    }
+}
+
+/// What is encoded of a separator: all but the delimiters that mean nothing in a path's segment or a query by themselves.
+const SEPARATOR: &AsciiSet = &filters::COMPONENT.remove(b',').remove(b';').remove(b'=');
+
 /// Where in a URL a pill stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Position {
@@ -430,6 +475,8 @@ struct Program {
     plain: Option<Pill>,
     /// The expression is a path with filters behind it: the first of the slots.
     is_filtered: bool,
+    /// What gives the list that the expression joins by its last filter, and the separator.
+    list: Option<Box<(Self, String)>>,
     column: usize,
 }
 
@@ -437,6 +484,24 @@ impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.pills().map(ToString::to_string)).finish()
     }
+}
+
+/// An expression that ends in `| join('x')`, in front of that and the separator.
+fn split_join(expression: &str) -> Option<(&str, String)> {
+    let (before, last) = expression.rsplit_once('|')?;
+    // A separator that is a bar itself.
+    let (before, last) = match last.trim_start().strip_prefix("join") {
+        Some(_) => (before, last),
+        None => {
+            let at = before.rfind('|')?;
+            (&expression[..at], &expression[at + 1..])
+        }
+    };
+    let argument = last.trim().strip_prefix("join")?.trim_start().strip_prefix('(')?.strip_suffix(')')?.trim();
+    let quote = argument.chars().next().filter(|quote| matches!(quote, '\'' | '"'))?;
+    let inner = argument.get(1..)?.strip_suffix(quote)?;
+    let separator = if inner == "\\t" { "\t" } else { inner };
+    (!separator.contains(['\\', '\'', '"', '\n'])).then(|| (before, separator.to_owned()))
 }
 
 /// An empty environment but for our filters.
@@ -472,7 +537,37 @@ impl Program {
             [Slot::Pill(pill)] if is_path => Some(pill.clone()),
             _ => None,
         };
-        Ok((Self { code, slots: scanned.slots.into(), plain, is_filtered, column }, scanned.end))
+        let list = match is_filtered.then(|| split_join(&text[start.at..scanned.end.at])).flatten() {
+            Some((before, separator)) => {
+                let end = start.at + before.len();
+                let (program, _) = Self::read(&text[..end], start, leniency)?;
+                Some(Box::new((program, separator)))
+            }
+            None => None,
+        };
+        Ok((Self { code, slots: scanned.slots.into(), plain, is_filtered, list, column }, scanned.end))
+    }
+
+    /// The items that it joins; nothing when it does not, or what it joins is no list of scalars.
+    fn joined(&self, scope: &Scope) -> Result<Option<Joined>, RenderError> {
+        let Some((list, separator)) = self.list.as_deref() else { return Ok(None) };
+        list.with_value(scope, |value| {
+            let Value::Array(items) = value else { return Ok(None) };
+            if items.iter().any(|item| item.is_array() || item.is_object()) {
+                return Ok(None);
+            }
+            let mut length = 0;
+            let mut texts = Vec::with_capacity(items.len());
+            for item in items {
+                let text = filters::text_of(item).into_owned();
+                length += text.len() + separator.len();
+                if length > limits::RENDERED_BYTES {
+                    return Err(too_long(self.column));
+                }
+                texts.push(text);
+            }
+            Ok(Some(Joined { items: texts, separator: separator.clone() }))
+        })
     }
 
     /// The path that it names, when it is nothing else but filters behind it.

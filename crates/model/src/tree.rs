@@ -1,11 +1,15 @@
-//! Bodies as trees of values: JSON, XML, forms and query strings.
+//! Bodies as trees of values: JSON, XML, forms and query strings. One rule for everybody who reads a body.
 //!
 //! Numbers keep their text. Depth and number of values are counted before anything is built, because the
 //! tree of a small hostile body can take a hundred times its size.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
+use serde_json::Value;
+
+use crate::charset::{self, CharsetError};
 use crate::endpoint::Format;
+use crate::form;
 use crate::limits;
 use crate::xml;
 
@@ -21,6 +25,9 @@ pub enum TreeError {
     /// Brackets within brackets beyond [`limits::TREE_DEPTH`].
     #[error("deeper than {} levels", limits::TREE_DEPTH)]
     TooDeep,
+    /// Its content coding cannot be undone.
+    #[error("{0}")]
+    Packed(String),
     /// More values than [`limits::TREE_NODES`].
     #[error("more than {} values", limits::TREE_NODES)]
     TooLarge,
@@ -67,48 +74,104 @@ fn after_string(mut json: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Reads JSON (RFC 8259); a byte order mark is skipped, of a repeated key the last value counts.
+/// Reads JSON (RFC 8259) in UTF-8; a byte order mark is skipped, of a repeated key the last value counts.
 ///
 /// # Errors
 /// When it is not JSON, too deep or too large.
 pub fn parse_json(bytes: &[u8]) -> Result<Value, TreeError> {
-    let text = std::str::from_utf8(without_bom(bytes))
-        .map_err(|error| TreeError::NotJson(format!("not UTF-8 from byte {} on", error.valid_up_to())))?;
-    json_text(text)
+    json_text(&text_of_json(None, bytes)?)
 }
 
-/// Reads JSON that is text already.
+/// The text of a JSON body. JSON is UTF-8 (RFC 8259, section 8.1); what is not may say so by a byte order mark, or by
+/// the character set that its content type declares.
+///
+/// # Errors
+/// When it is no text in its character set.
+pub fn text_of_json<'a>(content_type: Option<&str>, body: &'a [u8]) -> Result<Cow<'a, str>, TreeError> {
+    // ASCII in UTF-16 is UTF-8 too, with zeros that no JSON begins with.
+    let is_utf16 = matches!(body, [0, ..] | [_, 0, ..]);
+    let error = match std::str::from_utf8(without_bom(body)) {
+        Ok(text) if !is_utf16 => return Ok(Cow::Borrowed(text)),
+        Ok(_) => "it begins like UTF-16, and nothing says so".to_owned(),
+        Err(error) => format!("not UTF-8 from byte {} on", error.valid_up_to()),
+    };
+    match (charset::has_mark(body), charset::declared(content_type)) {
+        (false, None) => Err(TreeError::NotJson(error)),
+        (_, declared) => match charset::decode(body, declared) {
+            Ok(text) => Ok(text),
+            // It may declare no more than what it should be.
+            Err(CharsetError::NotUtf8(_)) => Err(TreeError::NotJson(error)),
+            Err(other) => Err(TreeError::NotJson(other.to_string())),
+        },
+    }
+}
+
+/// Reads JSON that is text already. A string that no Unicode string can hold, because it has half a surrogate pair
+/// (`"\ud83d"`; RFC 8259, section 8.2, allows it), is its JSON as it was written, quotes and all.
 pub(crate) fn json_text(text: &str) -> Result<Value, TreeError> {
     measure(text.as_bytes())?;
-    serde_json::from_str(text).map_err(|error| TreeError::NotJson(error.to_string()))
+    let not_json = |error: serde_json::Error| TreeError::NotJson(error.to_string());
+    serde_json::from_str(text).or_else(|error| match without_lone_surrogates(text) {
+        Cow::Owned(mended) => serde_json::from_str(&mended).map_err(not_json),
+        Cow::Borrowed(_) => Err(not_json(error)),
+    })
+}
+
+/// The same JSON with every string that has half a surrogate pair as a string of its JSON.
+pub(crate) fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let (mut done, mut at) = (0, 0);
+    let bytes = text.as_bytes();
+    while let Some(start) = memchr::memchr(b'"', &bytes[at..]).map(|found| at + found) {
+        let end = text.len() - after_string(&bytes[start + 1..]).len();
+        let string = &bytes[start..end];
+        if has_lone_surrogate(string) && !string.iter().any(|byte| *byte < b' ') {
+            out.push_str(&text[done..start]);
+            out.push_str(&Value::from(&text[start..end]).to_string());
+            done = end;
+        }
+        at = end;
+    }
+    if done == 0 { Cow::Borrowed(text) } else { Cow::Owned(out + &text[done..]) }
+}
+
+/// Whether JSON, as it is written, has an escape of half a surrogate pair, and no escape that is none.
+pub(crate) fn has_lone_surrogate(mut json: &[u8]) -> bool {
+    let unit = |escape: &[u8]| {
+        let digits = escape.strip_prefix(b"\\u")?.get(..4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut has_lone = false;
+    while let Some(at) = memchr::memchr(b'\\', json) {
+        json = &json[at..];
+        let length = match unit(json) {
+            Some(0xd800..=0xdbff) if matches!(json.get(6..).and_then(unit), Some(0xdc00..=0xdfff)) => 12,
+            Some(0xd800..=0xdfff) => {
+                has_lone = true;
+                6
+            }
+            Some(_) => 6,
+            None if matches!(json.get(1), Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')) => 2,
+            None => return false,
+        };
+        json = json.get(length..).unwrap_or_default();
+    }
+    has_lone
+}
+
+/// Whether it begins like an object or a list, in UTF-8 or behind a mark of UTF-16.
+pub(crate) fn looks_like_json(body: &[u8]) -> bool {
+    let begins = |body: &[u8]| matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    match body {
+        [0xff, 0xfe, rest @ ..] => begins(rest),
+        [0xfe, 0xff, 0, rest @ ..] => begins(rest),
+        body => begins(without_bom(body)),
+    }
 }
 
 /// The same bytes without a UTF-8 byte order mark.
 pub(crate) fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
-}
-
-/// Reads `application/x-www-form-urlencoded`: an object of texts; a repeated key gives a list of its texts.
-#[must_use]
-pub fn parse_form(bytes: &[u8]) -> Value {
-    let mut map = Map::new();
-    for (key, text) in url::form_urlencoded::parse(bytes).take(limits::TREE_NODES) {
-        let text = Value::String(text.into_owned());
-        match map.get_mut(key.as_ref()) {
-            None => {
-                map.insert(key.into_owned(), text);
-            }
-            Some(Value::Array(texts)) => texts.push(text),
-            Some(first) => *first = Value::Array(vec![first.take(), text]),
-        }
-    }
-    Value::Object(map)
-}
-
-/// Reads a query string, without its question mark, as [`parse_form`] does.
-#[must_use]
-pub fn parse_query(query: &str) -> Value {
-    parse_form(query.as_bytes())
 }
 
 /// An event's body as pills see it; an empty one is null.
@@ -123,30 +186,61 @@ pub fn event_body(format: Option<Format>, content_type: Option<&str>, body: &[u8
     if body.is_empty() {
         return Ok(Value::Null);
     }
+    let json = || json_text(&text_of_json(content_type, body)?);
     match format {
-        Some(Format::Json) => parse_json(body),
+        Some(Format::Json) => json(),
         Some(Format::Xml) => xml::read(content_type, body),
-        Some(Format::Form) => Ok(parse_form(body)),
+        Some(Format::Form) => Ok(form::parse(body, charset::declared(content_type))),
         Some(Format::Bytes) => Ok(base64(body)),
-        Some(Format::Text | Format::Query) => Ok(text(body)),
+        Some(Format::Text | Format::Query) => Ok(text(content_type, body)),
         None => {
-            if matches!(without_bom(body).trim_ascii_start().first(), Some(b'{' | b'[')) {
-                match parse_json(body) {
+            if looks_like_json(body) {
+                match json() {
                     Err(TreeError::NotJson(_)) => {}
                     parsed => return parsed,
                 }
             }
-            let is_form = content_type.is_some_and(|content_type| {
-                let essence = content_type.split(';').next().unwrap_or_default().trim();
-                essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-            });
-            Ok(if is_form { parse_form(body) } else { text(body) })
+            let is_form = content_type
+                .is_some_and(|content_type| charset::essence(content_type) == "application/x-www-form-urlencoded");
+            Ok(if is_form { form::parse(body, charset::declared(content_type)) } else { text(content_type, body) })
         }
     }
 }
 
-fn text(body: &[u8]) -> Value {
-    std::str::from_utf8(body).map_or_else(|_| base64(body), Value::from)
+/// Whether a body is what the endpoint declares. Nothing is built: what parses but is too deep or too large for a tree
+/// passes, and only its parsed view is absent.
+///
+/// # Errors
+/// What it should be, and why it is not.
+pub fn check(format: Option<Format>, content_type: Option<&str>, body: &[u8]) -> Result<(), (&'static str, String)> {
+    match format {
+        Some(Format::Json) => {
+            let malformed = |error: TreeError| match error {
+                TreeError::NotJson(reason) => ("JSON", reason),
+                other => ("JSON", other.to_string()),
+            };
+            let text = text_of_json(content_type, body).map_err(malformed)?;
+            serde_json::from_str::<serde::de::IgnoredAny>(&text)
+                .map(|_| ())
+                .map_err(|error| ("JSON", error.to_string()))
+        }
+        Some(Format::Xml) => xml::check(content_type, body).map_err(|error| match error {
+            TreeError::NotXml(reason) => ("XML", reason),
+            other => ("XML", other.to_string()),
+        }),
+        Some(Format::Text) => charset::decode(body, charset::declared(content_type))
+            .map(|_| ())
+            .map_err(|error| ("text", error.to_string())),
+        Some(Format::Form) => {
+            form::check(body, charset::declared(content_type)).map_err(|error| ("a form", error.to_string()))
+        }
+        Some(Format::Bytes | Format::Query) | None => Ok(()),
+    }
+}
+
+fn text(content_type: Option<&str>, body: &[u8]) -> Value {
+    charset::decode(body, charset::declared(content_type))
+        .map_or_else(|_| base64(body), |text| text.into_owned().into())
 }
 
 /// Bytes as data: `{"base64": …}`.
@@ -184,9 +278,48 @@ mod tests {
     }
 
     #[test]
-    fn reads_forms_and_queries() {
-        assert_eq!(parse_form(b"a=1&b=x+y%26&a=2&a=3&c"), json!({"a": ["1", "2", "3"], "b": "x y&", "c": ""}));
-        assert_eq!(parse_query(""), json!({}));
+    fn json_says_its_character_set() {
+        let latin = Some("application/json; charset=ISO-8859-1");
+        for (content_type, body) in [
+            (None, &b"\xef\xbb\xbf{\"a\":\"\xc3\xa9\"}"[..]),
+            (latin, b"{\"a\":\"\xe9\"}"),
+            (latin, "{\"a\":\"\u{e9}\"}".as_bytes()),
+            (None, b"\xff\xfe{\0\"\0a\0\"\0:\0\"\0\xe9\0\"\0}\0"),
+            (None, b"\xfe\xff\0{\0\"\0a\0\"\0:\0\"\0\xe9\0\"\0}"),
+            (Some("application/json; charset=utf-16le"), b"{\0\"\0a\0\"\0:\0\"\0\xe9\0\"\0}\0"),
+        ] {
+            for format in [Some(Format::Json), None] {
+                if format.is_some() || looks_like_json(body) {
+                    assert_eq!(event_body(format, content_type, body).unwrap(), json!({"a": "\u{e9}"}), "{body:?}");
+                }
+            }
+            assert_eq!(check(Some(Format::Json), content_type, body), Ok(()));
+        }
+        for (content_type, body) in [
+            (None, &b"{\"a\":\"\xe9\"}"[..]),
+            (Some("application/json; charset=utf-8"), b"{\"a\":\"\xe9\"}"),
+            (Some("application/json; charset=klingon"), b"{\"a\":\"\xe9\"}"),
+            (None, b"{\0}\0"),
+            (None, b"\xff\xfe{"),
+        ] {
+            assert!(check(Some(Format::Json), content_type, body).is_err(), "{body:?}");
+            assert!(event_body(Some(Format::Json), content_type, body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_stays_as_written_and_hides_nothing() {
+        let body =
+            br#"{"a":"x\ud83d","b":1,"c":"\ud83d\ude00","\udc00":"\\ud83d","d":["\ud83d\ud83d\ude00","\uD83Dx"]}"#;
+        let read = event_body(Some(Format::Json), None, body).unwrap();
+        assert_eq!(
+            read,
+            json!({"a": r#""x\ud83d""#, "b": 1, "c": "\u{1f600}", r#""\udc00""#: r"\ud83d", "d": [r#""\ud83d\ud83d\ude00""#, r#""\uD83Dx""#]})
+        );
+        assert_eq!(check(Some(Format::Json), None, body), Ok(()));
+        for broken in [r#"{"a":"\ud83"}"#, r#"{"a":"\ud83d}"#, r#"{"a":"\ud83d",}"#, r#""\x\ud83d""#, "\"\n\\ud83d\""] {
+            assert!(event_body(Some(Format::Json), None, broken.as_bytes()).is_err(), "{broken}");
+        }
     }
 
     #[test]
@@ -199,6 +332,20 @@ mod tests {
             (None, None, b"a=1", json!("a=1")),
             (None, None, b"{no", json!("{no")),
             (None, None, b"\xff", json!({"base64": "/w=="})),
+            (None, Some("text/plain; charset=latin1"), b"\xe9", json!("\u{e9}")),
+            (Some(Format::Text), Some("text/plain; charset=latin1"), b"\xe9", json!("\u{e9}")),
+            (
+                Some(Format::Form),
+                Some("application/x-www-form-urlencoded; charset=windows-1252"),
+                b"n=caf%E9",
+                json!({"n": "caf\u{e9}"}),
+            ),
+            (
+                None,
+                Some("Application/X-WWW-Form-Urlencoded ;charset=\"latin1\""),
+                b"n=caf%E9",
+                json!({"n": "caf\u{e9}"}),
+            ),
             (Some(Format::Json), form, b"1", json!(1)),
             (Some(Format::Text), None, b"{}", json!("{}")),
             (Some(Format::Xml), None, b"<a>1</a>", json!({"a": "1"})),
@@ -216,7 +363,8 @@ mod tests {
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             drop(parse_json(&bytes));
-            drop(parse_form(&bytes));
+            drop(form::parse(&bytes, None));
+            drop(without_lone_surrogates(&String::from_utf8_lossy(&bytes)));
         }
     }
 }

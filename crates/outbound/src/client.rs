@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
-    LOCATION, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use http::{Method, Request, StatusCode, Uri, Version, response};
+use linkspan_model::coding::{self, Unreadable};
 use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
 use linkspan_model::request::{RequestSpec, Timings};
@@ -22,7 +23,6 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::auth::Credentials;
-use crate::coding::{self, Unreadable};
 use crate::connector::{Connector, Guard, Resolver};
 use crate::error::{SendError, SendErrorKind};
 use crate::policy::Policy;
@@ -410,7 +410,7 @@ async fn unpack(
     status: StatusCode,
     max: u64,
 ) -> Result<(Bytes, Option<String>), SendErrorKind> {
-    let codings = match coding::codings(headers) {
+    let codings = match coding::codings(headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes)) {
         // An answer to HEAD, or 304, names the coding of a body that did not come.
         _ if body.is_empty() => return Ok((body, None)),
         Err(undecoded) => return Ok((body, Some(undecoded))),

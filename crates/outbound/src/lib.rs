@@ -9,7 +9,6 @@
 
 pub mod auth;
 pub mod client;
-mod coding;
 mod connector;
 pub mod error;
 pub mod mask;

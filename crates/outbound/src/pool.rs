@@ -115,6 +115,8 @@ impl Pool {
         http1
             .max_headers(limits::HEADERS_MAX)
             .max_buf_size(usize::try_from(HEAD_MAX_BYTES).unwrap_or(usize::MAX))
+            // What who reads a response must do (RFC 9112, section 5.2).
+            .allow_obsolete_multiline_headers_in_responses(true)
             .title_case_headers(case == HeaderCase::Title);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _};
 
 use anyhow::{Result, bail};
+use linkspan_model::yaml;
 use serde_json::{Value, json};
 
 use super::Commands;
@@ -42,7 +43,7 @@ impl Commands {
         let documents = answer["data"]["documents"].as_array().cloned().unwrap_or_default();
         match self.output {
             crate::cli::Output::Json => output::json(&answer),
-            crate::cli::Output::Table => output::line(documents::to_yaml(&documents)?.trim_end()),
+            crate::cli::Output::Table => output::line(yaml::write_all(&documents).trim_end()),
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use linkspan_model::connector::{CaseSpec, Connector, ConnectorSpec, Files};
 use linkspan_model::import::{Format, ImportSpec};
-use linkspan_model::{Document, Name, Spec, fault, limits};
+use linkspan_model::{Document, Name, Spec, fault, limits, yaml};
 use serde_json::{Value, json};
 
 use super::Commands;
@@ -159,14 +159,20 @@ fn show_document(name: &str, server: impl Fn() -> Result<Commands>, output: Outp
     let bundled = name.parse().ok().and_then(|name: Name| linkspan_connectors::find(&name));
     let users = server().and_then(|server| server.client.get(&format!("/api/v1/connectors/{}", encoded(name))));
     let document = match (users, bundled) {
-        (Ok(mut users), _) => users["data"].take(),
+        (Ok(mut users), _) => {
+            // What can be applied: without what only the server says.
+            let written =
+                ["kind", "name", "description", "labels", "spec"].map(|field| (field, users["data"][field].take()));
+            let written = written.into_iter().filter(|(_, value)| !value.is_null());
+            written.map(|(field, value)| (field.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
+        }
         // Also where no server runs.
         (Err(_), Some(bundled)) => bundled.document.to_value(),
         (Err(error), None) => return Err(error),
     };
     match output {
         Output::Json => output::json(&json!({"data": document})),
-        Output::Table => output::line(documents::to_yaml(&[document])?.trim_end()),
+        Output::Table => output::line(yaml::write(&document).trim_end()),
     }
     Ok(())
 }
@@ -321,7 +327,7 @@ fn import(args: ImportArgs, output: Output) -> Result<()> {
     let actions = imported.document["spec"]["actions"].as_object().map_or(0, serde_json::Map::len);
     let text = match output {
         Output::Json => serde_json::to_string_pretty(&json!({"data": imported}))?,
-        Output::Table => documents::to_yaml(std::slice::from_ref(&imported.document))?,
+        Output::Table => yaml::write(&imported.document),
     };
     if output == Output::Table {
         for note in &imported.notes {

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 
 use anyhow::{Context as _, Result, bail};
+use linkspan_model::yaml;
 use serde_json::{Value, json};
 
 use super::Commands;
@@ -11,7 +12,7 @@ use crate::cli::{
     ResourceCommand, SecretsArgs, SecretsCommand,
 };
 use crate::client::encoded;
-use crate::{documents, output};
+use crate::output;
 
 impl Commands {
     pub(super) fn resources(&self, plural: &str, command: Option<ResourceCommand>, page: &Page) -> Result<()> {
@@ -22,7 +23,7 @@ impl Commands {
                 let answer = self.client.get(&format!("/api/v1/{plural}/{}", encoded(&name)))?;
                 match self.output {
                     Output::Json => output::json(&answer),
-                    Output::Table => output::line(documents::to_yaml(&[answer["data"].clone()])?.trim_end()),
+                    Output::Table => output::line(yaml::write(&answer["data"]).trim_end()),
                 }
                 Ok(())
             }

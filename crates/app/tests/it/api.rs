@@ -320,6 +320,7 @@ fn query_parameter_is_checked() {
     {
         server.get(&format!("/api/v1/jobs?{query}")).assert_error(400, "query.invalid");
     }
+    server.get("/api/v1/jobs?recipe=caf%E9").assert_error(400, "query.invalid");
     server.get("/api/v1/export?defaults=maybe").assert_error(400, "query.invalid");
 }
 
@@ -339,6 +340,27 @@ fn body_must_be_json_and_say_so() {
     server
         .api_with("PUT", "/api/v1/endpoints/a", &[("If-Match", "x")], Some(&json!({})))
         .assert_error(400, "request.if_match");
+}
+
+#[test]
+fn a_body_may_be_compressed_or_in_another_character_set() {
+    let server = server();
+    let token = format!("Bearer {}", server.token);
+    let post = |headers: &[(&str, &str)], body: &[u8]| {
+        let headers: Vec<(&str, &str)> = [("Authorization", token.as_str())].iter().chain(headers).copied().collect();
+        request(server.operator, "POST", "/api/v1/apply", &headers, body)
+    };
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, br#"{"documents": []}"#).unwrap();
+    let packed = encoder.finish().unwrap();
+    let json = ("Content-Type", "application/json");
+    assert_eq!(post(&[json, ("Content-Encoding", "gzip")], &packed).status, 200);
+    post(&[json, ("Content-Encoding", "gzip")], b"{}").assert_error(400, "body.malformed");
+    post(&[json, ("Content-Encoding", "compress")], &packed).assert_error(415, "body.coding");
+    assert_eq!(post(&[json], b"\xef\xbb\xbf{\"documents\": []}").status, 200);
+    let latin = ("Content-Type", "application/json; charset=iso-8859-1");
+    let answer = post(&[latin], b"{\"documents\": [], \"set\": \"caf\xe9\"}");
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn export_applied_again_changes_nothing() {
     assert!(defaults.contains("enabled: true") && defaults.len() > exported.len(), "{defaults}");
     let file = write(&server, "defaults.yaml", &defaults);
     server.cli(&["apply", "-f", &file]).success();
+    assert_eq!(server.cli(&["export", "--defaults"]).success(), defaults);
 }
 
 #[test]

@@ -212,3 +212,115 @@ fn xml_goes_out_and_names_of_headers_as_the_connection_wants() {
     assert!(seen.headers.contains(&("X-Order-Id".to_owned(), "7".to_owned())), "{:?}", seen.headers);
     assert!(job["steps"][0]["input"]["headers"].as_array().unwrap().contains(&json!(["X-Order-Id", "7"])));
 }
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, body).unwrap();
+    encoder.finish().unwrap()
+}
+
+const TELL_BODY: &str = "    - {id: tell, request: {connection: desk, method: POST, path: /, json: '{{ trigger.body }}', effect: idempotent}}\n";
+
+#[test]
+fn a_compressed_webhook_is_verified_as_it_came_and_read_as_it_was() {
+    let upstream = Upstream::ok();
+    let (server, path) = server_with("json", &upstream, TELL_BODY);
+    let send = |server: &Server, path: &str, coding: &str, body: &[u8]| {
+        server.post(path, &[("Content-Type", "application/json"), ("Content-Encoding", coding)], body)
+    };
+    let packed = gzip(br#"{"id":"e1"}"#);
+    let answer = send(&server, &path, "gzip", &packed);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let id = answer.json()["data"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.job_of(&id)["status"], "succeeded");
+    assert_eq!(upstream.seen().pop().unwrap().json(), json!({"id": "e1"}));
+    // Raw is kept.
+    let event = server.data(&format!("/api/v1/events/{id}"));
+    let kept = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &packed);
+    assert_eq!(event["body_base64"], kept, "{event:#}");
+
+    let unknown = send(&server, &path, "compress", &packed);
+    unknown.assert_error(415, "body.coding");
+    assert_eq!(unknown.header("accept-encoding"), "gzip, br, zstd");
+    send(&server, &path, "gzip", b"{}").assert_error(400, "body.malformed");
+    send(&server, &path, "gzip", &gzip(b"{")).assert_error(400, "body.malformed");
+    // 6 MiB of zeros within a limit of 5 MiB.
+    send(&server, &path, "gzip", &gzip(&vec![b' '; 6 << 20])).assert_error(413, "body.too_large");
+
+    server.apply(
+        "kind: endpoint\nname: in\nspec: {verify: none, format: json, dedupe: {by: 'json:/id'}}\n---\n\
+         kind: destination\nname: w\nspec: {sqlite: {path: w.db}}\n---\nkind: sync\nname: all\nspec:\n  \
+         from: {endpoint: in}\n  to: {destination: w, schema: s, table: t}\n",
+    );
+    let first = send(&server, &path, "gzip", &gzip(br#"{"id":"e2"}"#)).json();
+    let again = send(&server, &path, "identity", br#"{"id":"e2"}"#).json();
+    assert_eq!((&again["data"]["id"], &again["data"]["duplicate"]), (&first["data"]["id"], &json!(true)));
+    server.cli(&["syncs", "run", "all", "--wait"]).success();
+    let table = server.cli_json(&["tables", "show", "s.t"]);
+    let rows = table["data"]["rows"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["id"] == "e2") && rows.iter().any(|row| row["id"] == "e1"), "{table:#}");
+}
+
+#[test]
+fn a_signature_is_over_the_compressed_bytes() {
+    let server = Server::start(&Options::default());
+    server.apply(
+        "kind: secret\nname: key\nspec: {value: hunter2hunter2}\n---\nkind: endpoint\nname: in\nspec:\n  format: json\n  \
+         verify: {hmac: {header: X-Signature, encoding: HEXA_DECIMAL, secrets: [{secret: key}]}}\n",
+    );
+    let (path, packed) = (server.path_of("in"), gzip(b"{}"));
+    for (signed, status) in [(packed.as_slice(), 202), (b"{}", 401)] {
+        let signature = crate::harness::hmac_sha256("hunter2hunter2", signed);
+        let answer = server.post(&path, &[("Content-Encoding", "gzip"), ("X-Signature", &signature)], &packed);
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_declared_character_set_counts_for_everybody() {
+    let upstream = Upstream::ok();
+    let all =
+        ["body", "query", "headers.accept", "event_name"].map(|name| format!("'{{{{ trigger.{name} }}}}'")).join(", ");
+    let steps = TELL_BODY.replace("'{{ trigger.body }}'", &format!("[{all}]"));
+    let (server, path) = server_with("form", &upstream, &steps);
+    let send = |content_type: &str, body: &[u8], suffix: &str| {
+        let headers = [("Content-Type", content_type), ("Accept", "plain")];
+        let answer = server.post(&format!("{path}{suffix}"), &headers, body);
+        assert_eq!(answer.status, 202, "{answer:?}");
+        assert_eq!(server.job_of(answer.json()["data"]["id"].as_str().unwrap())["status"], "succeeded");
+        upstream.seen().pop().unwrap().json()
+    };
+    let form = "application/x-www-form-urlencoded";
+    let told = send(&format!("{form}; charset=windows-1252"), b"n=caf%E9", "/caf%C3%A9?q=%E9");
+    assert_eq!(told, json!([{"n": "café"}, {"q": {"base64": "6Q=="}}, "plain", "café"]));
+    let told = send(form, b"n=caf%E9&m=x", "/caf%E9");
+    assert_eq!(told, json!([{"n": {"base64": "Y2Fm6Q=="}, "m": "x"}, {}, "plain", "caf%E9"]));
+    server.post(&path, &[("Content-Type", form)], b"n=\xe9").assert_error(400, "body.malformed");
+
+    server.apply("kind: endpoint\nname: in\nspec: {verify: none, format: form, dedupe: {by: 'form:id'}}\n");
+    let id = |body: &str| server.post(&path, &[("Content-Type", form)], body).json()["data"]["id"].clone();
+    assert_ne!(id("id=%E9"), id("id=%E8"));
+    assert_eq!(id("id=%E9"), id("id=%E9&more=1"));
+}
+
+#[test]
+fn json_with_a_mark_or_in_latin_1_or_with_half_a_character_is_read() {
+    let upstream = Upstream::ok();
+    let (server, path) = server_with("json", &upstream, TELL_BODY);
+    for (content_type, body, told) in [
+        ("application/json", &b"\xef\xbb\xbf{\"a\":1}"[..], json!({"a": 1})),
+        ("application/json; charset=ISO-8859-1", b"{\"a\":\"\xe9\"}", json!({"a": "é"})),
+        ("application/json", br#"{"a":"x\ud83d","b":1}"#, json!({"a": r#""x\ud83d""#, "b": 1})),
+    ] {
+        let job = accepted(&server, &path, content_type, body);
+        assert_eq!(job["status"], "succeeded", "{job:#}");
+        assert_eq!(upstream.seen().pop().unwrap().json(), told);
+    }
+    server
+        .post(&path, &[("Content-Type", "application/json")], b"{\"a\":\"\xe9\"}")
+        .assert_error(400, "body.malformed");
+    server.apply("kind: endpoint\nname: in\nspec: {verify: none, dedupe: {by: 'json:/id'}}\n");
+    let id = |body: &[u8]| server.post(&path, &[], body).json()["data"]["id"].clone();
+    assert_eq!(id(b"\xef\xbb\xbf{\"id\":\"e1\"}"), id(b"{\"id\":\"e1\"}"));
+    assert_ne!(id(b"{\"id\":9007199254740993}"), id(b"{\"id\":\"9007199254740993\"}"));
+}

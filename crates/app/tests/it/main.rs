@@ -16,6 +16,7 @@ mod imports;
 mod ingest;
 mod keys;
 mod lifecycle;
+mod lossless;
 mod main_line;
 mod oauth;
 mod slow;

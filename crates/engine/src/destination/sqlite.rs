@@ -390,9 +390,15 @@ fn shown(value: ValueRef<'_>, column_type: ColumnType) -> Value {
         (ValueRef::Integer(number), _) => Value::from(number),
         (ValueRef::Real(number), _) => Value::from(number),
         (ValueRef::Text(bytes), ColumnType::Json) => {
-            serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into())
+            serde_json::from_slice(bytes).unwrap_or_else(|_| text_or_base64(bytes))
         }
-        (ValueRef::Text(bytes), _) => String::from_utf8_lossy(bytes).into(),
+        (ValueRef::Text(bytes), _) => text_or_base64(bytes),
         (ValueRef::Blob(bytes), _) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
     }
+}
+
+/// A text of somebody else's table may be none in UTF-8: then it is shown as bytes are.
+fn text_or_base64(bytes: &[u8]) -> Value {
+    let encoded = |_| base64::engine::general_purpose::STANDARD.encode(bytes).into();
+    std::str::from_utf8(bytes).map_or_else(encoded, Value::from)
 }

@@ -45,7 +45,7 @@ impl Warehouse {
     fn load_as(&self, after: u64, bodies: &[&str], format: SyncFormat) -> Loaded {
         let shaped: Vec<Row> = (after + 1..)
             .zip(bodies)
-            .flat_map(|(seq, body)| rows(EventId::new(AT, seq, 0), AT, body.as_bytes(), format).rows)
+            .flat_map(|(seq, body)| rows(EventId::new(AT, seq, 0), AT, None, body.as_bytes(), format).rows)
             .collect();
         let table = orders();
         let last = after + bodies.len() as u64;

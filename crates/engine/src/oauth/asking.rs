@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::{Live, Trouble, Unready, refused, unavailable, unstored};
+use crate::attempt::content_type_of;
 use crate::transport::{OwnTransport, of_provider};
 use crate::{Engine, jitter, random_id};
 
@@ -213,7 +214,7 @@ impl Asking<'_> {
         };
         let credentials = OwnTransport::hide(transport.as_ref(), form.credentials.clone());
         match self.engine.outbound.send(request, &credentials, &options).await {
-            Ok(exchange) => match read_token(exchange.status.as_u16(), &exchange.body) {
+            Ok(exchange) => match read_token(exchange.status.as_u16(), content_type_of(&exchange), &exchange.body) {
                 Ok(token) => Answer::Token(token),
                 Err(NoToken::Refused(reason)) => Answer::Refused(shown(&reason)),
                 Err(NoToken::Unavailable(reason)) => Answer::Unavailable(shown(&reason)),

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::endpoint::Format;
-use linkspan_model::event::Headers;
+use linkspan_model::event::{Content, Headers};
 use linkspan_model::rows::{Row, rows, xml_rows};
 use linkspan_model::sync::SyncFormat;
-use linkspan_model::{EventId, Timestamp, tree};
+use linkspan_model::{EventId, Timestamp, form};
 use linkspan_store::{StoredEvent, SyncView};
 
 use super::{SyncError, blocking};
@@ -140,26 +140,26 @@ struct Came<'a> {
     body: &'a [u8],
 }
 
-impl Came<'_> {
-    fn content_type(&self) -> Option<String> {
-        let value = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        value.map(|(_, value)| value.to_text().into_owned())
-    }
-}
-
 impl Shaped {
     fn add(&mut self, came: &Came<'_>, shape: Shape) {
         let Came { id, received_at, body, .. } = *came;
+        let content = Content::of(came.headers);
+        // What cannot be unpacked stays as it came, in base64.
+        let unpacked = content.unpacked(body);
+        let (content_type, body) = match &unpacked {
+            Ok(unpacked) => (content.content_type(), &unpacked[..]),
+            Err(_) => (None, body),
+        };
         let shaped = match (came.query, shape) {
             // A request without a body carries its data in the query: an object of texts.
             (Some(query), _) if body.is_empty() && !query.is_empty() => {
-                let fields = tree::parse_query(query).to_string();
-                rows(id, received_at, fields.as_bytes(), shape.format)
+                let fields = form::parse_query(query).to_string();
+                rows(id, received_at, None, fields.as_bytes(), shape.format)
             }
             (_, Shape { format: SyncFormat::Unpacked, declared: Some(Format::Xml) }) => {
-                xml_rows(id, received_at, came.content_type().as_deref(), body)
+                xml_rows(id, received_at, content_type, body)
             }
-            _ => rows(id, received_at, body, shape.format),
+            _ => rows(id, received_at, content_type, body, shape.format),
         };
         self.counts.events += 1;
         self.counts.unparsed += u64::from(shaped.unparsed.is_some());

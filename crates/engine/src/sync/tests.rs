@@ -184,7 +184,7 @@ impl World {
         let mut columns = Columns::new();
         let mut expected = Vec::new();
         for (id, body) in &self.appended {
-            for row in rows(*id, self.clock.now(), body, linkspan_model::sync::SyncFormat::Unpacked).rows {
+            for row in rows(*id, self.clock.now(), None, body, linkspan_model::sync::SyncFormat::Unpacked).rows {
                 columns.learn(&row);
                 expected.push(row);
             }

@@ -266,7 +266,7 @@ impl Run<'_> {
                 faults.push(Fault::new(format!("{path}.answers"), &reason));
                 stopped(&reason)
             })?;
-            let headers = headers_value(headers.iter().map(|(name, value)| (name.as_str(), value.as_str().into())));
+            let headers = headers_value(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
             let status = answer.status.unwrap_or(200);
             let content_type = headers.get("content-type").and_then(Value::as_str);
             let read =

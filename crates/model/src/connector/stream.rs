@@ -204,13 +204,19 @@ impl Cursor {
 
 /// Seconds or milliseconds since 1970, so much earlier; with a fraction where there is one.
 fn earlier_number(number: &Number, lookback: std::time::Duration) -> Option<Number> {
-    if let Some(whole) = number.as_i64() {
-        let unit = if whole.unsigned_abs() < MILLIS_FROM { lookback.as_secs().into() } else { lookback.as_millis() };
-        return Some(whole.saturating_sub(i64::try_from(unit).unwrap_or(i64::MAX)).into());
+    let text = match number.as_str() {
+        // `1.7e9`: its digits alone say nothing.
+        text if text.contains(['e', 'E']) => number.as_f64().filter(|number| number.abs() < 1e15)?.to_string(),
+        text => text.to_owned(),
+    };
+    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
+    let whole: i64 = whole.parse().ok()?;
+    let unit = if whole.unsigned_abs() < MILLIS_FROM { lookback.as_secs().into() } else { lookback.as_millis() };
+    let moved = whole.saturating_sub(i64::try_from(unit).unwrap_or(i64::MAX));
+    match fraction {
+        None => Some(moved.into()),
+        Some(fraction) => format!("{moved}.{fraction}").parse().ok(),
     }
-    let (seconds, fraction) = number.as_str().split_once('.')?;
-    let moved = seconds.parse::<i64>().ok()?.checked_sub(i64::try_from(lookback.as_secs()).ok()?)?;
-    format!("{moved}.{fraction}").parse().ok()
 }
 
 /// A time as most APIs take it: without a fraction where there is none.
@@ -376,6 +382,41 @@ mod tests {
         }
         let refused = query(json!({}), Some(json!("yesterday"))).unwrap_err();
         assert!(refused.starts_with("since: \"yesterday\" is no time"), "{refused}");
+    }
+
+    #[test]
+    fn numbers_are_moved_and_compared_by_all_of_their_digits() {
+        let number = |text: &str| text.parse::<Number>().unwrap();
+        let minute = std::time::Duration::from_secs(60);
+        for (text, earlier) in [
+            ("1700000000", "1699999940"),
+            ("1700000000.25", "1699999940.25"),
+            ("1700000000000", "1699999940000"),
+            ("1700000000000.5", "1699999940000.5"),
+            ("1.7e9", "1699999940"),
+            ("17E8", "1699999940"),
+            ("1.70000000025e9", "1699999940.25"),
+        ] {
+            assert_eq!(earlier_number(&number(text), minute).unwrap().to_string(), earlier, "{text}");
+        }
+        assert_eq!(earlier_number(&number("1e300"), minute), None);
+        for (a, b) in [
+            ("76159173374952512310", "76159173374952512311"),
+            ("123456789012345678901234567890123456789012", "123456789012345678901234567890123456789013"),
+            ("1.10000000000000000001", "1.10000000000000000002"),
+            ("-2.5", "-2.25"),
+            ("-1", "0.5"),
+            ("9.5", "10.5"),
+            ("1e2", "101"),
+        ] {
+            let (a, b) = (Value::Number(number(a)), Value::Number(number(b)));
+            assert_eq!(
+                (compared(&a, &b), compared(&b, &a)),
+                (Some(Ordering::Less), Some(Ordering::Greater)),
+                "{a} {b}"
+            );
+        }
+        assert_eq!(compared(&Value::Number(number("1.10")), &Value::Number(number("1.1"))), Some(Ordering::Equal));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use serde_json::Value;
 use self::options::{is_about_output, long_name, takes_value};
 use super::draft::Draft;
 use super::example::{
-    Body, Example, Given, INPUTS_MAX, PartGiven, Variables, Writer, encoded_text, json_with_variables, settle_base,
-    shown, take_apart, unmarked, variable,
+    Body, Example, Given, INPUTS_MAX, PartGiven, Variables, Writer, decoded, encoded_text, json_with_variables,
+    settle_base, shown, take_apart, unmarked, variable,
 };
 use super::only::Only;
 use super::{credentials, shell, text};
@@ -293,7 +293,15 @@ impl Options {
     fn option(&mut self, name: &str, value: String, stdin: Option<&str>, draft: &mut Draft) -> Known {
         match name {
             "url" => self.urls.push(value),
-            "request" => self.method = Some(value.to_ascii_uppercase()),
+            "request" => {
+                let method = value.to_ascii_uppercase();
+                if method != value {
+                    draft
+                        .notes
+                        .add("the method is sent in capitals, as servers know it; curl sends it as written", "-X");
+                }
+                self.method = Some(method);
+            }
             "head" => self.is_head = true,
             "get" => self.is_get = true,
             "header" => self.header(&value, draft),
@@ -311,7 +319,11 @@ impl Options {
             // One more than there can be, which is said when the request is written.
             "form" | "form-string" if self.parts.len() > limits::MULTIPART_PARTS => {}
             "form" | "form-string" => self.parts.push(part(&value, name == "form")),
-            "url-query" => self.query.push(given(&value)),
+            // Behind a plus it is encoded already.
+            "url-query" => match value.strip_prefix('+') {
+                Some(encoded) => self.query.extend(fields(encoded)),
+                None => self.query.push(given(&value)),
+            },
             "upload-file" => self.uploads = true,
             "user" => {
                 self.connection.account.get_or_insert(("basic", "User and password of HTTP Basic."));
@@ -355,8 +367,13 @@ impl Options {
             Some((name, value)) if !value.trim().is_empty() => {
                 self.adds_header(name.trim(), value.trim().to_owned(), draft);
             }
-            // `Name;` sends it without a value, `Name:` takes it away.
-            _ => draft.notes.add("a header without a value is left out", "-H"),
+            // `Name;` sends it without a value, `Name:` takes away what curl would say itself.
+            _ => match text.trim_end().strip_suffix(';').map(str::trim) {
+                Some(name) if !name.is_empty() && !name.contains([':', ' ']) => {
+                    self.adds_header(name, String::new(), draft);
+                }
+                _ => draft.notes.add("a header that is taken away is left out", "-H"),
+            },
         }
     }
 
@@ -414,6 +431,10 @@ impl Options {
             () => {
                 let is_said = content_type(&headers).is_some();
                 let body = body(self.data, &headers);
+                if matches!(body, Body::Json(_)) && !is_said {
+                    let text = "curl sends the JSON labelled as a form, because the command names no content type; it is sent as application/json";
+                    draft.notes.add(text, "-d");
+                }
                 if matches!(body, Body::Text(_) | Body::File) && !is_said {
                     // What curl says of any data when nothing else does.
                     headers.push(("Content-Type".to_owned(), FORM.to_owned()));
@@ -485,8 +506,12 @@ impl Data {
 
 /// `name=value&name=value`, percent-encoded; of very many, the first.
 fn fields(text: &str) -> Vec<Given> {
-    let pairs = url::form_urlencoded::parse(text.as_bytes()).take(INPUTS_MAX + 1);
-    pairs.map(|(name, value)| Given { name: name.into(), value: Some(value.into()), description: None }).collect()
+    let pairs = text.split('&').filter(|pair| !pair.is_empty()).take(INPUTS_MAX + 1);
+    let given = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Given { name: decoded(name), value: Some(decoded(value)), description: None }
+    };
+    pairs.map(given).collect()
 }
 
 /// `name=value`, as it is.
@@ -558,7 +583,8 @@ fn is_form(data: &[Data]) -> bool {
         Data::Text(text) => {
             !text.contains('\n')
                 && text.split('&').all(|field| {
-                    let is_pair = field.contains('=');
+                    // A field without a name has no input to be; the text as it is says it.
+                    let is_pair = field.contains('=') && !field.starts_with('=');
                     has_value |= is_pair;
                     is_pair || is_name(field)
                 })
@@ -603,21 +629,88 @@ fn part(value: &str, reads_files: bool) -> PartGiven {
         part.field.value = Some(content.to_owned());
         return part;
     }
-    let mut settings = content.split(';');
-    let content = settings.next().unwrap_or_default();
-    for setting in settings {
-        match setting.trim().split_once('=') {
-            Some(("type", value)) => part.content_type = Some(value.trim_matches('"').to_owned()),
-            Some(("filename", value)) => part.file = Some(value.trim_matches('"').to_owned()),
+    let (sign, rest) = match content.chars().next() {
+        Some(sign @ ('@' | '<')) => (Some(sign), &content[1..]),
+        _ => (None, content),
+    };
+    let (content, mut rest) = form_word(rest);
+    while let Some(setting) = rest.strip_prefix(';') {
+        let setting = setting.trim_start();
+        let (key, after) = setting.split_once('=').filter(|(key, _)| !key.contains(';')).unwrap_or(("", setting));
+        let (value, after) = form_word(after);
+        rest = after;
+        match (key.trim(), &mut part.content_type) {
+            ("type", known) => *known = Some(value),
+            ("filename", _) => part.file = Some(value),
+            ("headers" | "encoder", _) => {}
+            // What follows a type and is no setting of curl's is a parameter of the type.
+            (key, Some(known)) if !key.is_empty() => *known += &format!("; {key}={value}"),
             _ => {}
         }
     }
-    match (content.strip_prefix('@'), content.strip_prefix('<')) {
-        (Some(file), _) => {
-            part.file.get_or_insert_with(|| file.to_owned());
+    match sign {
+        Some('@') => {
+            part.file.get_or_insert(content);
         }
-        (_, Some(_)) => part.field.value = Some(variable(name)),
-        _ => part.field.value = Some(content.to_owned()),
+        Some(_) => part.field.value = Some(variable(name)),
+        None => part.field.value = Some(content),
     }
     part
+}
+
+/// A word of `--form` up to the next semicolon, and what follows it: in double quotes, in which a backslash stands before
+/// quotes and backslashes, or bare. Bare is also what begins with a quote and goes on behind the other one.
+fn form_word(text: &str) -> (String, &str) {
+    let trimmed = text.trim_start();
+    if let Some(quoted) = trimmed.strip_prefix('"') {
+        let mut word = String::new();
+        let mut chars = quoted.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\\' => match chars.next() {
+                    Some((_, escaped @ ('"' | '\\'))) => word.push(escaped),
+                    Some((_, other)) => word.extend(['\\', other]),
+                    None => word.push('\\'),
+                },
+                '"' => {
+                    let rest = quoted[at + 1..].trim_start();
+                    if rest.is_empty() || rest.starts_with(';') {
+                        return (word, rest);
+                    }
+                    break;
+                }
+                c => word.push(c),
+            }
+        }
+    }
+    let end = text.find(';').unwrap_or(text.len());
+    (text[..end].to_owned(), &text[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_form_are_quoted_or_bare() {
+        for (text, word, rest) in [
+            ("a", "a", ""),
+            ("a; type=b", "a", "; type=b"),
+            (r#""John; Doe""#, "John; Doe", ""),
+            (r#""a \" b \\ c\n";type=x"#, r#"a " b \ c\n"#, ";type=x"),
+            (r#""a" b;c"#, r#""a" b"#, ";c"),
+            (r#""a"#, r#""a"#, ""),
+            ("", "", ""),
+        ] {
+            assert_eq!(form_word(text), (word.to_owned(), rest), "{text}");
+        }
+        let made = part(r#"f=@"a;b.txt";type=text/plain; charset=utf-8;filename="c;d""#, true);
+        assert_eq!(
+            (made.file.as_deref(), made.content_type.as_deref()),
+            (Some("c;d"), Some("text/plain; charset=utf-8"))
+        );
+        assert_eq!(part("f=@a.txt", true).file.as_deref(), Some("a.txt"));
+        assert_eq!(part("f=a;type=text/html", true).field.value.as_deref(), Some("a"));
+        assert_eq!(part("f=\"a;b\"", false).field.value.as_deref(), Some("\"a;b\""));
+    }
 }

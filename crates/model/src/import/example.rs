@@ -3,9 +3,11 @@
 
 mod writing;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -205,9 +207,11 @@ pub(super) fn take_apart(url: &str) -> Option<Parts> {
         None => format!("http://{host}"),
     };
     let base = if has_variables(&base) { base } else { origin(&base)? };
-    // Plus signs are spaces, and what is percent-encoded is encoded again when it is sent.
-    let query = url::form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into(), value.into()));
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name), decoded(value))
+    });
+    let path = without_dots(&if path.starts_with('/') { path.to_owned() } else { format!("/{path}") });
     let has_secret = path.split('/').any(credentials::is_secret_segment);
     let told = |segment| if credentials::is_secret_segment(segment) { variable("token") } else { segment.to_owned() };
     Some(Parts {
@@ -218,6 +222,39 @@ pub(super) fn take_apart(url: &str) -> Option<Parts> {
         has_credentials: credentials,
         lacks_scheme: scheme.is_none() && !is_base_variable,
     })
+}
+
+/// A name or a value of a query or a form as people mean it: plus signs are spaces, and what is percent-encoded is
+/// encoded again when it is sent. What is no UTF-8 stays encoded.
+pub(super) fn decoded(text: &str) -> String {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded.map_or_else(|_| text.to_owned(), Cow::into_owned)
+}
+
+/// A path without `.` and `..`, which is what is sent of it (RFC 3986, section 5.2.4).
+fn without_dots(path: &str) -> String {
+    let plain = |segment: &str| segment.replace("%2e", ".").replace("%2E", ".");
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match plain(segment).as_str() {
+            ".." => {
+                kept.pop();
+            }
+            "." => {}
+            _ => {
+                kept.push(segment);
+                continue;
+            }
+        }
+        // What ends in one is a folder.
+        if is_last {
+            kept.push("");
+        }
+    }
+    format!("/{}", kept.join("/"))
 }
 
 /// Where a variable ends that a URL begins with and that is the whole base, since a path follows it without a slash:
@@ -341,4 +378,29 @@ fn whole_base(value: &str) -> Option<String> {
     let url = Url::parse(&value).ok()?;
     let is_base = matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.query().is_none();
     (is_base && !has_variables(&value)).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_of_a_path_are_not_sent() {
+        for (path, sent) in [
+            ("/a/../b/./c", "/b/c"),
+            ("/a/b/..", "/a/"),
+            ("/a/.", "/a/"),
+            ("/../../x", "/x"),
+            ("/", "/"),
+            ("/a//b/", "/a//b/"),
+            ("/%2e%2E/a/%2e/b", "/a/b"),
+            ("/a/...", "/a/..."),
+        ] {
+            assert_eq!(without_dots(path), sent, "{path}");
+        }
+        let url = take_apart("https://a.test/x/../y?q=red+shoes&r=%2B&s=%E9&t&=u").unwrap();
+        assert_eq!(url.path, "/y");
+        let query: Vec<(&str, &str)> = url.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(query, [("q", "red shoes"), ("r", "+"), ("s", "%E9"), ("t", ""), ("", "u")]);
+    }
 }

@@ -2,6 +2,8 @@
 
 mod body;
 
+use std::borrow::Cow;
+
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
@@ -9,7 +11,7 @@ use self::body::MEDIA_MAX;
 pub(super) use self::body::Media;
 use super::credentials;
 use super::draft::{Draft, Fields};
-use super::schema::{ObjectView, Schemas, Side, is_kind, short_example};
+use super::schema::{ObjectView, Schemas, Side, is_kind, kinds_of, of_kinds, short_example};
 use super::security::Credentials;
 use super::servers::{self, Piece};
 use super::text;
@@ -298,6 +300,14 @@ impl<'a> Building<'_, 'a> {
             _ => String::new(),
         };
         let pill = match self.shape(parameter.schema) {
+            _ if parameter.is_json => text::filtered_pill("input", &input, "json"),
+            // RFC 6570, sections 3.2.5 and 3.2.7.
+            Shape::List if parameter.style() == "label" && parameter.explodes() => {
+                text::filtered_pill("input", &input, "join('.')")
+            }
+            Shape::List if parameter.style() == "matrix" && parameter.explodes() && is_plain_name(name) => {
+                text::filtered_pill("input", &input, &format!("join(';{name}=')"))
+            }
             Shape::List => text::filtered_pill("input", &input, separator(parameter.style())),
             Shape::Scalar => text::pill("input", &input),
             Shape::Object => {
@@ -325,7 +335,9 @@ impl<'a> Building<'_, 'a> {
             .and_then(Parameter::description)
             .and_then(|text| text::plain(text, 400))
             .or_else(|| map.get("description").and_then(Value::as_str).map(ToOwned::to_owned));
-        let default = resolved.get("default").or_else(|| own("default"));
+        let kinds = kinds_of(resolved);
+        let default = resolved.get("default").or_else(|| own("default")).map(|default| of_kinds(default, &kinds));
+        let default = default.as_deref();
         if let Some(default) =
             default.filter(|default| text::is_within(default, 200) && !credentials::holds_secret(default))
         {
@@ -375,7 +387,7 @@ impl<'a> Building<'_, 'a> {
     }
 
     /// The only value that a parameter can have.
-    fn constant(&self, schema: &'a Value) -> Option<&'a Value> {
+    fn constant(&self, schema: &'a Value) -> Option<Cow<'a, Value>> {
         let schema = self.reader.schemas.resolve(schema)?;
         let only = match schema.get("enum").and_then(Value::as_array).map(Vec::as_slice) {
             Some([only]) => Some(only),
@@ -383,7 +395,8 @@ impl<'a> Building<'_, 'a> {
         };
         // Long ones are inputs: they stand in no text.
         let is_short = |only: &&Value| only.as_str().is_none_or(|text| text.len() <= 300);
-        only.filter(|only| only.is_string() || only.is_number() || only.is_boolean()).filter(is_short)
+        let only = only.filter(|only| only.is_string() || only.is_number() || only.is_boolean()).filter(is_short)?;
+        Some(of_kinds(only, &kinds_of(schema)))
     }
 
     fn query(&mut self, parameters: &[Parameter<'a>]) {
@@ -393,7 +406,7 @@ impl<'a> Building<'_, 'a> {
             }
             let constant = self.constant(parameter.schema).filter(|_| parameter.is_required());
             if let Some(constant) = constant {
-                self.request.query.insert(parameter.name.to_owned(), text::literal(&text::of(constant)).into());
+                self.request.query.insert(parameter.name.to_owned(), text::literal(&text::of(&constant)).into());
                 continue;
             }
             let shape = self.shape(parameter.schema);
@@ -405,7 +418,7 @@ impl<'a> Building<'_, 'a> {
             let (name, filter) = match (shape, parameter.style(), parameter.explodes()) {
                 _ if parameter.is_json => (parameter.name.to_owned(), Some("json")),
                 (Shape::List, "deepObject", _) => (bracketed(parameter.name), None),
-                (Shape::Scalar, ..) | (Shape::List, "form", true) | (Shape::Object, "deepObject", _) => {
+                (Shape::Scalar, ..) | (Shape::List, _, true) | (Shape::Object, "deepObject", _) => {
                     (parameter.name.to_owned(), None)
                 }
                 (Shape::List, style, _) => (parameter.name.to_owned(), Some(separator(style))),
@@ -476,12 +489,16 @@ impl<'a> Building<'_, 'a> {
             }
             let constant = self.constant(parameter.schema).filter(|_| parameter.is_required());
             let text = match constant {
-                Some(constant) => text::literal(&text::of(constant)),
+                Some(constant) => text::literal(&text::of(&constant)),
                 None => {
                     let input = self.input(parameter, parameter.is_required());
                     match self.shape(parameter.schema) {
+                        _ if parameter.is_json => text::filtered_pill("input", &input, "json"),
                         Shape::List => text::filtered_pill("input", &input, separator(parameter.style())),
-                        Shape::Object => text::filtered_pill("input", &input, "json"),
+                        Shape::Object => {
+                            self.note("an object in a header is sent as JSON");
+                            text::filtered_pill("input", &input, "json")
+                        }
                         Shape::Scalar => text::pill("input", &input),
                     }
                 }
@@ -526,6 +543,20 @@ fn separator(style: &str) -> &'static str {
         "tabDelimited" => "join('\\t')",
         _ => "join(',')",
     }
+}
+
+/// Whether a name can stand in a text of an expression as it is.
+fn is_plain_name(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+}
+
+/// How the lists of a field of a body are written: in one value with this filter, or each item by itself. `encoding` is
+/// what the media type says of the field (OpenAPI 3.0.3, encoding object).
+fn joins(encoding: Option<&Value>) -> Option<&'static str> {
+    let get = |field: &str| encoding.and_then(|encoding| encoding.get(field));
+    let style = get("style").and_then(Value::as_str).unwrap_or("form");
+    let explodes = get("explode").and_then(Value::as_bool).unwrap_or(style == "form");
+    (!explodes && style != "deepObject").then(|| separator(style))
 }
 
 /// The name of a parameter that is a list, where a name says so.

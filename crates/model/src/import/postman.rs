@@ -7,14 +7,13 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::credentials;
 use super::draft::Draft;
 use super::example::{
-    Body, Example, Given, PartGiven, Variables, Writer, json_with_variables, settle_base, shown, take_apart, unmarked,
-    variable,
+    Body, Example, Given, PartGiven, Variables, Writer, decoded, json_with_variables, settle_base, shown, take_apart,
+    unmarked, variable,
 };
 use super::only::Only;
 use super::text;
@@ -212,7 +211,12 @@ impl Collection<'_> {
             ),
             "oauth2" => ("oauth2", settings.oauth2()),
             "awsv4" => ("aws_sigv4", "An AWS key, with region and service.".to_owned()),
-            "noauth" | "" => return,
+            // Said of a request or a folder, it needs no account, whatever the others need.
+            "noauth" => {
+                self.draft.spec.account_optional = true;
+                return;
+            }
+            "" => return,
             other => {
                 let text = "an authorization of a kind that accounts do not have is left out";
                 self.draft.notes.add(text, &text::line(other, 40).unwrap_or_default());
@@ -379,7 +383,9 @@ fn url(url: Option<&Value>, example: &mut Example) {
         if is_disabled(parameter) {
             given.value = None;
         }
-        given.value = given.value.map(|value| percent_decode_str(&value).decode_utf8_lossy().into_owned());
+        // As a URL that is one text is read.
+        given.name = decoded(&given.name);
+        given.value = given.value.map(|value| decoded(&value));
         example.query.push(given);
     }
     example.segments = url.get("variable").and_then(Value::as_array).into_iter().flatten().map(given).collect();

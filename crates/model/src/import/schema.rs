@@ -3,6 +3,7 @@
 //! References are written out, so that each action stands for itself. What goes deeper than there is room for, and
 //! what is recursive from its second turn on, accepts everything: a schema that was cut is laxer, never stricter.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -453,8 +454,9 @@ impl<'a> Walk<'_, 'a> {
         }
         let mut unique: Vec<Value> = Vec::with_capacity(values.len());
         for value in values {
-            if !unique.contains(value) {
-                unique.push(value.clone());
+            let value = of_kinds(value, kinds);
+            if !unique.contains(&value) {
+                unique.push(value.into_owned());
             }
         }
         // Values that are not of the type that is said: the list says what is allowed.
@@ -671,12 +673,46 @@ fn is_short(value: &Value) -> bool {
 pub(super) fn is_kind(value: &Value, kind: &str) -> bool {
     match kind {
         "string" => value.is_string(),
-        "integer" => value.as_i64().is_some() || value.as_u64().is_some(),
+        "integer" => value.as_number().is_some_and(is_whole),
         "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
         "object" => value.is_object(),
         _ => value.is_null(),
+    }
+}
+
+/// Whether a number is a whole one, however long: JSON Schema takes `1.0` for one too.
+pub(super) fn is_whole(number: &Number) -> bool {
+    let is_digits = number.as_str().trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
+    is_digits || number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() < 9e15)
+}
+
+/// A value as the type that is declared beside it has it: YAML makes numbers of the texts `100` and `1.10`, and documents
+/// write numbers as texts. What cannot be one of the types stays what it is.
+pub(super) fn of_kinds<'v>(value: &'v Value, kinds: &[&str]) -> Cow<'v, Value> {
+    if kinds.is_empty() || kinds.iter().any(|kind| is_kind(value, kind)) {
+        return Cow::Borrowed(value);
+    }
+    let other = match value {
+        Value::Number(_) | Value::Bool(_) => Some(Value::String(value.to_string())),
+        Value::String(text) => {
+            serde_json::from_str(text).ok().filter(|read: &Value| read.is_number() || read.is_boolean())
+        }
+        _ => None,
+    };
+    match other.filter(|other| kinds.iter().any(|kind| is_kind(other, kind))) {
+        Some(other) => Cow::Owned(other),
+        None => Cow::Borrowed(value),
+    }
+}
+
+/// The types that a schema declares.
+pub(super) fn kinds_of(schema: &Value) -> Vec<&str> {
+    match schema.get("type") {
+        Some(Value::String(kind)) => vec![kind.as_str()],
+        Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 

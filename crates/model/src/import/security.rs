@@ -49,7 +49,21 @@ pub(super) fn settle<'a>(root: &'a Value, schemas: &Schemas<'a>, draft: &mut Dra
         let Some(scheme) = schemas.resolve(scheme).and_then(Value::as_object) else { continue };
         Scheme { name, scheme }.settle(draft, &mut credentials);
     }
+    draft.spec.account_optional = !draft.spec.accounts.is_empty() && is_optional(root);
     credentials
+}
+
+/// Whether the document says of it all, or of one operation, that it can be called without any scheme: an empty list, or
+/// one with an empty choice (OpenAPI 3.0.3, security requirement object).
+fn is_optional(root: &Value) -> bool {
+    let is_open = |holder: &Value| {
+        let choices = holder.get("security").and_then(Value::as_array);
+        choices.is_some_and(|choices| {
+            choices.is_empty() || choices.iter().any(|choice| choice.as_object().is_some_and(Map::is_empty))
+        })
+    };
+    let items = root.get("paths").and_then(Value::as_object).into_iter().flat_map(Map::values);
+    is_open(root) || items.filter_map(Value::as_object).flat_map(Map::values).any(is_open)
 }
 
 struct Scheme<'a> {

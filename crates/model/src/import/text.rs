@@ -5,40 +5,35 @@ use std::io;
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use super::json;
 use crate::fault::Fault;
 use crate::naming;
+use crate::yaml::{self, Repeated, RepeatedKeys};
 
-/// Most values of a YAML source.
-const YAML_NODES: usize = 5_000_000;
-
-/// Reads JSON or YAML.
-pub(super) fn parse(text: &str) -> Result<Value, Fault> {
-    let json = match text.trim_start().starts_with(['{', '[']).then(|| serde_json::from_str(text)) {
+/// Reads JSON or YAML; keys that stand twice in one object are added to `repeated`.
+pub(super) fn parse(text: &str, repeated: &mut Vec<Repeated>) -> Result<Value, Fault> {
+    let json = match text.trim_start().starts_with(['{', '[']).then(|| json::read(text, repeated)) {
         Some(Ok(value)) => return Ok(value),
         Some(Err(error)) => Some(error),
         None => None,
     };
-    // As YAML 1.2 has it: `off`, `no` and `y` are texts. Numbers such as `010` are texts too: as an example's value
-    // they are somebody's id. Of keys that stand twice the last counts, as in JSON.
-    let options = serde_saphyr::options! {
-        strict_booleans: true,
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
-        budget: serde_saphyr::budget! {
-            max_nodes: YAML_NODES,
-            max_events: 2 * YAML_NODES,
-            max_depth: 100,
-        },
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let reason = match json {
-            Some(json) => format!("neither JSON nor YAML: {json}"),
-            None => {
-                let place = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column()));
-                format!("not YAML: {}{}", place.unwrap_or_default(), error.without_snippet())
-            }
-        };
-        Fault::new("source", reason)
-    })
+    repeated.clear();
+    match yaml::read(text, RepeatedKeys::Join) {
+        Ok(read) => {
+            *repeated = read.repeated;
+            Ok(read.value)
+        }
+        Err(error) => {
+            let reason = match json {
+                Some(json) => format!("neither JSON nor YAML: {json}"),
+                None => {
+                    let place = error.at.map(|(line, column)| format!("line {line}, column {column}: "));
+                    format!("not YAML: {}{}", place.unwrap_or_default(), error.reason)
+                }
+            };
+            Err(Fault::new("source", reason))
+        }
+    }
 }
 
 /// How many bytes the JSON of a value has.
@@ -334,6 +329,10 @@ mod tests {
         assert_eq!(plain(" \n ", 9), None);
         assert_eq!(line("\nFirst.\nSecond.", 20).unwrap(), "First.");
         assert_eq!(literal("a {{ b"), "a {{ '{{' }} b");
+    }
+
+    fn parse(text: &str) -> Result<Value, Fault> {
+        super::parse(text, &mut Vec::new())
     }
 
     #[test]

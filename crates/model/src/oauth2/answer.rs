@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::secret::SecretBytes;
-use crate::{limits, number};
+use crate::{charset, form, limits, number, tree};
 
 /// Longest time before its expiry at which a token is refreshed; half of its life when that is shorter.
 pub(super) const AHEAD_MAX: Duration = Duration::from_mins(10);
@@ -57,8 +57,8 @@ impl NoToken {
 ///
 /// # Errors
 /// It holds no token; and what that means.
-pub fn read_token(status: u16, body: &[u8]) -> Result<Token, NoToken> {
-    let fields = fields(body);
+pub fn read_token(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<Token, NoToken> {
+    let fields = fields(content_type, body);
     let text = |name: &str| match fields.as_ref()?.get(name)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -116,23 +116,27 @@ pub fn read_token(status: u16, body: &[u8]) -> Result<Token, NoToken> {
     })
 }
 
-/// The fields of an answer, whatever its content type says: providers label them wrongly.
-fn fields(body: &[u8]) -> Option<serde_json::Map<String, Value>> {
-    if let Ok(value) = serde_json::from_slice::<Value>(body) {
+/// The fields of an answer, whatever kind its content type says: providers label them wrongly.
+fn fields(content_type: Option<&str>, body: &[u8]) -> Option<serde_json::Map<String, Value>> {
+    let text = tree::text_of_json(content_type, body).ok()?;
+    if let Ok(value) = tree::json_text(&text) {
         return match value {
             Value::Object(fields) => Some(fields),
             _ => None,
         };
     }
-    let text = std::str::from_utf8(body).ok()?;
     let looks_like_form = text.contains('=') && !text.trim_start().starts_with(['<', '{']);
-    looks_like_form.then(|| {
-        let pairs = url::form_urlencoded::parse(text.trim().as_bytes());
-        pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()
-    })
+    if !looks_like_form {
+        return None;
+    }
+    match form::parse(text.trim().as_bytes(), charset::declared(content_type)) {
+        Value::Object(fields) => Some(fields),
+        _ => None,
+    }
 }
 
-/// A life as number or text; one that is not positive says nothing.
+/// A life as number or text; one that is not positive says nothing. Any number of JSON (RFC 8259, section 6): `3.6e3`
+/// is an hour.
 fn seconds(text: &str) -> Option<Duration> {
     let whole = number::whole(&number::read(text)?)?;
     // A hundred years: what is longer does not expire.

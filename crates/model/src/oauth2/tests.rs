@@ -8,7 +8,7 @@ use super::*;
 use crate::{SecretBytes, limits};
 
 fn read(body: impl AsRef<[u8]>) -> Result<Token, NoToken> {
-    read_token(200, body.as_ref())
+    read_token(200, None, body.as_ref())
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn takes_tokens_up_to_a_length_only() {
 
 #[test]
 fn says_what_is_wrong() {
-    let refused = |status, body: &str| match read_token(status, body.as_bytes()).unwrap_err() {
+    let refused = |status, body: &str| match read_token(status, None, body.as_bytes()).unwrap_err() {
         NoToken::Refused(reason) => reason,
         other => panic!("{other:?}"),
     };
@@ -72,12 +72,12 @@ fn says_what_is_wrong() {
     for (status, body) in
         [(503, ""), (429, "{}"), (500, r#"{"error":"invalid_grant"}"#), (400, r#"{"error":"temporarily_unavailable"}"#)]
     {
-        assert!(matches!(read_token(status, body.as_bytes()), Err(NoToken::Unavailable(_))), "{status} {body}");
+        assert!(matches!(read_token(status, None, body.as_bytes()), Err(NoToken::Unavailable(_))), "{status} {body}");
     }
     for (status, body) in
         [(200, ""), (200, "<p a=b>"), (200, "[]"), (200, r#"{"access_token":"a b"}"#), (502, ""), (504, "x")]
     {
-        assert!(matches!(read_token(status, body.as_bytes()), Err(NoToken::Unreadable(_))), "{status} {body}");
+        assert!(matches!(read_token(status, None, body.as_bytes()), Err(NoToken::Unreadable(_))), "{status} {body}");
     }
     // Whoever hides secrets in it sees it whole, and cuts it then.
     let long = refused(400, &json!({"error": "x".repeat(100_000)}).to_string());
@@ -255,7 +255,7 @@ proptest! {
 
     #[test]
     fn answers_never_panic_and_show_no_line_breaks(status in 100u16..600, body in ".{0,200}") {
-        if let Err(error) = read_token(status, body.as_bytes()) {
+        if let Err(error) = read_token(status, None, body.as_bytes()) {
             prop_assert!(!error.reason().contains('\n'));
         }
     }
@@ -266,5 +266,41 @@ proptest! {
         let after = refresh_after(Some(life), jitter).unwrap();
         prop_assert!(after >= life.mul_f64(0.399) && after < life);
         prop_assert!(life - after <= AHEAD_MAX.mul_f64(1.201));
+    }
+}
+
+#[test]
+fn a_life_is_any_number_of_json() {
+    for (life, millis) in [
+        ("3.6e3", Some(3_600_000)),
+        ("1.0E7", Some(10_000_000_000)),
+        ("36E+2", Some(3_600_000)),
+        ("\"3.6e3\"", Some(3_600_000)),
+        ("\" 3600 \"", Some(3_600_000)),
+        ("0.5", Some(500)),
+        ("3600.9", Some(3_600_900)),
+        ("-1", None),
+        ("0.0", None),
+        ("1e12", None),
+        ("1e400", None),
+        ("\"inf\"", None),
+        ("\"NaN\"", None),
+    ] {
+        let token = read(format!(r#"{{"access_token":"at","expires_in":{life}}}"#)).unwrap();
+        assert_eq!(token.life, millis.map(Duration::from_millis), "{life}");
+    }
+}
+
+#[test]
+fn answers_say_their_character_set() {
+    let latin = Some("application/json; charset=iso-8859-1");
+    for (content_type, body) in [
+        (None, &b"\xef\xbb\xbf{\"access_token\":\"at\",\"scope\":\"\xc3\xa9\"}"[..]),
+        (latin, b"{\"access_token\":\"at\",\"scope\":\"\xe9\"}"),
+        (Some("application/x-www-form-urlencoded; charset=latin1"), b"access_token=at&scope=%E9"),
+        (None, br#"{"x":"\ud83d","access_token":"at","scope":"\u00e9"}"#),
+    ] {
+        let token = read_token(200, content_type, body).unwrap();
+        assert_eq!((token.access.expose(), token.scopes.as_deref()), (&b"at"[..], Some("\u{e9}")), "{body:?}");
     }
 }

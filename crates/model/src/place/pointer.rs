@@ -1,20 +1,35 @@
 //! A value of a JSON body by its pointer, without building the body.
 
+use std::borrow::Cow;
+
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The scalar at a JSON Pointer (RFC 6901), as text. The body is walked through, not built: it may be large, and
+use super::Found;
+use crate::tree::without_lone_surrogates;
+
+/// The scalar at a JSON Pointer (RFC 6901). The body is walked through, not built: it may be large, and
 /// its values many.
-pub(super) fn scalar(body: &[u8], pointer: &str) -> Option<Vec<u8>> {
+pub(super) fn scalar(body: &str, pointer: &str) -> Option<Found> {
     let tokens: Vec<String> =
         pointer.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
-    let mut walk = serde_json::Deserializer::from_slice(body);
-    let raw = Follow(&tokens).deserialize(&mut walk).ok()??.get();
-    match raw.as_bytes().first()? {
-        b'"' => serde_json::from_str::<String>(raw).ok().map(String::into_bytes),
-        b'-' | b'0'..=b'9' => Some(raw.as_bytes().to_vec()),
+    let found = follow(body, &tokens).or_else(|error| match without_lone_surrogates(body) {
+        // A name that is no text, somewhere on the way.
+        Cow::Owned(mended) => follow(&mended, &tokens),
+        Cow::Borrowed(_) => Err(error),
+    });
+    found.ok().flatten()
+}
+
+fn follow(body: &str, tokens: &[String]) -> serde_json::Result<Option<Found>> {
+    let mut walk = serde_json::Deserializer::from_str(body);
+    let Some(raw) = Follow(tokens).deserialize(&mut walk)?.map(RawValue::get) else { return Ok(None) };
+    Ok(match raw.as_bytes().first() {
+        // What is no text is its JSON as it was written.
+        Some(b'"') => Some(Found::Text(serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned()).into_bytes())),
+        Some(b'-' | b'0'..=b'9') => Some(Found::Number(raw.to_owned())),
         _ => None,
-    }
+    })
 }
 
 /// Follows the tokens of a pointer to the text of the value there; of repeated keys the last counts.
@@ -93,12 +108,13 @@ mod tests {
 
     #[test]
     fn finds_a_scalar_without_building_the_body() {
-        assert_eq!(scalar(br#"{"a":[1]}"#, "/a"), None);
-        assert_eq!(scalar(br#"{"a":[1,{"b/c":"x\u00e9"}],"z":0}"#, "/a/1/b~1c").unwrap(), "x\u{e9}".as_bytes());
-        assert_eq!(scalar(br#"{"a":1,"a":2}"#, "/a").unwrap(), b"2");
-        assert_eq!(scalar(br#"{"a":5}"#, "/a/b"), None);
-        assert_eq!(scalar(br#"[true]"#, "/0"), None);
+        let scalar = |body: &str, pointer: &str| scalar(body, pointer).map(|found| found.to_string());
+        assert_eq!(scalar(r#"{"a":[1]}"#, "/a"), None);
+        assert_eq!(scalar(r#"{"a":[1,{"b/c":"x\u00e9"}],"z":0}"#, "/a/1/b~1c").unwrap(), "x\u{e9}");
+        assert_eq!(scalar(r#"{"a":1,"a":2}"#, "/a").unwrap(), "2");
+        assert_eq!(scalar(r#"{"a":5}"#, "/a/b"), None);
+        assert_eq!(scalar("[true]", "/0"), None);
         let deep = format!("{{\"x\":{}{},\"id\":\"7\"}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(scalar(deep.as_bytes(), "/id").unwrap(), b"7");
+        assert_eq!(scalar(&deep, "/id").unwrap(), "7");
     }
 }

@@ -6,10 +6,11 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderValue;
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, Written};
 use super::multipart::{self, Part};
 use super::render::RenderFault;
 use super::step::{PartSpec, RawSpec, RequestStep};
+use crate::charset;
 use crate::limits;
 use crate::reader::Reader;
 use crate::template::{self, Scope, Template};
@@ -63,6 +64,8 @@ enum Content {
     Text(Template),
     Json(JsonTemplate),
     Raw(RawTemplate),
+    /// A list, each item a part of its own.
+    Each(Template),
 }
 
 /// Base64 with or without padding.
@@ -102,32 +105,85 @@ impl Body {
         read.unwrap_or(Self::None)
     }
 
-    /// The bytes, and what they are.
-    pub(super) fn render(&self, scope: &Scope) -> Result<(Vec<u8>, Option<HeaderValue>), RenderFault> {
+    /// The bytes, and what they are. A text is in the character set that the step's own content type declares (RFC 7303,
+    /// section 3.2; RFC 9110, section 8.3.2), else in UTF-8.
+    pub(super) fn render(
+        &self,
+        scope: &Scope,
+        charset: Option<&str>,
+    ) -> Result<(Vec<u8>, Option<HeaderValue>), RenderFault> {
         let known = |content_type| Some(HeaderValue::from_static(content_type));
+        let encoded = |text: String| encoded(text, charset, CONTENT_TYPE_FIELD);
         match self {
             Self::None => Ok((Vec::new(), None)),
             body if body.is_absent(scope) => Ok((Vec::new(), None)),
-            Self::Json(json) => {
-                Ok((json.render_whole("json", scope)?.to_string().into_bytes(), known(multipart::JSON)))
-            }
+            Self::Json(json) => Ok((encoded(json.render_whole("json", scope)?.to_string())?, known(multipart::JSON))),
             Self::Form(fields) => {
-                let mut form = url::form_urlencoded::Serializer::new(String::new());
-                form.extend_pairs(fields.render("form", scope)?);
-                Ok((form.finish().into_bytes(), known("application/x-www-form-urlencoded")))
+                let mut form = String::new();
+                for (name, value) in fields.render("form", scope)? {
+                    if !form.is_empty() {
+                        form.push('&');
+                    }
+                    form.extend(url::form_urlencoded::byte_serialize(&encoded(name)?));
+                    form.push('=');
+                    match value {
+                        Written::Text(text) => form.extend(url::form_urlencoded::byte_serialize(&encoded(text)?)),
+                        // In another character set than UTF-8 the percent-encoding of the items is another, too.
+                        Written::Joined(joined) if charset.is_none() => form.push_str(&joined.encoded()),
+                        Written::Joined(joined) => {
+                            form.extend(url::form_urlencoded::byte_serialize(&encoded(joined.text())?));
+                        }
+                    }
+                }
+                Ok((form.into_bytes(), known("application/x-www-form-urlencoded")))
             }
             Self::Multipart(parts) => {
                 let parts = PartTemplate::render_all(parts, scope)?;
                 let (body, content_type) = multipart::encode(&parts);
                 Ok((body, Some(content_type)))
             }
-            Self::Xml(xml) => Ok((xml.render(scope)?.into_bytes(), known("application/xml"))),
+            Self::Xml(xml) => {
+                let text = xml.render(scope)?;
+                let text = match charset {
+                    Some(name) => declaring(&text, name),
+                    None => text,
+                };
+                Ok((encoded(text)?, known("application/xml")))
+            }
             Self::Text(template) => {
                 let text = template.render_text(scope).map_err(|e| RenderFault::of("text", &e))?;
-                Ok((text.into_bytes(), known(multipart::TEXT)))
+                Ok((encoded(text)?, known(multipart::TEXT)))
             }
             Self::Raw(raw) => Ok((raw.render("raw", scope)?, known(multipart::BYTES))),
         }
+    }
+}
+
+/// The field whose character set a body is in.
+const CONTENT_TYPE_FIELD: &str = "headers.Content-Type";
+
+/// A text in a character set; without one in UTF-8.
+fn encoded(text: String, charset: Option<&str>, field: &str) -> Result<Vec<u8>, RenderFault> {
+    match charset {
+        None => Ok(text.into_bytes()),
+        Some(name) => {
+            charset::encode(&text, name).map_err(|error| RenderFault::new(field, "request.body", error.to_string()))
+        }
+    }
+}
+
+/// A document that declares the character set that it is sent in, where it declares one.
+fn declaring(text: &str, charset: &str) -> String {
+    match text.split_once("?>") {
+        Some((declaration, rest)) if declaration.starts_with("<?xml") => {
+            let is_name = charset.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':'));
+            let lower = declaration.to_ascii_lowercase();
+            match lower.find("utf-8").filter(|_| is_name) {
+                Some(at) => format!("{}{charset}{}?>{rest}", &declaration[..at], &declaration[at + 5..]),
+                None => text.to_owned(),
+            }
+        }
+        _ => text.to_owned(),
     }
 }
 
@@ -290,13 +346,18 @@ impl RawTemplate {
             (Self::Base64(_), Value::String(text)) => decoded(text),
             (Self::Base64(_), _) => Err("a text in base64 belongs here".to_owned()),
             (Self::Pill(_), Value::String(text)) => Ok(text.clone().into_bytes()),
-            (Self::Pill(_), value) => match value.as_object().map(|map| (map.len(), map.get("base64"))) {
-                Some((1, Some(Value::String(text)))) => decoded(text),
-                _ => Err("this pill holds no bytes; read the answer with `response: raw`".to_owned()),
+            (Self::Pill(_), value) => match bytes_in(value) {
+                Some(text) => decoded(text),
+                None => Err("this pill holds no bytes; read the answer with `response: raw`".to_owned()),
             },
         };
         bytes.map_err(|reason| RenderFault::new(field, "request.body", reason))
     }
+}
+
+/// The base64 of a value that is bytes: `{"base64": …}`.
+fn bytes_in(value: &Value) -> Option<&str> {
+    value.as_object().filter(|map| map.len() == 1)?.get("base64")?.as_str()
 }
 
 fn decoded(text: &str) -> Result<Vec<u8>, String> {
@@ -329,12 +390,22 @@ impl PartTemplate {
                 "a content type holds no line breaks or other control characters",
             );
         }
-        let content = match (&part.text, &part.json, &part.raw) {
-            (Some(text), None, None) => reader.template(&format!("{path}.text"), text).map(Content::Text),
-            (None, Some(value), None) => JsonTemplate::read(reader, &format!("{path}.json"), value).map(Content::Json),
-            (None, None, Some(raw)) => RawTemplate::read(reader, &format!("{path}.raw"), raw).map(Content::Raw),
+        let content = match (&part.text, &part.json, &part.raw, &part.each) {
+            (Some(text), None, None, None) => reader.template(&format!("{path}.text"), text).map(Content::Text),
+            (None, Some(value), None, None) => {
+                JsonTemplate::read(reader, &format!("{path}.json"), value).map(Content::Json)
+            }
+            (None, None, Some(raw), None) => RawTemplate::read(reader, &format!("{path}.raw"), raw).map(Content::Raw),
+            (None, None, None, Some(text)) => {
+                let path = format!("{path}.each");
+                let template = reader.template(&path, text);
+                if template.as_ref().is_some_and(|template| !template.is_whole_pill()) {
+                    reader.fault(&path, "each is one whole pill that holds a list");
+                }
+                template.map(Content::Each)
+            }
             _ => {
-                reader.fault(path, "a part has one of text, json and raw");
+                reader.fault(path, "a part has one of text, json, raw and each");
                 None
             }
         };
@@ -346,9 +417,14 @@ impl PartTemplate {
         let mut rendered = Vec::with_capacity(parts.len());
         for (n, part) in parts.iter().enumerate().filter(|(_, part)| !part.is_absent(scope)) {
             let field = format!("multipart[{n}]");
-            let part = part.render(&field, scope)?;
-            room = room.checked_sub(part.content.len()).ok_or_else(|| too_large(field))?;
-            rendered.push(part);
+            for part in part.render(&field, scope)? {
+                room = room.checked_sub(part.content.len()).ok_or_else(|| too_large(&*field))?;
+                rendered.push(part);
+            }
+            if rendered.len() > limits::MULTIPART_PARTS {
+                let reason = format!("a multipart body has at most {} parts", limits::MULTIPART_PARTS);
+                return Err(RenderFault::new(field, "request.too_large", reason));
+            }
         }
         Ok(rendered)
     }
@@ -358,33 +434,64 @@ impl PartTemplate {
             Content::Text(template) => template.is_absent(scope),
             Content::Json(json) => json.is_absent(scope),
             Content::Raw(raw) => raw.is_absent(scope),
+            Content::Each(template) => template.is_absent(scope),
         }
     }
 
-    fn render(&self, field: &str, scope: &Scope) -> Result<Part, RenderFault> {
+    /// The part, or the parts of a list.
+    fn render(&self, field: &str, scope: &Scope) -> Result<Vec<Part>, RenderFault> {
         let text = |name: &str, template: &Template| {
             template.render_text(scope).map_err(|e| RenderFault::of(format!("{field}.{name}"), &e))
         };
         let filename = self.filename.as_ref().map(|template| text("filename", template)).transpose()?;
-        let (content, usual) = match &self.content {
-            // Fields say no type: they are text in UTF-8 (RFC 7578, section 5.1.2).
-            Content::Text(template) => {
-                (text("text", template)?.into_bytes(), filename.is_some().then_some(multipart::TEXT))
-            }
-            Content::Json(json) => {
-                let value = json.render_whole(&format!("{field}.json"), scope)?;
-                (value.to_string().into_bytes(), Some(multipart::JSON))
-            }
-            Content::Raw(raw) => (raw.render(&format!("{field}.raw"), scope)?, Some(multipart::BYTES)),
-        };
         let content_type = match &self.content_type {
             Some(template) => {
                 let rendered = template.render_header(scope);
                 Some(rendered.map_err(|e| RenderFault::of(format!("{field}.content_type"), &e))?)
             }
-            None => usual.map(HeaderValue::from_static),
+            None => None,
         };
-        Ok(Part { name: text("name", &self.name)?, filename, content_type, content })
+        let charset = charset::declared(content_type.as_ref().and_then(|value| value.to_str().ok()));
+        let encoded = |text: String| encoded(text, charset, &format!("{field}.content_type"));
+        // Fields say no type: they are text in UTF-8 (RFC 7578, section 5.1.2).
+        let usual_text = filename.is_some().then_some(multipart::TEXT);
+        let contents = match &self.content {
+            Content::Text(template) => vec![(encoded(text("text", template)?)?, usual_text)],
+            Content::Json(json) => {
+                let value = json.render_whole(&format!("{field}.json"), scope)?;
+                vec![(encoded(value.to_string())?, Some(multipart::JSON))]
+            }
+            Content::Raw(raw) => vec![(raw.render(&format!("{field}.raw"), scope)?, Some(multipart::BYTES))],
+            Content::Each(template) => {
+                let field = format!("{field}.each");
+                let items = match template.render_value(scope).map_err(|e| RenderFault::of(&field, &e))? {
+                    Value::Array(items) => items,
+                    Value::Null => Vec::new(),
+                    one => vec![one],
+                };
+                let content = |item: Value| match bytes_in(&item) {
+                    Some(text) => {
+                        let bytes =
+                            decoded(text).map_err(|reason| RenderFault::new(&*field, "request.body", reason))?;
+                        Ok((bytes, Some(multipart::BYTES)))
+                    }
+                    None if item.is_object() || item.is_array() => {
+                        Ok((encoded(item.to_string())?, Some(multipart::JSON)))
+                    }
+                    None => Ok((encoded(template::text_of(&item).into_owned())?, usual_text)),
+                };
+                // One more than there can be, which is said then.
+                items.into_iter().take(limits::MULTIPART_PARTS + 1).map(content).collect::<Result<_, RenderFault>>()?
+            }
+        };
+        let name = text("name", &self.name)?;
+        let part = |(content, usual): (Vec<u8>, Option<&'static str>)| Part {
+            name: name.clone(),
+            filename: filename.clone(),
+            content_type: content_type.clone().or_else(|| usual.map(HeaderValue::from_static)),
+            content,
+        };
+        Ok(contents.into_iter().map(part).collect())
     }
 }
 

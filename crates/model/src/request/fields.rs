@@ -11,7 +11,7 @@ use super::body::JsonTemplate;
 use super::render::RenderFault;
 use crate::limits;
 use crate::reader::Reader;
-use crate::template::{self, Scope};
+use crate::template::{self, Joined, Scope};
 
 /// Named values with their templates read.
 #[derive(Debug)]
@@ -35,10 +35,16 @@ impl Fields {
 
     /// The names and their values, in order; `field` is where they stand in the step. What is nothing but a pill of
     /// something that was not given is left out.
-    pub(super) fn render(&self, field: &str, scope: &Scope) -> Result<Vec<(String, String)>, RenderFault> {
+    pub(super) fn render(&self, field: &str, scope: &Scope) -> Result<Vec<(String, Written)>, RenderFault> {
         let mut pairs = Vec::new();
         for (name, template) in self.0.iter().filter(|(_, template)| !template.is_absent(scope)) {
             let field = format!("{field}.{name}");
+            if let JsonTemplate::Text(text) = template
+                && let Some(joined) = text.joined(scope).map_err(|e| RenderFault::of(&field, &e))?
+            {
+                pairs.push((name.clone(), Written::Joined(joined)));
+                continue;
+            }
             let value = template.render_whole(&field, scope)?;
             let mut room = limits::RENDERED_BYTES;
             let written = match &value {
@@ -55,12 +61,20 @@ impl Fields {
     }
 }
 
+/// The value of a parameter or a field.
+#[derive(Debug)]
+pub(super) enum Written {
+    Text(String),
+    /// A list whose items are told from what stands between them.
+    Joined(Joined),
+}
+
 /// There is no room left.
 struct TooLong;
 
 /// Appends what a value gives; `room` is how long names and texts may still be, together. Names grow with their depth,
 /// so those of lists and objects count as well, be they empty or not.
-fn write(name: String, value: &Value, pairs: &mut Vec<(String, String)>, room: &mut usize) -> Result<(), TooLong> {
+fn write(name: String, value: &Value, pairs: &mut Vec<(String, Written)>, room: &mut usize) -> Result<(), TooLong> {
     *room = room.checked_sub(name.len() + 1).ok_or(TooLong)?;
     match value {
         Value::Array(items) => {
@@ -72,7 +86,7 @@ fn write(name: String, value: &Value, pairs: &mut Vec<(String, String)>, room: &
         scalar => {
             let text = template::text_of(scalar).into_owned();
             *room = room.checked_sub(text.len()).ok_or(TooLong)?;
-            pairs.push((name, text));
+            pairs.push((name, Written::Text(text)));
             Ok(())
         }
     }
@@ -93,7 +107,11 @@ mod tests {
         let known = ["a", "b", "c"].map(|name| (name.to_owned(), input.get(name).cloned()));
         let scope = Scope::new().with_fields("input", known);
         let pairs = fields.render("form", &scope).unwrap();
-        pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+        let text = |value: &Written| match value {
+            Written::Text(text) => text.clone(),
+            Written::Joined(joined) => joined.text(),
+        };
+        pairs.iter().map(|(name, value)| format!("{name}={}", text(value))).collect::<Vec<_>>().join("&")
     }
 
     #[test]

@@ -6,6 +6,8 @@ use url::Url;
 
 use super::RequestSpec;
 use super::compile::{CompiledRequest, Target, checked_url};
+use super::fields::Written;
+use crate::charset;
 use crate::job::StepError;
 use crate::template::{self, RenderError, Scope};
 
@@ -68,7 +70,8 @@ impl CompiledRequest {
             let value = template.render_header(scope).map_err(|e| RenderFault::of(format!("headers.{written}"), &e))?;
             headers.push((name.clone(), value));
         }
-        let (body, content_type) = self.body.render(scope)?;
+        let said = headers.iter().find(|(name, _)| name == CONTENT_TYPE).and_then(|(_, value)| value.to_str().ok());
+        let (body, content_type) = self.body.render(scope, charset::declared(said))?;
         if let Some(content_type) = content_type
             && !self.headers.iter().any(|(name, ..)| name == CONTENT_TYPE)
         {
@@ -88,7 +91,10 @@ impl CompiledRequest {
             }
             query.extend(utf8_percent_encode(&name, template::COMPONENT));
             query.push('=');
-            query.extend(utf8_percent_encode(&value, template::COMPONENT));
+            match value {
+                Written::Text(text) => query.extend(utf8_percent_encode(&text, template::COMPONENT)),
+                Written::Joined(joined) => query.push_str(&joined.encoded()),
+            }
         }
         url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
         Ok(())

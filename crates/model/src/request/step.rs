@@ -95,6 +95,10 @@ pub struct PartSpec {
     /// Bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<RawSpec>,
+    /// One whole pill that holds a list: a part for each of its items. Texts, numbers and truth values are text,
+    /// `{base64: …}` is bytes, other objects and lists are JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<String>,
 }
 
 /// Bytes: one whole pill that holds them, or `{base64: …}`.

@@ -140,10 +140,10 @@ fn refuses_bodies_that_cannot_work() {
         ),
         (json!({"raw": {"base64": "a b!"}}), "r.raw.base64: not base64: Invalid symbol 33, offset 2."),
         (json!({"multipart": []}), "r.multipart: a multipart body has 1 to 100 parts"),
-        (json!({"multipart": [{"name": "a"}]}), "r.multipart[0]: a part has one of text, json and raw"),
+        (json!({"multipart": [{"name": "a"}]}), "r.multipart[0]: a part has one of text, json, raw and each"),
         (
             json!({"multipart": [{"name": "a", "text": "b", "raw": "{{ b.x }}"}]}),
-            "r.multipart[0]: a part has one of text, json and raw",
+            "r.multipart[0]: a part has one of text, json, raw and each",
         ),
         (
             json!({"multipart": [{"name": "a", "text": "b", "content_type": "a\nb"}]}),
@@ -222,8 +222,8 @@ fn lists_and_objects_are_several_fields() {
         (query, String::from_utf8(request.body.to_vec()).unwrap())
     };
     let (query, form) = fields(json!({"t": "{{ b.list }}", "j": "{{ b.list | join(',') }}", "s": "a{{ b.list }}"}));
-    assert_eq!(query, "t=x&t=y&j=x%2Cy&s=a%5B%22x%22%2C%22y%22%5D");
-    assert_eq!(form, "t=x&t=y&j=x%2Cy&s=a%5B%22x%22%2C%22y%22%5D");
+    assert_eq!(query, "t=x&t=y&j=x,y&s=a%5B%22x%22%2C%22y%22%5D");
+    assert_eq!(form, "t=x&t=y&j=x,y&s=a%5B%22x%22%2C%22y%22%5D");
     assert_eq!(
         fields(json!({"o": "{{ b.tree }}"})).0,
         "o%5Border%5D%5B%40id%5D=7&o%5Border%5D%5Bitem%5D%5B0%5D=x&o%5Border%5D%5Bitem%5D%5B1%5D=y"
@@ -253,4 +253,108 @@ fn what_was_not_given_is_left_out_with_its_filters() {
     {
         assert!(query(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn a_declared_character_set_is_obeyed_or_refused() {
+    let bytes = |content_type: &str, fields: Value| {
+        let mut fields = fields;
+        fields["headers"] = json!({"Content-Type": content_type});
+        render_with(&fields, json!({"e": "é", "j": "あ"})).map(|request| request.body.to_vec())
+    };
+    for (content_type, fields, expected) in [
+        (
+            "text/xml; charset=iso-8859-1",
+            json!({"xml": {"a": "{{ b.e }}"}}),
+            &b"<?xml version=\"1.0\" encoding=\"iso-8859-1\"?><a>\xe9</a>"[..],
+        ),
+        (
+            "text/xml; charset=latin1",
+            json!({"xml": "<?xml version='1.0' encoding='utf-8'?><a>é</a>"}),
+            b"<?xml version='1.0' encoding='latin1'?><a>\xe9</a>",
+        ),
+        ("text/xml; charset=latin1", json!({"xml": "<a>é utf-8?></a>"}), b"<a>\xe9 utf-8?></a>"),
+        ("text/plain;charset=\"Windows-1252\"", json!({"text": "{{ b.e }}"}), b"\xe9"),
+        ("application/json; charset=latin1", json!({"json": ["é"]}), b"[\"\xe9\"]"),
+        ("application/x-www-form-urlencoded; charset=latin1", json!({"form": {"é": "{{ b.e }} 1"}}), b"%E9=%E9+1"),
+        ("text/plain; charset=utf-16", json!({"text": "é"}), b"\xff\xfe\xe9\0"),
+        ("text/plain; charset=UTF-8", json!({"text": "é"}), "é".as_bytes()),
+        ("text/plain; charset=shift_jis", json!({"text": "{{ b.j }}"}), b"\x82\xa0"),
+        // Bytes are what they are.
+        ("text/plain; charset=latin1", json!({"raw": {"base64": "w6k="}}), "é".as_bytes()),
+    ] {
+        assert_eq!(bytes(content_type, fields.clone()).unwrap(), expected, "{content_type} {fields}");
+    }
+    for content_type in ["text/plain; charset=latin1", "text/plain; charset=us-ascii", "text/plain; charset=klingon"] {
+        let fault = bytes(content_type, json!({"text": "{{ b.j }}"})).unwrap_err();
+        assert_eq!((fault.code, fault.field.as_str()), ("request.body", "headers.Content-Type"), "{fault}");
+    }
+    let part = |text: &str| {
+        let part = json!({"name": "n", "content_type": "text/plain; charset=latin1", "text": text});
+        render_with(&json!({"multipart": [part]}), json!({})).map(|request| request.body.to_vec())
+    };
+    assert!(part("é").unwrap().windows(5).any(|window| window == b"\r\n\xe9\r\n"));
+    assert_eq!(part("あ").unwrap_err().field, "multipart[0].content_type");
+}
+
+#[test]
+fn what_joins_a_list_is_none_of_its_items() {
+    let input = json!({"ids": ["x,y", "z w", "é"], "none": [], "one": "x,y", "deep": [[1]]});
+    let url = |fields: Value| render_with(&fields, input.clone()).unwrap().url.to_string();
+    for (text, query) in [
+        ("{{ b.ids | join(',') }}", "x%2Cy,z%20w,%C3%A9"),
+        ("{{ b.ids|join( \"|\" ) }}", "x%2Cy%7Cz%20w%7C%C3%A9"),
+        ("{{ b.ids | join('|') }}", "x%2Cy%7Cz%20w%7C%C3%A9"),
+        ("{{ b.ids | join(' ') }}", "x%2Cy%20z%20w%20%C3%A9"),
+        ("{{ b.ids | join('&a=') }}", "x%2Cy%26a=z%20w%26a=%C3%A9"),
+        ("{{ b.ids | sort | join(',') }}", "x%2Cy,z%20w,%C3%A9"),
+        ("{{ b.ids | join(',') | upper }}", "X%2CY%2CZ%20W%2C%C3%89"),
+        ("{{ b.ids | join }}", "x%2Cyz%20w%C3%A9"),
+        ("-{{ b.ids | join(',') }}", "-x%2Cy%2Cz%20w%2C%C3%A9"),
+        ("{{ b.none | join(',') }}", ""),
+    ] {
+        assert_eq!(url(json!({"query": {"q": text}})), format!("https://h/?q={query}"), "{text}");
+    }
+    let path = |text: &str| url(json!({"url": format!("https://h/a/{text}?b={text}")}));
+    assert_eq!(path("{{ b.ids | join(',') }}"), "https://h/a/x%2Cy,z%20w,%C3%A9?b=x%2Cy,z%20w,%C3%A9");
+    assert_eq!(
+        path(";i={{ b.ids | join(';i=') }}"),
+        "https://h/a/;i=x%2Cy;i=z%20w;i=%C3%A9?b=;i=x%2Cy;i=z%20w;i=%C3%A9"
+    );
+    assert!(render_with(&json!({"url": "https://h/a/{{ b.none | join(',') }}"}), input.clone()).is_err());
+    assert!(render_with(&json!({"url": "https://h/{{ b.dots | join('.') }}"}), json!({"dots": ["", "", ""]})).is_err());
+    let form = |text: &str| render_with(&json!({"form": {"f": text}}), input.clone()).unwrap().body;
+    assert_eq!(form("{{ b.ids | join(',') }}"), "f=x%2Cy,z%20w,%C3%A9");
+    assert_eq!(form("{{ b.one }}"), "f=x%2Cy");
+}
+
+#[test]
+fn a_list_gives_a_part_for_each_item() {
+    let parts = |part: Value, body: Value| {
+        let request = render_with(&json!({"multipart": [part]}), body)?;
+        Ok::<_, RenderFault>(String::from_utf8(request.body.to_vec()).unwrap())
+    };
+    let list = json!({"l": ["a", 1.5, true, {"x": 1}, {"base64": "aGk="}]});
+    let sent = parts(json!({"name": "n", "each": "{{ b.l }}"}), list).unwrap();
+    assert_eq!(sent.matches("name=\"n\"").count(), 5);
+    for content in [
+        "\r\n\r\na\r\n",
+        "\r\n\r\n1.5\r\n",
+        "\r\n\r\ntrue\r\n",
+        "application/json\r\n\r\n{\"x\":1}\r\n",
+        "octet-stream\r\n\r\nhi\r\n",
+    ] {
+        assert!(sent.contains(content), "{content:?}\n{sent}");
+    }
+    assert_eq!(
+        parts(json!({"name": "n", "each": "{{ b.l }}"}), json!({"l": "one"})).unwrap().matches("one").count(),
+        1
+    );
+    assert!(!parts(json!({"name": "n", "each": "{{ b.l }}"}), json!({"l": []})).unwrap().contains("name="));
+    let many = json!({"l": vec!["x"; limits::MULTIPART_PARTS + 1]});
+    assert_eq!(parts(json!({"name": "n", "each": "{{ b.l }}"}), many).unwrap_err().code, "request.too_large");
+    let faults = compile(
+        &json!({"multipart": [{"name": "n", "each": "x {{ b.l }}"}, {"name": "m", "each": "{{ b.l }}", "text": "x"}]}),
+    );
+    assert_eq!(faults.unwrap_err().len(), 2);
 }

@@ -11,9 +11,9 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use crate::endpoint::Format;
-use crate::event::Event;
+use crate::event::{Content, Event};
 use crate::name::near_match;
-use crate::tree;
+use crate::{form, tree};
 
 /// Data by name, as pills see it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -110,9 +110,9 @@ impl Scope {
     #[must_use]
     pub fn of_event(event: &Event, format: Option<Format>) -> Self {
         let head = &event.head;
-        let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.to_text()));
-        let query = head.query.as_deref().map_or_else(|| Value::Object(serde_json::Map::new()), tree::parse_query);
-        let content_type = head.header("content-type").map(|value| value.to_text().into_owned());
+        let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let query = head.query.as_deref().map_or_else(|| Value::Object(serde_json::Map::new()), form::parse_query);
+        let content = Content::of(&head.headers);
         let body = event.body.clone();
         Self::new()
             .with("trigger.id", Value::from(event.id.to_string()))
@@ -122,7 +122,8 @@ impl Scope {
             .with_headers("trigger.headers", headers_value(headers))
             .with("trigger.query", query)
             .with_lazy("trigger.body", move || {
-                tree::event_body(format, content_type.as_deref(), &body)
+                content
+                    .tree(format, &body)
                     .map(Arc::new)
                     .map_err(|error| format!("has no parsed view, because the body is {error}"))
             })
@@ -226,21 +227,19 @@ enum Case {
 }
 
 /// Headers as pills see them: one text for each name, several values joined by a comma (RFC 9110, section
-/// 5.3).
-pub fn headers_value<'a>(headers: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> Value {
-    let mut map = serde_json::Map::new();
+/// 5.3). What is no text is bytes: `{"base64": …}`.
+pub fn headers_value<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Value {
+    let mut joined: IndexMap<&str, Cow<'a, [u8]>> = IndexMap::new();
     for (name, value) in headers {
-        match map.get_mut(name) {
-            Some(Value::String(text)) => {
-                text.push_str(", ");
-                text.push_str(&value);
-            }
-            _ => {
-                map.insert(name.to_owned(), Value::String(value.into_owned()));
+        match joined.get_mut(name) {
+            Some(known) => *known = Cow::Owned([&known[..], b", ", value].concat()),
+            None => {
+                joined.insert(name, Cow::Borrowed(value));
             }
         }
     }
-    Value::Object(map)
+    let value = |bytes: &[u8]| std::str::from_utf8(bytes).map_or_else(|_| tree::base64(bytes), Value::from);
+    joined.into_iter().map(|(name, bytes)| (name.to_owned(), value(&bytes))).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// A plain path: `trigger.body.items[0]["X-Name"]`.

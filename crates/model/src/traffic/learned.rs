@@ -11,9 +11,8 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::RETRY_AFTER;
 
-use crate::retry::{RETRY_AFTER_MAX, RETRY_AFTER_MIN, parse_retry_after};
+use crate::retry::{RETRY_AFTER_MAX, RETRY_AFTER_MIN, parse_retry_after, parse_span, retry_after};
 use crate::time::Timestamp;
 
 /// A wait that an answer asks for.
@@ -39,9 +38,7 @@ pub fn learn(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Learned
     if !headers.keys().any(|name| is_about_limits(name.as_str())) {
         return None;
     }
-    let retry_after = (status >= 400)
-        .then(|| parse_retry_after(text(headers, RETRY_AFTER.as_str())?, now).map(|wait| (wait, "Retry-After")))
-        .flatten();
+    let retry_after = (status >= 400).then(|| retry_after(headers, now)).flatten().map(|wait| (wait, "Retry-After"));
     let pairs = PAIRS.iter().filter_map(|(remaining, reset, name)| {
         let is_spent = match text(headers, remaining) {
             Some(remaining) => remaining.parse::<f64>().is_ok_and(|left| left <= 0.0),
@@ -50,7 +47,8 @@ pub fn learn(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Learned
         if !is_spent {
             return None;
         }
-        Some((parse_reset(text(headers, reset)?, now)?, *name))
+        let resets = headers.get_all(*reset).iter().filter_map(|value| parse_reset(value.to_str().ok()?.trim(), now));
+        Some((resets.max()?, *name))
     });
     let limits = text(headers, "ratelimit").and_then(|limits| {
         let wait = parse_rate_limit(limits, text(headers, "ratelimit-policy").unwrap_or_default())?;
@@ -79,7 +77,7 @@ fn parse_reset(value: &str, now: Timestamp) -> Option<Duration> {
     const SINCE_1970: f64 = 1e9;
     const MILLIS_SINCE_1970: f64 = 1e11;
     let Ok(number) = value.parse::<f64>() else {
-        return parse_retry_after(value, now).or_else(|| Some(value.parse::<Timestamp>().ok()?.since(now)));
+        return parse_retry_after(value, now);
     };
     if !number.is_finite() || number < 0.0 {
         return None;
@@ -101,22 +99,22 @@ fn parse_rate_limit(limits: &str, policies: &str) -> Option<Duration> {
     if limits.contains("remaining=") {
         let old = limits.replace(',', ";");
         let (remaining, reset) = (parameter(&old, "remaining")?, parameter(&old, "reset")?);
-        return (remaining == 0).then_some(Duration::from_secs(reset));
+        return remaining.is_zero().then_some(reset);
     }
     limits
         .split(',')
-        .filter(|limit| parameter(limit, "r") == Some(0))
+        .filter(|limit| parameter(limit, "r").is_some_and(|left| left.is_zero()))
         .filter_map(|limit| {
             let name = limit.split(';').next().map(str::trim);
             let policy = policies.split(',').find(|policy| policy.split(';').next().map(str::trim) == name);
             parameter(limit, "t").or_else(|| parameter(policy?, "w"))
         })
         .max()
-        .map(Duration::from_secs)
 }
 
-fn parameter(item: &str, name: &str) -> Option<u64> {
-    item.split(';').filter_map(|part| part.split_once('=')).find(|(key, _)| key.trim() == name)?.1.trim().parse().ok()
+/// A parameter, as seconds: also what is a count is read so.
+fn parameter(item: &str, name: &str) -> Option<Duration> {
+    parse_span(item.split(';').filter_map(|part| part.split_once('=')).find(|(key, _)| key.trim() == name)?.1)
 }
 
 #[cfg(test)]
@@ -133,9 +131,12 @@ mod tests {
     fn learned(status: u16, headers: &[(&str, &str)]) -> Option<(u64, &'static str)> {
         let headers = headers
             .iter()
-            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
-            .collect();
-        learn(status, &headers, NOW).map(|learned| (learned.wait.as_secs(), learned.by))
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()));
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, value);
+        }
+        learn(status, &map, NOW).map(|learned| (learned.wait.as_secs(), learned.by))
     }
 
     #[test]
@@ -187,6 +188,10 @@ mod tests {
             (200, &[("RateLimit", "\"b\";r=0")], None),
             (200, &[("RateLimit", "limit=100, remaining=0, reset=50")], Some((50, "RateLimit"))),
             (200, &[("RateLimit", "limit=100, remaining=3, reset=50")], None),
+            (503, &[("Retry-After", "30.5")], Some((30, "Retry-After"))),
+            (503, &[("Retry-After", "30"), ("Retry-After", "40")], Some((40, "Retry-After"))),
+            (200, &[("RateLimit", "\"default\";r=0.0;t=30.5")], Some((30, "RateLimit"))),
+            (200, &[("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "1m30s")], Some((90, "X-RateLimit-Reset"))),
             (200, &[("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "-1")], None),
             (200, &[("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "NaN")], None),
             (

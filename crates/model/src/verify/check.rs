@@ -124,13 +124,13 @@ impl TokenCheck {
             let value = value.as_bytes();
             match &self.prefix {
                 Some(prefix) => {
-                    if let Some(token) = value.strip_prefix(prefix.as_bytes()) {
+                    if let Some(token) = behind(value, prefix) {
                         found |= self.is_live(token);
                     }
                 }
                 None => {
                     found |= self.is_live(value);
-                    if let Some(token) = value.strip_prefix(BEARER.as_bytes()).filter(|_| self.bearer) {
+                    if let Some(token) = behind(value, BEARER).filter(|_| self.bearer) {
                         found |= self.is_live(token);
                     }
                 }
@@ -143,6 +143,18 @@ impl TokenCheck {
         let digest = sha2::Sha256::digest(token);
         self.digests.iter().fold(Choice::from(0), |found, live| found | live.as_slice().ct_eq(&digest))
     }
+}
+
+/// What stands behind a prefix. One that ends in a blank is the name of an authentication scheme: its case does not
+/// count, and any number of blanks may follow (RFC 9110, sections 11.1 and 11.4).
+fn behind<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+    let scheme = prefix.trim_ascii_end();
+    if scheme.len() == prefix.len() || scheme.contains(|c: char| c.is_ascii_whitespace()) {
+        return value.strip_prefix(prefix.as_bytes());
+    }
+    let (word, rest) = value.split_at_checked(scheme.len())?;
+    let is_scheme = word.eq_ignore_ascii_case(scheme.as_bytes()) && matches!(rest.first(), Some(b' ' | b'\t'));
+    is_scheme.then(|| rest.trim_ascii_start())
 }
 
 /// The signatures that a request offers, and its time stamp.
@@ -231,7 +243,7 @@ impl HmacShape {
     /// Decodes one signature; `None` when it cannot be one.
     fn candidate(&self, text: &str) -> Option<(Signature, Hash)> {
         let text = match &self.prefix {
-            Some(prefix) => text.strip_prefix(prefix.as_str())?,
+            Some(prefix) => std::str::from_utf8(behind(text.as_bytes(), prefix)?).ok()?,
             None => text,
         };
         if let Some(hash) = self.hash {

@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::check::Scheme;
 use super::*;
@@ -388,4 +389,34 @@ proptest! {
 
 fn hex_form(verifier: &Verifier) -> bool {
     matches!(&verifier.0, Scheme::Hmac(check) if check.shape.encoding == Encoding::HEXA_DECIMAL)
+}
+
+#[test]
+fn the_name_of_a_scheme_has_no_case_and_any_number_of_blanks() {
+    let verifier = |prefix: Option<&str>| {
+        let spec = json!({"token": {"header": "Authorization", "prefix": prefix, "secrets": [{"secret": "s"}]}});
+        let spec: Verify = serde_json::from_value(spec).unwrap();
+        Verifier::compile(&spec, |_| Some(SecretBytes::new("t0k"))).unwrap()
+    };
+    let is_live = |prefix: Option<&str>, value: &str| {
+        let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())]);
+        verifier(prefix).verify(&headers, b"", NOW).is_ok()
+    };
+    for prefix in [Some("Bearer "), Some("bearer  "), None] {
+        for (value, expected) in [
+            ("Bearer t0k", true),
+            ("bearer t0k", true),
+            ("BEARER \t t0k", true),
+            ("Bearert0k", false),
+            ("Bearer T0K", false),
+            ("Bearers t0k", false),
+            ("Bearer", false),
+            ("Basic t0k", false),
+        ] {
+            assert_eq!(is_live(prefix, value), expected, "{prefix:?} {value}");
+        }
+    }
+    // What is no scheme is text.
+    assert!(is_live(Some("key="), "key=t0k"));
+    assert!(!is_live(Some("key="), "KEY=t0k"));
 }

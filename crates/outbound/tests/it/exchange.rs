@@ -159,3 +159,15 @@ async fn only_a_fresh_connection_has_times_of_its_own() {
     assert!(timings[1].connect_us.is_none(), "the connection was kept");
     assert!(timings.iter().all(|timings| timings.first_byte_us.unwrap() <= timings.total_us));
 }
+
+#[tokio::test]
+async fn a_folded_header_is_read_as_blanks() {
+    let upstream = Upstream::answering(|_| answer("200 OK", "x-name: a\r\n b\r\n\tc\r\nx-other: d\r\n", "ok")).await;
+    let spec = request(Method::GET, &upstream.url("/"), &[], "");
+    let exchange = upstream.client().send(spec, &Credentials::none(), &soon()).await.unwrap();
+    assert_eq!(
+        (exchange.headers["x-name"].as_bytes(), exchange.headers["x-other"].as_bytes()),
+        (&b"a b c"[..], &b"d"[..])
+    );
+    assert_eq!(&*exchange.body, b"ok");
+}

@@ -1,8 +1,8 @@
 //! Many documents at once: apply and export.
 
 use http::Method;
-use linkspan_model::{Document, Fault, limits};
-use linkspan_store::Change;
+use linkspan_model::{Document, Fault, Spec, limits};
+use linkspan_store::{Change, Snapshot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -103,12 +103,30 @@ fn read_all(given: &[Value]) -> Result<Vec<Document>, Vec<Fault>> {
 async fn export(api: Api, call: Call) -> Result<Answer, Problem> {
     let with_defaults = call.flag("defaults");
     let resources = api.store.resources(None, None, usize::MAX).await?;
+    let snapshot = api.store.snapshot();
     let documents: Vec<Value> = resources
         .into_iter()
         .map(|resource| match (with_defaults, Document::read(&resource.document)) {
-            (true, Ok(document)) => document.with_defaults(),
+            (true, Ok(document)) => whole(&snapshot, &document),
             _ => resource.document,
         })
         .collect();
     data(json!({"documents": documents}))
+}
+
+/// A document with the defaults that are in force for it written out. Where its connector cannot be used, nobody knows
+/// which they are.
+fn whole(snapshot: &Snapshot, document: &Document) -> Value {
+    let in_force = match &document.spec {
+        Spec::Endpoint(spec) if spec.connector.is_some() => {
+            let view = snapshot.endpoint(&document.name).filter(|view| view.spec.connector.is_none());
+            view.and_then(|view| serde_json::to_value(&view.spec).ok())
+        }
+        Spec::Connection(spec) if spec.connector.is_some() => {
+            let view = snapshot.connection(&document.name).filter(|view| view.unusable.is_none());
+            view.and_then(|view| serde_json::to_value(&*view.spec).ok())
+        }
+        _ => return document.with_defaults(None),
+    };
+    in_force.map_or_else(|| document.to_value(), |in_force| document.with_defaults(Some(&in_force)))
 }

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use axum::body::Body;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
+use linkspan_model::coding::{self, Unreadable};
 use linkspan_model::fault::without_value;
 use linkspan_model::id::BadId;
-use linkspan_model::{Name, limits};
+use linkspan_model::{Name, form, limits, tree};
 use linkspan_store::Precondition;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -234,7 +235,11 @@ pub(super) fn check_origin(headers: &HeaderMap, hosts: &[String]) -> Result<(), 
 
 fn read_query(declared: &Declared, query: &str) -> Result<HashMap<String, String>, Problem> {
     let mut read = HashMap::new();
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+    for (name, value) in form::pairs(query.as_bytes()) {
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned);
+        let (Ok(name), Ok(value)) = (text(&name), text(&value)) else {
+            return Err(bad_request("query.invalid", "a parameter is not UTF-8 once its percent-encoding is undone"));
+        };
         let parameter = declared
             .parameters
             .iter()
@@ -242,7 +247,7 @@ fn read_query(declared: &Declared, query: &str) -> Result<HashMap<String, String
             .ok_or_else(|| unknown_parameter(declared, &name))?;
         check_parameter(&parameter.kind, &value)
             .map_err(|reason| bad_request("query.invalid", format!("{name}: {reason}")))?;
-        if read.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+        if read.insert(name.clone(), value).is_some() {
             return Err(bad_request("query.invalid", format!("{name} stands twice")));
         }
     }
@@ -316,6 +321,32 @@ async fn read_body(headers: &HeaderMap, mut body: Body, required: bool) -> Resul
             "send JSON, and say so: Content-Type: application/json",
         ));
     }
-    serde_json::from_slice(&read)
-        .map_err(|error| bad_request("body.malformed", format!("the body is not JSON: {error}")))
+    let read = unpacked(headers, read.freeze()).await?;
+    let malformed = |reason: String| bad_request("body.malformed", format!("the body is not JSON: {reason}"));
+    let text = tree::text_of_json(Some(content_type), &read).map_err(|error| malformed(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))
+}
+
+/// A body without its content codings, as long as a body may be.
+async fn unpacked(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Problem> {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+    let codings = coding::codings(values).map_err(|named| {
+        let text = format!("the content coding `{named}` is not known; send {} or none", coding::ACCEPTED);
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "body.coding", text)
+    })?;
+    if codings.is_empty() {
+        return Ok(body);
+    }
+    let max = limits::API_BODY_BYTES as u64;
+    let unpacked = tokio::task::spawn_blocking(move || coding::unpack(&codings, &body, max)).await;
+    match unpacked {
+        Ok(Ok(unpacked)) => Ok(unpacked.into()),
+        Ok(Err(Unreadable::TooLarge)) => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body.too_large",
+            format!("the unpacked body is longer than {max} bytes"),
+        )),
+        Ok(Err(broken)) => Err(bad_request("body.malformed", format!("the body is {broken}"))),
+        Err(_) => Err(Problem::unavailable("server.busy", "the server is ending", 5)),
+    }
 }

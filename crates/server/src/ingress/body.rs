@@ -58,7 +58,7 @@ impl Budget {
 }
 
 impl Share<'_> {
-    fn take(&mut self, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         self.budget.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= limits::IN_FLIGHT_BYTES
     }

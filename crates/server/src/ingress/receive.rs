@@ -3,6 +3,7 @@
 //! Guarantees: nothing is parsed before the signature is verified; a 2xx leaves only after the event is
 //! durable; every refusal is counted and kept with its cause, while the caller sees a status and two fields.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
@@ -14,12 +15,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use http_body_util::Full;
+use linkspan_model::coding::{self, Unreadable};
 use linkspan_model::endpoint::Format;
 use linkspan_model::event::{HeaderText, Headers};
+use linkspan_model::place::Found;
 use linkspan_model::secret::MASK;
-use linkspan_model::tree::TreeError;
 use linkspan_model::verify::Proof;
-use linkspan_model::{Clock, EventId, JsonText, JsonWriter, Timestamp, limits, xml};
+use linkspan_model::{Clock, EventId, JsonText, JsonWriter, Timestamp, limits, tree};
 use linkspan_store::{DedupeKey, EndpointView, NewEvent, NewRefusal, Store};
 use percent_encoding::percent_decode_str;
 
@@ -117,7 +119,15 @@ struct Parts {
     problem: Problem,
     cause: String,
     body: Bytes,
-    allow: Option<&'static str>,
+    allowed: Option<Allowed>,
+}
+
+/// What a caller may do instead, with the header that says so: `Allow` on 405, `Accept-Encoding` on 415 (RFC 9110,
+/// sections 15.5.6 and 15.5.16).
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    header: HeaderName,
+    values: &'static str,
 }
 
 impl Refused {
@@ -135,8 +145,8 @@ impl Refused {
         self
     }
 
-    fn allowing(mut self, methods: &'static str) -> Self {
-        self.0.allow = Some(methods);
+    fn allowing(mut self, header: HeaderName, values: &'static str) -> Self {
+        self.0.allowed = Some(Allowed { header, values });
         self
     }
 }
@@ -144,7 +154,7 @@ impl Refused {
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
         let cause = problem.description.clone();
-        Self(Box::new(Parts { problem, cause, body: Bytes::new(), allow: None }))
+        Self(Box::new(Parts { problem, cause, body: Bytes::new(), allowed: None }))
     }
 }
 
@@ -211,10 +221,10 @@ impl Ingress {
     {
         match self.receive(delivery).await {
             Ok(received) => acknowledge(received),
-            Err((problem, allow)) => {
+            Err((problem, allowed)) => {
                 let mut response = problem.respond();
-                if let Some(allow) = allow {
-                    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+                if let Some(allowed) = allowed {
+                    response.headers_mut().insert(allowed.header, HeaderValue::from_static(allowed.values));
                 }
                 response
             }
@@ -224,8 +234,8 @@ impl Ingress {
     /// Receives one request: the whole way to the store.
     ///
     /// # Errors
-    /// The problem to answer with, and the methods that are allowed where that is the problem.
-    pub async fn receive<B>(&self, delivery: Delivery<B>) -> Result<Received, (Problem, Option<&'static str>)>
+    /// The problem to answer with, and what is allowed where that is the problem.
+    pub async fn receive<B>(&self, delivery: Delivery<B>) -> Result<Received, (Problem, Option<Allowed>)>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -253,8 +263,8 @@ impl Ingress {
                 Ok(received)
             }
             Err(refused) => {
-                let allow = refused.0.allow;
-                Err((self.refuse(endpoint.as_deref(), &head, refused, now), allow))
+                let allowed = refused.0.allowed.clone();
+                Err((self.refuse(endpoint.as_deref(), &head, refused, now), allowed))
             }
         }
     }
@@ -279,8 +289,12 @@ impl Ingress {
         // Until here a request costs a connection and the bytes that came, and both are limited.
         let _in_flight = self.enter(endpoint.row)?;
         let proof = verify(endpoint, head.headers, &body, now)?;
-        check_format(endpoint.spec.format, head.headers, &body).map_err(|refused| refused.with_body(&body))?;
-        let dedupe = dedupe_key(endpoint, head, &body, now);
+        // What is stored stays as it came; only what is looked at is unpacked.
+        let unpacked = unpack(endpoint, head.headers, &body, &mut share).await?;
+        let content = unpacked.as_ref().unwrap_or(&body);
+        check_format(endpoint.spec.format, head.headers, content).map_err(|refused| refused.with_body(content))?;
+        let dedupe = dedupe_key(endpoint, head, content, now);
+        drop(unpacked);
         let spool = match body.len() > limits::INLINE_BODY_BYTES {
             true => Some(self.inner.store.spool(body.clone()).await.map_err(Problem::from)?),
             false => None,
@@ -337,10 +351,7 @@ impl Ingress {
                 let text = "the body ended before it was whole";
                 Refused::new(StatusCode::BAD_REQUEST, "body.broken", text, text).with_body(&beginning)
             }
-            BodyError::Busy => {
-                let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
-                Refused::from(problem).because("too many bytes are in flight")
-            }
+            BodyError::Busy => too_much_in_flight(),
         })
     }
 
@@ -385,7 +396,8 @@ impl HeadParts<'_> {
         let mut json = JsonWriter::with_capacity(1_024);
         json.raw("{\"method\":").text(self.method.as_str());
         if let Some(name) = self.event_name {
-            json.raw(",\"event_name\":").text(&percent_decode_str(name).decode_utf8_lossy());
+            // One that is not UTF-8 stays as it was sent.
+            json.raw(",\"event_name\":").text(&percent_decode_str(name).decode_utf8().unwrap_or(Cow::Borrowed(name)));
         }
         if let Some(query) = self.uri.query() {
             json.raw(",\"query\":").text(query);
@@ -466,7 +478,8 @@ fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refus
     if head.method.as_str() != allowed {
         let text = format!("this endpoint takes {allowed}");
         let cause = format!("{} was sent", head.method);
-        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "endpoint.method", &text, cause).allowing(allowed));
+        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "endpoint.method", &text, cause)
+            .allowing(header::ALLOW, allowed));
     }
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits::URI_MAX_BYTES {
@@ -523,40 +536,71 @@ fn verify(endpoint: &EndpointView, headers: &HeaderMap, body: &Bytes, now: Times
     })
 }
 
-/// Whether the body is what the endpoint declares. Without building anything: what parses but is too deep or
-/// too large for a tree is accepted, and only its parsed view is absent.
-fn check_format(format: Option<Format>, headers: &HeaderMap, body: &Bytes) -> Result<(), Refused> {
-    let malformed = |what: &str, reason: String| {
-        let text = format!("the body is not {what}: {reason}");
-        Refused::new(StatusCode::BAD_REQUEST, "body.malformed", &text, text.clone())
+/// The body without its content codings; nothing where it has none. Never before it is verified: what a few bytes unpack
+/// to costs more than they do.
+async fn unpack(
+    endpoint: &EndpointView,
+    headers: &HeaderMap,
+    body: &Bytes,
+    share: &mut Share<'_>,
+) -> Result<Option<Bytes>, Refused> {
+    if !headers.contains_key(header::CONTENT_ENCODING) || endpoint.spec.format == Some(Format::Bytes) || body.is_empty()
+    {
+        return Ok(None);
+    }
+    let values = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+    let codings = match coding::codings(values) {
+        Ok(codings) if codings.is_empty() => return Ok(None),
+        Ok(codings) => codings,
+        // Whoever declares nothing of the body takes it as it is.
+        Err(_) if endpoint.spec.format.is_none() => return Ok(None),
+        Err(named) => {
+            let text = format!("the content coding `{named}` is not known; send {} or none", coding::ACCEPTED);
+            let refused = Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "body.coding", &text, text.clone());
+            return Err(refused.with_body(body).allowing(header::ACCEPT_ENCODING, coding::ACCEPTED));
+        }
     };
-    match format {
-        Some(Format::Json) => {
-            // First, because skipping over a text does not look at its bytes (RFC 8259, section 8.1: UTF-8).
-            let text = std::str::from_utf8(body).map_err(|error| malformed("JSON", error.to_string()))?;
-            serde_json::from_str::<serde::de::IgnoredAny>(text)
-                .map(|_| ())
-                .map_err(|error| malformed("JSON", error.to_string()))
+    let max = endpoint.spec.body_max_bytes();
+    let packed = body.clone();
+    // Not among the sockets.
+    let unpacked = tokio::task::spawn_blocking(move || coding::unpack(&codings, &packed, max)).await;
+    let unpacked =
+        unpacked.map_err(|_| Refused::from(Problem::unavailable("server.busy", "the server is ending", 5)))?;
+    match unpacked {
+        Ok(unpacked) if share.take(unpacked.len()) => Ok(Some(unpacked.into())),
+        Ok(_) => Err(too_much_in_flight()),
+        Err(Unreadable::TooLarge) => {
+            let text = format!("the unpacked body is longer than {max} bytes");
+            Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "body.too_large", &text, text.clone()).with_body(body))
         }
-        Some(Format::Xml) => {
-            let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-            xml::check(content_type, body).map_err(|error| match error {
-                TreeError::NotXml(reason) => malformed("XML", reason),
-                other => malformed("XML", other.to_string()),
-            })
+        Err(broken @ Unreadable::Broken { .. }) => {
+            let text = format!("the body is {broken}");
+            Err(Refused::new(StatusCode::BAD_REQUEST, "body.malformed", &text, text.clone()).with_body(body))
         }
-        Some(Format::Text | Format::Form) => {
-            std::str::from_utf8(body).map(|_| ()).map_err(|error| malformed("text in UTF-8", error.to_string()))
-        }
-        Some(Format::Bytes | Format::Query) | None => Ok(()),
     }
 }
 
-fn dedupe_key(endpoint: &EndpointView, head: &HeadParts<'_>, body: &Bytes, now: Timestamp) -> Option<DedupeKey> {
+fn too_much_in_flight() -> Refused {
+    let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
+    Refused::from(problem).because("too many bytes are in flight")
+}
+
+/// Whether the body is what the endpoint declares. Without building anything: what parses but is too deep or
+/// too large for a tree is accepted, and only its parsed view is absent.
+fn check_format(format: Option<Format>, headers: &HeaderMap, body: &[u8]) -> Result<(), Refused> {
+    let Some(format) = format else { return Ok(()) };
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    tree::check(Some(format), content_type, body).map_err(|(what, reason)| {
+        let text = format!("the body is not {what}: {reason}");
+        Refused::new(StatusCode::BAD_REQUEST, "body.malformed", &text, text.clone())
+    })
+}
+
+fn dedupe_key(endpoint: &EndpointView, head: &HeadParts<'_>, body: &[u8], now: Timestamp) -> Option<DedupeKey> {
     let dedupe = endpoint.spec.dedupe.as_ref()?;
     let value = dedupe.by.find(head.headers, head.uri.query().unwrap_or_default(), body);
     // A request without the id is an event of its own: nothing says that it came before.
-    let value = value.filter(|value| !value.is_empty())?;
+    let value = value.map(Found::into_key).filter(|value| !value.is_empty())?;
     Some(DedupeKey::new(&value, now.after(endpoint.spec.dedupe_within())))
 }
 

@@ -1,5 +1,7 @@
 //! Cases of webhooks: a request as an API sends it, and whether an endpoint takes it.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -8,8 +10,10 @@ use serde_json::{Value, json};
 
 use super::{CaseSpec, Connector, Files, Written};
 use crate::endpoint::{EndpointSpec, Format};
+use crate::event::{Content, HeaderText};
 use crate::fault::Fault;
 use crate::secret::SecretBytes;
+use crate::tree;
 use crate::verify::Verifier;
 
 /// A request as an API sends it. One of `json`, `text` and `file` is the body; without them there is none.
@@ -59,15 +63,22 @@ impl Connector {
         let verify = endpoint.verify.as_ref().unwrap_or(&intake.verify);
         let verifier = Verifier::compile(verify, |_| secret.clone())?;
         let now = case.at.unwrap_or_default();
+        let named = headers.iter().map(|(name, value)| (name.to_string(), HeaderText::new(value.as_bytes().to_vec())));
+        let content = Content::of(&named.collect());
         Ok(match verifier.verify(&headers, &body, now) {
             Err(error) => Err(error.to_string()),
-            Ok(_) if endpoint.format == Some(Format::Json) && serde_json::from_slice::<Value>(&body).is_err() => {
-                Err("the body is not JSON".to_owned())
-            }
             Ok(proof) => {
+                let body = match (endpoint.format, content.unpacked(&body)) {
+                    (Some(Format::Bytes), _) | (None, Err(_)) => Cow::Borrowed(body.as_slice()),
+                    (_, Ok(unpacked)) => unpacked,
+                    (_, Err(reason)) => return Ok(Err(format!("the body is {reason}"))),
+                };
+                if let Err((what, reason)) = tree::check(endpoint.format, content.content_type(), &body) {
+                    return Ok(Err(format!("the body is not {what}: {reason}")));
+                }
                 let query = receives.query.as_deref().unwrap_or_default();
                 let id = endpoint.dedupe.as_ref().and_then(|dedupe| dedupe.by.find(&headers, query, &body));
-                let id = id.map(|id| String::from_utf8_lossy(&id).into_owned());
+                let id = id.map(|id| id.to_string());
                 Ok(json!({"verified": proof.by, "dedupe": id}))
             }
         })
@@ -89,4 +100,30 @@ fn header_map(headers: &IndexMap<String, String>) -> Result<HeaderMap, Vec<Fault
         map.append(name_read, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| fault())?);
     }
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_compressed_request_is_looked_at_as_an_endpoint_does() {
+        let webhook = json!({"endpoint": {"format": "json", "verify": "none", "dedupe": {"by": "json:/id"}}});
+        let spec = json!({"connection": {"base_url": "https://a.test"}, "webhooks": {"events": webhook}});
+        let connector = Connector::compile(serde_json::from_value(spec).unwrap()).unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(b"{\"id\":7}").unwrap();
+        let packed = encoder.finish().unwrap();
+        let run = |coding: &str| {
+            let receives = json!({"headers": {"Content-Encoding": coding}, "file": "a.json"});
+            let case = json!({"name": "a", "webhook": "events", "receives": receives});
+            let case: CaseSpec = serde_json::from_value(case).unwrap();
+            connector.receive("events", &case, &|_: &str| Ok(packed.clone())).unwrap()
+        };
+        assert_eq!(run("gzip").unwrap(), json!({"verified": "none", "dedupe": "7"}));
+        assert!(run("compress").unwrap_err().contains("compress"));
+        assert!(run("identity").unwrap_err().contains("not JSON"));
+    }
 }

@@ -248,6 +248,12 @@ impl Writing<'_> {
     /// input, a list.
     fn fields_of(&mut self, given: &[Given], origin: Origin) -> IndexMap<String, Value> {
         let mut by_name: IndexMap<&str, Vec<&Given>> = IndexMap::new();
+        if given
+            .iter()
+            .any(|field| field.name.is_empty() && field.value.as_deref().is_some_and(|value| !value.is_empty()))
+        {
+            self.draft.notes.add("a parameter without a name is left out", self.place);
+        }
         for field in given.iter().filter(|field| !field.name.is_empty()) {
             by_name.entry(field.name.as_str()).or_default().push(field);
         }
@@ -411,8 +417,10 @@ impl Writing<'_> {
             }
         }
         let Some(content_type) = content_type else { return };
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        if !usual.is_some_and(|usual| essence.eq_ignore_ascii_case(usual)) {
+        let (essence, parameters) = content_type.split_once(';').unwrap_or((&content_type, ""));
+        // UTF-8 is what is sent when nothing is said.
+        let is_usual = parameters.trim().is_empty() || parameters.to_ascii_lowercase().contains("utf-8");
+        if !usual.is_some_and(|usual| essence.trim().eq_ignore_ascii_case(usual)) || !is_usual {
             let content_type = self.template(&content_type);
             request.headers.insert("Content-Type".to_owned(), content_type);
         }
@@ -501,7 +509,7 @@ impl Writing<'_> {
     fn part(&mut self, part: &PartGiven) -> PartSpec {
         let name = self.template(&part.field.name);
         let content_type = part.content_type.as_deref().map(|text| self.template(text));
-        let mut spec = PartSpec { name, filename: None, content_type, text: None, json: None, raw: None };
+        let mut spec = PartSpec { name, filename: None, content_type, text: None, json: None, raw: None, each: None };
         // What its input is called; a variable in it says how.
         let called = unmarked(&part.field.name);
         match &part.file {
@@ -534,7 +542,7 @@ fn kind_of(value: &Value) -> Option<Value> {
     let kind = match value {
         Value::Null => return None,
         Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_i64() || number.is_u64() => "integer",
+        Value::Number(number) if number.as_str().bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => "integer",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",

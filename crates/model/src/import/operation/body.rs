@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::{ANYTHING, Building, Operation, Shape, bracketed, separator};
+use super::{ANYTHING, Building, Operation, Shape, bracketed, joins};
 use crate::import::schema::{ObjectView, Side};
 use crate::import::text;
 use crate::limits;
@@ -95,8 +95,10 @@ impl<'a> Building<'_, 'a> {
         for (name, schema) in &view.properties {
             let is_required = view.required.contains(name);
             let value = match self.constant(schema).filter(|_| is_required) {
-                Some(Value::String(constant)) => text::literal(constant).into(),
-                Some(constant) => constant.clone(),
+                Some(constant) => match &*constant {
+                    Value::String(constant) => text::literal(constant).into(),
+                    constant => constant.clone(),
+                },
                 None => {
                     let schema = self.schema(schema, None, name, is_required);
                     let input = self.fields.add(name, schema, is_required);
@@ -125,14 +127,13 @@ impl<'a> Building<'_, 'a> {
             let encoding = body.media.get("encoding").and_then(|encoding| encoding.get(&name));
             let get = |field: &str| encoding.and_then(|encoding| encoding.get(field));
             let style = get("style").and_then(Value::as_str).unwrap_or("form");
-            let explodes = get("explode").and_then(Value::as_bool).unwrap_or(style == "form");
             let is_json = get("contentType").and_then(Value::as_str).is_some_and(|name| Media::of(name) == Media::Json);
             let shape = view.properties.get(name.as_str()).map_or(Shape::Scalar, |schema| self.shape(schema));
             let (name, filter) = match (shape, style) {
                 (Shape::Scalar, _) => (name, None),
                 _ if is_json => (name, Some("json")),
                 (Shape::List, "deepObject") if self.has_scalar_items(&view, &name) => (bracketed(&name), None),
-                (Shape::List, style) if !explodes && style != "deepObject" => (name, Some(separator(style))),
+                (Shape::List, _) => (name, joins(encoding)),
                 _ => (name, None),
             };
             let text = match filter {
@@ -166,15 +167,17 @@ impl<'a> Building<'_, 'a> {
             let resolved = self.reader.schemas.resolve(schema).unwrap_or(&ANYTHING);
             let items = resolved.get("items").and_then(|items| self.reader.schemas.resolve(items));
             if is_binary(resolved) || items.is_some_and(is_binary) {
-                if items.is_some() {
-                    self.note("several files of one name are one part");
-                }
                 let about = resolved.get("description").and_then(Value::as_str);
-                parts.push(self.file(name, about, is_required));
+                let file = self.file(name, about, is_required);
+                parts.push(match file.raw {
+                    Some(RawSpec::Pill(pill)) if items.is_some() => PartSpec { raw: None, each: Some(pill), ..file },
+                    raw => PartSpec { raw, ..file },
+                });
                 continue;
             }
-            let content_type =
-                body.media.get("encoding").and_then(|encoding| encoding.get(*name)?.get("contentType")?.as_str());
+            let encoding = body.media.get("encoding").and_then(|encoding| encoding.get(*name));
+            let content_type = encoding.and_then(|encoding| encoding.get("contentType")?.as_str());
+            let is_json_said = content_type.is_some_and(|name| Media::of(name) == Media::Json);
             let content_type =
                 content_type.filter(|text| !text.contains([',', '*']) && http::HeaderValue::from_str(text).is_ok());
             let schema_written = self.schema(schema, None, name, is_required);
@@ -182,9 +185,12 @@ impl<'a> Building<'_, 'a> {
             let pill = text::pill("input", &input);
             let mut part = part(name);
             part.content_type = content_type.map(text::literal);
-            match self.shape(schema) {
-                Shape::Scalar => part.text = Some(pill),
-                Shape::List | Shape::Object => part.json = Some(pill.into()),
+            match (self.shape(schema), joins(encoding)) {
+                (Shape::Scalar, _) => part.text = Some(pill),
+                (Shape::List, Some(filter)) => part.text = Some(text::filtered_pill("input", &input, filter)),
+                // A part for each item (OpenAPI 3.0.3, special considerations for multipart content).
+                (Shape::List, None) if !is_json_said => part.each = Some(pill),
+                (Shape::List | Shape::Object, _) => part.json = Some(pill.into()),
             }
             parts.push(part);
         }
@@ -274,5 +280,13 @@ fn is_binary(schema: &Value) -> bool {
 }
 
 fn part(name: &str) -> PartSpec {
-    PartSpec { name: text::literal(name), filename: None, content_type: None, text: None, json: None, raw: None }
+    PartSpec {
+        name: text::literal(name),
+        filename: None,
+        content_type: None,
+        text: None,
+        json: None,
+        raw: None,
+        each: None,
+    }
 }

@@ -44,7 +44,7 @@ fn an_operation_becomes_an_action() {
     let (request, headers, body) = sent(&imported, "create_visit", json!({}), given);
     assert_eq!(
         request,
-        "POST https://api.desk.example/v1/pets/7/visits?tag=a&tag=b%20c&ids=1%2C2&filter%5Ba%5D%5Bb%5D=1&mode=full"
+        "POST https://api.desk.example/v1/pets/7/visits?tag=a&tag=b%20c&ids=1,2&filter%5Ba%5D%5Bb%5D=1&mode=full"
     );
     assert!(headers.contains("x-tenant: t\n") && headers.contains("accept: application/json\n"), "{headers}");
     assert_eq!(body, r#"{"at":"2024-01-01T00:00:00Z","note":null}"#);
@@ -188,12 +188,12 @@ fn schemas_stay_bounded_and_right() {
     );
     let input = &action(&old, "post_a")["input"]["properties"];
     assert_eq!(input["a"], json!({"type": "number", "exclusiveMinimum": 0}));
-    assert_eq!(input["b"], json!({"enum": [1, 2]}));
+    assert_eq!(input["b"], json!({"type": "string", "enum": ["1", "2"]}));
     assert_eq!(input["d"], json!({"type": ["string", "integer"]}));
     assert_eq!(input["f"], json!({"type": "string"}));
     assert_eq!(input["g"], json!({}));
-    let (.., body) = sent(&old, "post_a", json!({}), json!({"e": null, "b": 2, "a": 0.5}));
-    assert_eq!(body, r#"{"a":0.5,"b":2,"e":null}"#);
+    let (.., body) = sent(&old, "post_a", json!({}), json!({"e": null, "b": "2", "a": 0.5}));
+    assert_eq!(body, r#"{"a":0.5,"b":"2","e":null}"#);
     assert!(notes(&old).contains("another file") && notes(&old).contains("looks around"), "{}", notes(&old));
 
     // A thousand types that all name each other, in every operation.
@@ -297,10 +297,7 @@ paths:
     );
     let list = json!({"id": "a/b", "limit": 5, "state": ["x", "y"], "sort": ["a", "b"], "ids": ["1", "2"]});
     let (request, headers, _) = sent(&imported, "list_visits", json!({}), list);
-    assert_eq!(
-        request,
-        "GET https://api.desk.example/v1/pets/a%2Fb/visits?limit=5&state=x&state=y&sort=a%7Cb&ids=1%2C2"
-    );
+    assert_eq!(request, "GET https://api.desk.example/v1/pets/a%2Fb/visits?limit=5&state=x&state=y&sort=a%7Cb&ids=1,2");
     assert!(headers.contains("accept: application/json"), "{headers}");
     assert_eq!(
         action(&imported, "list_visits")["output"]["schema"]["items"]["properties"]["at"],
@@ -443,4 +440,186 @@ fn defaults_are_told_where_the_description_does_not() {
     assert_eq!(about("Up to 100 items.", json!(10)), "Up to 100 items. Left out: 10");
     assert_eq!(about("How many, 10 if left out", json!(10)), "How many, 10 if left out");
     assert_eq!(about("Ascending?", json!("asc")), "Ascending? Left out: asc");
+}
+
+#[test]
+fn lists_of_multipart_bodies_are_parts() {
+    let source = json!({
+        "swagger": "2.0", "info": {"title": "T", "version": "1"}, "host": "a.test", "schemes": ["https"],
+        "paths": {"/up": {"post": {
+            "operationId": "up", "consumes": ["multipart/form-data"],
+            "parameters": [
+                {"name": "lang", "in": "formData", "type": "array", "items": {"type": "string"}, "collectionFormat": "csv"},
+                {"name": "pipes", "in": "formData", "type": "array", "items": {"type": "string"}, "collectionFormat": "pipes"},
+                {"name": "country", "in": "formData", "type": "array", "items": {"type": "string"}, "collectionFormat": "multi"},
+                {"name": "file", "in": "formData", "type": "file"},
+            ],
+            "responses": {"200": {"description": "ok"}},
+        }}},
+    });
+    let input = json!({"lang": ["de", "en"], "pipes": ["a", "b"], "country": ["DE", "US"], "file": "x"});
+    let (.., body) = sent(&import(&source.to_string()), "up", json!({}), input);
+    for (name, contents) in [("lang", &["de,en"][..]), ("pipes", &["a|b"]), ("country", &["DE", "US"])] {
+        let found: Vec<&str> = body
+            .split(&format!("name=\"{name}\"\r\n\r\n"))
+            .skip(1)
+            .filter_map(|rest| rest.split("\r\n").next())
+            .collect();
+        assert_eq!(found, contents, "{body}");
+    }
+
+    let schema = json!({"type": "object", "properties": {
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "objects": {"type": "array", "items": {"type": "object", "properties": {"x": {}}}},
+        "json": {"type": "array", "items": {"type": "string"}},
+        "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+    }});
+    let source = json!({
+        "openapi": "3.0.3", "info": {"title": "T", "version": "1"}, "servers": [{"url": "https://a.test"}],
+        "paths": {"/up": {"post": {
+            "operationId": "up",
+            "requestBody": {"content": {"multipart/form-data": {"schema": schema, "encoding": {"json": {"contentType": "application/json"}}}}},
+            "responses": {"200": {"description": "ok"}},
+        }}},
+    });
+    let input = json!({"tags": ["a", "b"], "objects": [{"x": 1}, {"x": 2}], "json": ["a"], "files": ["one", {"base64": "dHdv"}]});
+    let (.., body) = sent(&import(&source.to_string()), "up", json!({}), input);
+    for (text, count) in [
+        ("name=\"tags\"", 2),
+        ("name=\"objects\"", 2),
+        ("name=\"json\"", 1),
+        ("name=\"files\"", 2),
+        ("[\"a\"]", 1),
+        ("\r\ntwo\r\n", 1),
+        ("{\"x\":2}", 1),
+    ] {
+        assert_eq!(body.matches(text).count(), count, "{text}\n{body}");
+    }
+}
+
+#[test]
+fn lists_in_paths_are_written_by_their_style() {
+    let list = |style: &str, explode: bool| {
+        json!({
+            "openapi": "3.0.3", "info": {"title": "T", "version": "1"}, "servers": [{"url": "https://a.test"}],
+            "paths": {"/x/{ids}": {"get": {
+                "operationId": "x", "responses": {"200": {"description": "ok"}},
+                "parameters": [{"name": "ids", "in": "path", "required": true, "style": style, "explode": explode,
+                    "schema": {"type": "array", "items": {"type": "string"}}}],
+            }}},
+        })
+    };
+    for (style, explode, path) in [
+        ("simple", false, "a%2Cb,c"),
+        ("simple", true, "a%2Cb,c"),
+        ("label", false, ".a%2Cb,c"),
+        ("label", true, ".a%2Cb.c"),
+        ("matrix", false, ";ids=a%2Cb,c"),
+        ("matrix", true, ";ids=a%2Cb;ids=c"),
+    ] {
+        let (line, ..) = sent(&import(&list(style, explode).to_string()), "x", json!({}), json!({"ids": ["a,b", "c"]}));
+        assert_eq!(line, format!("GET https://a.test/x/{path}"), "{style} {explode}");
+    }
+}
+
+#[test]
+fn values_are_of_the_type_that_is_declared() {
+    let schema = json!({"type": "object", "required": ["code", "only"], "properties": {
+        "code": {"type": "string", "enum": [100, 200, true], "default": 100},
+        "only": {"type": "string", "enum": [7]},
+        "count": {"type": "integer", "enum": ["1", "2"]},
+        "mixed": {"type": "integer", "enum": ["x", 2]},
+        "long": {"type": "integer", "enum": ["76159173374952512310", 7]},
+    }});
+    let source = json!({
+        "openapi": "3.0.3", "info": {"title": "T", "version": "1"}, "servers": [{"url": "https://a.test"}],
+        "paths": {"/n": {"post": {
+            "operationId": "n", "responses": {"200": {"description": "ok"}},
+            "requestBody": {"required": true, "content": {"application/json": {"schema": schema}}},
+        }}},
+    });
+    let properties = action(&import(&source.to_string()), "n")["input"]["properties"].clone();
+    assert_eq!(properties["code"]["enum"], json!(["100", "200", "true"]));
+    assert_eq!(properties["code"]["default"], "100");
+    assert_eq!(properties["count"], json!({"type": "integer", "enum": [1, 2]}));
+    assert_eq!(properties["mixed"], json!({"enum": ["x", 2]}));
+    assert_eq!(properties["long"].to_string(), r#"{"type":"integer","enum":[76159173374952512310,7]}"#);
+    let (.., body) = sent(&import(&source.to_string()), "n", json!({}), json!({"code": "200", "count": 1}));
+    assert_eq!(body, r#"{"code":"200","only":"7","count":1}"#);
+}
+
+#[test]
+fn security_that_may_be_left_out_asks_for_no_account() {
+    let with_security = |root: Value, own: Value| {
+        let mut source = json!({
+            "openapi": "3.0.3", "info": {"title": "T", "version": "1"}, "servers": [{"url": "https://a.test"}],
+            "paths": {"/c": {"get": {"operationId": "c", "responses": {"200": {"description": "ok"}}}}},
+            "components": {"securitySchemes": {"k": {"type": "http", "scheme": "bearer"}}},
+        });
+        if !root.is_null() {
+            source["security"] = root;
+        }
+        if !own.is_null() {
+            source["paths"]["/c"]["get"]["security"] = own;
+        }
+        import(&source.to_string()).document["spec"]["account_optional"] == true
+    };
+    assert!(with_security(json!(null), json!([{}, {"k": []}])));
+    assert!(with_security(json!([{"k": []}]), json!([])));
+    assert!(with_security(json!([{"k": []}, {}]), json!(null)));
+    assert!(!with_security(json!([{"k": []}]), json!(null)));
+    assert!(!with_security(json!([{"k": []}]), json!([{"k": []}])));
+}
+
+#[test]
+fn a_path_that_stands_twice_loses_nothing() {
+    let yaml = "openapi: 3.0.3\ninfo: {title: T, version: '1'}\nservers: [{url: 'https://a.test'}]\npaths:\n  \
+                /a: {get: {operationId: ga, responses: {}}}\n  /a: {post: {operationId: pa, responses: {}}}\n";
+    let json = "{\"openapi\":\"3.0.3\",\"info\":{\"title\":\"T\",\"version\":\"1\"},\"servers\":[{\"url\":\"https://a.test\"}],\
+                \"paths\":{\"/a\":{\"get\":{\"operationId\":\"ga\",\"responses\":{}}},\"/a\":{\"post\":{\"operationId\":\"pa\",\"responses\":{}}}}}";
+    for source in [yaml, json] {
+        let imported = import(source);
+        let actions: Vec<&String> = imported.document["spec"]["actions"].as_object().unwrap().keys().collect();
+        assert_eq!(actions, ["ga", "pa"]);
+        assert!(imported.notes.iter().any(|note| note.text.contains("stands twice")), "{:?}", imported.notes);
+    }
+}
+
+#[test]
+fn parameters_that_are_json_are_json_wherever_they_stand() {
+    let parameter = |place: &str| {
+        json!({"name": place, "in": place, "required": true,
+            "content": {"application/json": {"schema": {"type": "array", "items": {"type": "string"}}}}})
+    };
+    let imported = import(&openapi(json!({"paths": {"/x/{path}": {"get": {
+        "operationId": "x", "responses": {"200": {"description": "ok"}},
+        "parameters": [parameter("path"), parameter("query"), parameter("header")],
+    }}}})));
+    let input = json!({"path": ["a", "b"], "query": ["a"], "header": ["a"]});
+    let (line, headers, _) = sent(&imported, "x", json!({}), input);
+    assert_eq!(line, "GET https://api.desk.example/v1/x/%5B%22a%22%2C%22b%22%5D?query=%5B%22a%22%5D");
+    assert!(headers.contains("header: [\"a\"]"), "{headers}");
+}
+
+#[test]
+fn lists_in_queries_are_written_by_their_style() {
+    for (style, explode, query) in [
+        ("form", json!(null), "ids=a,b&ids=c"),
+        ("form", json!(false), "ids=a%2Cb,c"),
+        ("spaceDelimited", json!(null), "ids=a%2Cb%20c"),
+        ("pipeDelimited", json!(false), "ids=a%2Cb%7Cc"),
+        ("pipeDelimited", json!(true), "ids=a,b&ids=c"),
+        ("deepObject", json!(true), "ids%5B%5D=a,b&ids%5B%5D=c"),
+    ] {
+        let mut parameter = json!({"name": "ids", "in": "query", "style": style, "schema": {"type": "array", "items": {"type": "string"}}});
+        if !explode.is_null() {
+            parameter["explode"] = explode.clone();
+        }
+        let operation =
+            json!({"operationId": "x", "parameters": [parameter], "responses": {"200": {"description": "ok"}}});
+        let imported = import(&openapi(json!({"paths": {"/x": {"get": operation}}})));
+        let (line, ..) = sent(&imported, "x", json!({}), json!({"ids": ["a,b", "c"]}));
+        let query = query.replace("a,b", "a%2Cb");
+        assert_eq!(line, format!("GET https://api.desk.example/v1/x?{query}"), "{style} {explode}");
+    }
 }

@@ -294,3 +294,57 @@ fn what_a_collection_requires_has_no_empty_default() {
     assert_eq!(action(&imported, "get")["input"]["required"], json!(["a"]));
     assert_eq!(sent(&imported, "get", json!({}), json!({"a": 1})).0, "GET https://a.test/?a=1&b=");
 }
+
+#[test]
+fn curl_commands_are_sent_as_curl_sends_them_or_said_to_be_not() {
+    let all = |command: &str| {
+        let imported = import(command);
+        let actions = imported.document["spec"]["actions"].as_object().unwrap();
+        let name = actions.keys().next().unwrap().clone();
+        let (request, headers, body) = sent(&imported, &name, json!({}), json!({}));
+        (request, headers, body, notes(&imported))
+    };
+    let (_, headers, _, notes) = all("curl https://a.test/j -d '{\"a\": 1}'");
+    assert!(headers.contains("application/json") && notes.contains("labelled as a form"), "{headers}{notes}");
+    let (.., notes) = all("curl https://a.test/j -H 'Content-Type: application/json' -d '{\"a\": 1}'");
+    assert_eq!(notes, "");
+    let (_, headers, _, notes) = all("curl https://a.test/x -H 'X-Flag;' -H 'Accept:'");
+    assert!(headers.contains("x-flag: \n") && notes.contains("taken away"), "{headers}{notes}");
+    let (request, ..) = all("curl 'https://a.test/a/../b/./c?x=../y'");
+    assert_eq!(request, "GET https://a.test/b/c?x=..%2Fy");
+    let (_, headers, body, _) = all("curl https://a.test/f -d '=c&a=1'");
+    assert_eq!((body.as_str(), headers.contains("x-www-form-urlencoded")), ("=c&a=1", true));
+    let (request, ..) = all("curl https://a.test/x --url-query 'a=1%2B' --url-query '+b=1%2B&c=x+y'");
+    assert_eq!(request, "GET https://a.test/x?a=1%252B&b=1%2B&c=x%20y");
+    let (request, .., notes) = all("curl -X delete https://a.test/x");
+    assert!(request.starts_with("DELETE ") && notes.contains("in capitals"), "{request} {notes}");
+    let (.., notes) = all("curl 'https://a.test/f?=c&a=1'");
+    assert!(notes.contains("without a name"), "{notes}");
+    let (_, _, body, _) =
+        all("curl https://a.test/m -F 'name=\"John; Doe\"' -F 'b=\"\\\"\";type=text/plain; charset=utf-8'");
+    assert!(body.contains("\r\n\r\nJohn; Doe\r\n") && body.contains("\r\n\r\n\"\r\n"), "{body}");
+    assert!(body.contains("Content-Type: text/plain; charset=utf-8\r\n"), "{body}");
+    let (_, headers, ..) = all("curl https://a.test/f -H 'Content-Type: application/json; charset=utf-16' -d '{}'");
+    assert!(headers.contains("charset=utf-16"), "{headers}");
+}
+
+#[test]
+fn a_query_of_postman_is_the_same_as_text_and_as_list() {
+    let url = |url: Value| {
+        let imported = import(
+            &json!({
+                "info": {"name": "T", "schema": "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"},
+                "item": [{"name": "a", "request": {"method": "GET", "url": url}}],
+            })
+            .to_string(),
+        );
+        sent(&imported, "a", json!({}), json!({})).0
+    };
+    let raw = "https://a.test/x?q=red+shoes&r=%2B&a%20b=c";
+    let list =
+        json!([{"key": "q", "value": "red+shoes"}, {"key": "r", "value": "%2B"}, {"key": "a%20b", "value": "c"}]);
+    let parts = json!({"raw": raw, "protocol": "https", "host": ["a", "test"], "path": ["x"], "query": list});
+    for written in [json!(raw), parts] {
+        assert_eq!(url(written), "GET https://a.test/x?q=red%20shoes&r=%2B&a%20b=c");
+    }
+}

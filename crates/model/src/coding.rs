@@ -1,17 +1,14 @@
-//! Content codings of answers (RFC 9110, section 8.4.1), undone within a limit.
+//! Content codings of bodies (RFC 9110, section 8.4.1), undone within a limit: of responses, and of webhooks.
 //!
 //! Guarantees that no more is unpacked than the limit allows, whatever a body of a few bytes promises; and that
 //! a body that ends early, or goes on behind its end, is an error and never half an answer.
 
 use std::io::{self, BufRead, Read};
 
-use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
-
 /// What is asked for: what is undone here, but for `deflate`, which servers do not agree about.
-pub(crate) const ACCEPTED: &str = "gzip, br, zstd";
+pub const ACCEPTED: &str = "gzip, br, zstd";
 
-/// Most codings of one answer. One is usual, two are seen where a proxy packs again.
+/// Most codings of one body. One is usual, two are seen where a proxy packs again.
 const CODINGS_MAX: usize = 3;
 
 /// Largest window of zstd, as a power of two: 8 MiB, what RFC 9659 allows for HTTP.
@@ -22,25 +19,37 @@ const PIECE_BYTES: usize = 32 << 10;
 
 /// A way to pack a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Coding {
+pub enum Coding {
+    /// RFC 1952.
     Gzip,
+    /// RFC 1950, or RFC 1951 bare.
     Deflate,
+    /// RFC 7932.
     Brotli,
+    /// RFC 8878.
     Zstd,
 }
 
 /// Why a body cannot be unpacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Unreadable {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
     /// It would be longer than the limit.
+    #[error("unpacked it is longer than the limit")]
     TooLarge,
     /// It is not what its header says.
-    Broken { coding: Coding, reason: String },
+    #[error("not {}: {reason}", coding.name())]
+    Broken {
+        /// What it should be.
+        coding: Coding,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl Coding {
     /// Its registered name.
-    pub(crate) const fn name(self) -> &'static str {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Deflate => "deflate",
@@ -78,32 +87,33 @@ impl Coding {
     }
 }
 
-/// The codings of an answer, in the order in which they were applied.
+/// The codings that the values of `Content-Encoding` name, in the order in which they were applied.
 ///
 /// # Errors
 /// What the header says, when one of them is not known here.
-pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, String> {
+pub fn codings<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Coding>, String> {
     let mut codings = Vec::new();
-    let values: Vec<String> = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase())
-        .collect();
+    let values: Vec<String> =
+        values.into_iter().map(|value| value.escape_ascii().to_string().to_ascii_lowercase()).collect();
     for name in values.iter().flat_map(|value| value.split(',')).map(str::trim) {
-        // The last two are no codings, but some servers say so of a body that is not packed.
-        if matches!(name, "" | "identity" | "none" | "utf-8") {
+        // Those behind the first are no codings, but some senders say so of a body that is not compressed: a character
+        // set, or what a mail would say (RFC 2045, section 6).
+        if matches!(name, "" | "identity" | "none" | "utf-8" | "7bit" | "8bit" | "binary") {
             continue;
         }
         match Coding::of(name) {
             Some(coding) if codings.len() < CODINGS_MAX => codings.push(coding),
-            _ => return Err(values.join(", ").escape_debug().to_string()),
+            _ => return Err(values.join(", ")),
         }
     }
     Ok(codings)
 }
 
 /// Undoes the codings, last first; every stage gives at most `max` bytes.
-pub(crate) fn unpack(codings: &[Coding], packed: &[u8], max: u64) -> Result<Vec<u8>, Unreadable> {
+///
+/// # Errors
+/// It is longer than that, or not what its codings say.
+pub fn unpack(codings: &[Coding], packed: &[u8], max: u64) -> Result<Vec<u8>, Unreadable> {
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     let mut body: Option<Vec<u8>> = None;
     for coding in codings.iter().rev() {
@@ -177,7 +187,6 @@ fn read(mut stream: impl Read, max: usize) -> io::Result<Option<Vec<u8>>> {
 mod tests {
     use std::io::Write as _;
 
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -207,17 +216,14 @@ mod tests {
         zstd::stream::encode_all(body, 3).unwrap()
     }
 
-    fn headers(values: &[&'static str]) -> HeaderMap {
-        values.iter().map(|value| (CONTENT_ENCODING, HeaderValue::from_static(value))).collect()
-    }
-
     #[test]
     fn reads_the_header() {
-        assert_eq!(codings(&headers(&[])), Ok(Vec::new()));
-        assert_eq!(codings(&headers(&["identity, X-GZIP", "Br"])), Ok(vec![Coding::Gzip, Coding::Brotli]));
-        assert_eq!(codings(&headers(&["utf-8"])), Ok(Vec::new()));
-        assert_eq!(codings(&headers(&["gzip, compress"])), Err("gzip, compress".to_owned()));
-        assert!(codings(&headers(&["gzip,gzip,gzip,gzip"])).is_err());
+        let codings = |values: &[&'static str]| codings(values.iter().map(|value| value.as_bytes()));
+        assert_eq!(codings(&[]), Ok(Vec::new()));
+        assert_eq!(codings(&["identity, X-GZIP", "Br"]), Ok(vec![Coding::Gzip, Coding::Brotli]));
+        assert_eq!(codings(&["utf-8", "8bit", "Binary"]), Ok(Vec::new()));
+        assert_eq!(codings(&["gzip, compress"]), Err("gzip, compress".to_owned()));
+        assert!(codings(&["gzip,gzip,gzip,gzip"]).is_err());
     }
 
     #[test]
