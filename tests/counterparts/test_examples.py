@@ -163,7 +163,7 @@ def test_a_project_is_created_in_jira(jira):
     jira.assert_made(job)
 
     # Again, while nobody sends.
-    again = jira.sh(f"linkspan jobs rerun {job['id']}").strip()
+    again = jira.sh(f"linkspan jobs rerun {job['id']} --yes").strip()
     assert again != job["id"]
     jobs = jira.server.wait_for_jobs("new-project")
     assert sorted(job["id"] for job in jobs) == sorted([job["id"], again])
@@ -283,7 +283,7 @@ def test_an_order_is_fetched_and_told(orders):
     orders.assert_told(job)
 
     # Again, while Eventbrite is silent.
-    again = orders.sh(f"linkspan jobs rerun {job['id']}").strip()
+    again = orders.sh(f"linkspan jobs rerun {job['id']} --yes").strip()
     orders.server.wait_for_jobs("new-order")
     rerun = orders.server.job(again)
     assert (rerun["rerun_of"], rerun["event"]) == (job["id"], event)

@@ -85,6 +85,9 @@ pub(crate) enum Command {
         /// Check the whole database too, which reads all of it.
         #[arg(long)]
         integrity: bool,
+        /// Say that the clock is right although it went ahead at once, so that what is old expires.
+        #[arg(long)]
+        confirm_clock: bool,
     },
     /// Write a backup of the running server.
     Backup,
@@ -271,6 +274,9 @@ pub(crate) enum ResourceCommand {
     Delete {
         /// Its name.
         name: String,
+        /// Of a recipe: cancel its jobs that wait; left out, they go on.
+        #[arg(long)]
+        cancel_jobs: bool,
     },
 }
 
@@ -535,11 +541,18 @@ pub(crate) enum JobsCommand {
     Rerun {
         /// Its id.
         id: String,
+        /// Repeat also what it has written already, without being asked.
+        #[arg(long, short)]
+        yes: bool,
     },
-    /// End one that has not ended.
+    /// End one that has not ended, or all of a recipe that wait.
     Cancel {
         /// Its id.
-        id: String,
+        #[arg(required_unless_present = "recipe")]
+        id: Option<String>,
+        /// All jobs of this recipe that wait.
+        #[arg(long, conflicts_with = "id")]
+        recipe: Option<String>,
     },
 }
 

@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "this is the command line's own output")]
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
@@ -86,4 +86,18 @@ pub(crate) fn progress(what: &str) -> indicatif::ProgressBar {
     let bar = indicatif::ProgressBar::new_spinner().with_message(what.to_owned());
     bar.enable_steady_tick(std::time::Duration::from_millis(120));
     bar
+}
+
+/// Asks at a terminal; elsewhere nobody can answer, and `otherwise` says how to agree.
+///
+/// # Errors
+/// Nobody has agreed.
+pub(crate) fn confirm(question: &str, otherwise: &str) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        anyhow::bail!("{otherwise}");
+    }
+    note(&format!("{question} [y/N]"));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { anyhow::bail!("nothing was changed") }
 }

@@ -26,6 +26,13 @@ pub async fn expire(store: Store, keep: Retention, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
+        if let Err(error) = store.look_at_clock().await {
+            tracing::warn!(%error, "jobs were not brought nearer after the clock was set back");
+        }
+        if store.clock_doubt().is_some() {
+            pause = EXPIRE_EVERY;
+            continue;
+        }
         let began = Instant::now();
         pause = match store.expire(keep, &mut sweep).await {
             Ok(expired) if expired.any() || !sweep.is_whole() => {
@@ -51,6 +58,9 @@ pub async fn expire(store: Store, keep: Retention, stop: CancellationToken) {
 pub async fn watch_disk(store: Store, stop: CancellationToken) {
     let mut was_full = false;
     loop {
+        if let Err(error) = store.look_at_clock().await {
+            tracing::warn!(%error, "jobs were not brought nearer after the clock was set back");
+        }
         if let Err(error) = store.look_after_files().await {
             tracing::error!(%error, "the data folder is not what it was");
         }

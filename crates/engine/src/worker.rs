@@ -177,7 +177,7 @@ async fn renew(store: Store, leases: Leases, ended: CancellationToken) {
             Ok(lost) => tracing::warn!(jobs = lost.len(), "leases were lost"),
             Err(error) => tracing::error!(%error, "leases could not be renewed"),
         }
-        if let Err(error) = store.reclaim_expired().await {
+        if let Err(error) = store.reclaim_expired(&leases.all()).await {
             tracing::error!(%error, "expired leases could not be given back");
         }
     }

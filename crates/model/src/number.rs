@@ -79,22 +79,6 @@ impl PartialEq for Decimal<'_> {
 
 impl Eq for Decimal<'_> {}
 
-/// What stands before the point of a number that is not negative; `None` where that is no `u64`.
-pub(crate) fn whole(number: &Number) -> Option<u64> {
-    let decimal = Decimal::of(number);
-    if decimal.negative {
-        return None;
-    }
-    let places = match decimal.magnitude {
-        // The first digit is not zero, so that no number of more digits fits.
-        ..=0 => 0,
-        1..=20 => usize::try_from(decimal.magnitude).ok()?,
-        _ => return None,
-    };
-    let digits = decimal.digits().chain(std::iter::repeat(&b'0')).take(places);
-    digits.copied().try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-}
-
 /// Whether a number is zero.
 pub(crate) fn is_zero(number: &Number) -> bool {
     let mantissa = number.as_str().bytes().take_while(|byte| !matches!(byte, b'e' | b'E'));
@@ -244,26 +228,6 @@ mod tests {
             "١",
         ] {
             assert_eq!(read(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn takes_what_stands_before_the_point() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("-0.0", Some(0)),
-            ("0.99", Some(0)),
-            ("1e-400", Some(0)),
-            ("3600.999", Some(3_600)),
-            ("1.0E7", Some(10_000_000)),
-            ("3.6e3", Some(3_600)),
-            ("36000e-1", Some(3_600)),
-            ("18446744073709551615.5", Some(u64::MAX)),
-            ("18446744073709551616", None),
-            ("1e99", None),
-            ("-1", None),
-        ] {
-            assert_eq!(whole(&number(text)), expected, "{text}");
         }
     }
 

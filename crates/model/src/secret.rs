@@ -88,6 +88,9 @@ impl SecretSpec {
             faults
                 .push(Fault::new("value", format_args!("a secret is at most {} KiB long", limits::SECRET_BYTES >> 10)));
         }
+        if self.value.as_ref().is_some_and(|value| value.0.is_empty()) {
+            faults.push(Fault::new("value", "an empty secret keeps nothing secret; give its value, or leave it out"));
+        }
         if given.iter().filter(|is| **is).count() > 1 {
             faults.push(Fault::new("", "give one of env, file and value"));
         }

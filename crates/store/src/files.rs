@@ -7,7 +7,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use linkspan_model::Timestamp;
 
 use crate::error::{Result, StoreError};
 
@@ -60,23 +63,37 @@ pub struct LostStretch {
     pub last: u64,
 }
 
-/// A small file beside the database that says how far the log had come. It lags a second behind, so that it never
+/// A small file beside the database that says how far the log had come, and when. It lags a second behind, so that it never
 /// says more than was durable.
 #[derive(Debug)]
 pub(crate) struct Mark {
     path: PathBuf,
     noted: AtomicU64,
+    /// When it was noted last, in microseconds.
+    noted_at: AtomicI64,
     lost: Option<LostStretch>,
 }
+
+/// How old the time that the mark says becomes at most while nothing else changes.
+const TIME_EVERY: Duration = Duration::from_mins(1);
 
 impl Mark {
     /// Reads the mark of a store whose log ends at `last_seq`.
     pub(crate) fn open(folder: &Path, last_seq: u64) -> Result<Self> {
         let path = folder.join("position");
         // One that does not read says nothing.
-        let noted = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let mut numbers = text.split_whitespace();
+        let noted = numbers.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        let noted_at = numbers.next().and_then(|number| number.parse().ok()).unwrap_or(0);
         let lost = (noted > last_seq).then_some(LostStretch { first: last_seq + 1, last: noted });
-        Ok(Self { path, noted: AtomicU64::new(noted), lost })
+        Ok(Self { path, noted: AtomicU64::new(noted), noted_at: AtomicI64::new(noted_at), lost })
+    }
+
+    /// The time at which it was noted.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        let noted_at = self.noted_at.load(Ordering::Relaxed);
+        (noted_at > 0).then(|| Timestamp::from_micros(noted_at))
     }
 
     /// The position that it says.
@@ -89,16 +106,19 @@ impl Mark {
         self.lost
     }
 
-    /// Notes that the log has come to `seq`, which is durable.
-    pub(crate) fn note(&self, seq: u64) -> Result<()> {
-        if seq <= self.position() {
+    /// Notes that the log has come to `seq`, which is durable, and the time.
+    pub(crate) fn note(&self, seq: u64, now: Timestamp) -> Result<()> {
+        let seq = seq.max(self.position());
+        let is_young = self.time().is_some_and(|noted| now >= noted && now < noted.after(TIME_EVERY));
+        if seq == self.position() && is_young {
             return Ok(());
         }
         // Not synced: after a power cut an older mark only says less.
         let partial = self.path.with_extension("part");
-        fs::write(&partial, format!("{seq}\n"))?;
+        fs::write(&partial, format!("{seq} {}\n", now.as_micros()))?;
         fs::rename(&partial, &self.path)?;
         self.noted.store(seq, Ordering::Relaxed);
+        self.noted_at.store(now.as_micros(), Ordering::Relaxed);
         Ok(())
     }
 }

@@ -4,12 +4,13 @@
 //! missed and none starts a recipe twice; a worker that lost its lease records nothing; a step's result is
 //! durable before the next step starts.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use linkspan_model::id::{EventId, JobId};
 use linkspan_model::job::{Job, JobStatus, StepError, StepRun};
-use linkspan_model::{Document, JsonText, Kind, Name, SecretBytes, Timestamp, limits};
+use linkspan_model::{Document, JsonText, Name, SecretBytes, Timestamp, limits};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 
@@ -102,6 +103,11 @@ impl Shares {
         true
     }
 }
+
+/// Most jobs that one write cancels.
+const CANCEL_AT_ONCE: u32 = 200;
+/// Most jobs that one write looks at when the clock was set back.
+const AT_ONCE: u32 = 500;
 
 /// Most recipes that one look for due jobs passes.
 const RECIPES_MAX: usize = 2_000;
@@ -359,6 +365,62 @@ impl Store {
         remove_spooled(spool, files).await
     }
 
+    /// How many jobs of a recipe, or of one of this name that was deleted, have not ended; counted up to 10,000.
+    ///
+    /// # Errors
+    /// `NotFound` when there never was such a recipe.
+    pub async fn open_jobs_of(&self, recipe: Name) -> Result<u64> {
+        self.read(move |db| {
+            let row = crate::resource::recipe_with_jobs(db, &recipe)?;
+            let count: i64 = db
+                .prepare_cached(
+                    "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_due
+                                           WHERE status IN ('queued', 'waiting') AND recipe = ?1 LIMIT ?2)",
+                )?
+                .query_row(params![row, WALK_MAX], |row| row.get(0))?;
+            Ok(count.cast_unsigned())
+        })
+        .await
+    }
+
+    /// Cancels the jobs of a recipe, or of one of this name that was deleted, that wait; those under way go on. Gives
+    /// how many it were.
+    ///
+    /// # Errors
+    /// `NotFound` when there never was such a recipe.
+    pub async fn cancel_all(&self, recipe: Name) -> Result<u64> {
+        let row = self.read(move |db| crate::resource::recipe_with_jobs(db, &recipe)).await?;
+        let mut canceled = 0;
+        loop {
+            let now = self.now();
+            let spool = self.spool_folder().clone();
+            let (count, files) = self
+                .write(move |db| {
+                    let mut waiting = db.prepare_cached(
+                        "SELECT created_at, seq, salt FROM jobs INDEXED BY jobs_due
+                         WHERE status IN ('queued', 'waiting') AND recipe = ?1 ORDER BY run_at LIMIT ?2",
+                    )?;
+                    let jobs: Vec<JobId> = waiting
+                        .query_map(params![row, CANCEL_AT_ONCE], |row| {
+                            let at = Timestamp::from_micros(row.get(0)?);
+                            Ok(JobId::new(at, row.get::<_, i64>(1)?.cast_unsigned(), row.get(2)?))
+                        })?
+                        .collect::<rusqlite::Result<_>>()?;
+                    let mut files = Vec::new();
+                    for job in &jobs {
+                        files.extend(end_job(db, *job, JobStatus::Canceled, None, now)?);
+                    }
+                    Ok((jobs.len() as u64, files))
+                })
+                .await?;
+            remove_spooled(spool, files).await?;
+            canceled += count;
+            if count < u64::from(CANCEL_AT_ONCE) {
+                return Ok(canceled);
+            }
+        }
+    }
+
     /// The time of the next job that is not due yet.
     ///
     /// # Errors
@@ -502,26 +564,72 @@ impl Store {
         Ok(())
     }
 
-    /// Puts jobs whose lease has run out back into the queue; gives how many.
+    /// Puts jobs whose lease has run out back into the queue; gives how many. Those that are `held` by workers of this
+    /// process are not among them, whatever the clock says.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn reclaim_expired(&self) -> Result<usize> {
+    pub async fn reclaim_expired(&self, held: &[Lease]) -> Result<usize> {
         let now = self.now();
+        let held: HashSet<(i64, i64)> = held.iter().map(|lease| (lease.job.seq().cast_signed(), lease.fence)).collect();
         let count = self
             .write(move |db| {
-                Ok(db
-                    .prepare_cached(
-                        "UPDATE jobs INDEXED BY jobs_by_status SET status = 'queued', lease_until = NULL
-                         WHERE status = 'running' AND lease_until < ?1",
-                    )?
-                    .execute([now.as_micros()])?)
+                let mut expired = db.prepare_cached(
+                    "SELECT seq, lease FROM jobs INDEXED BY jobs_by_status WHERE status = 'running' AND lease_until < ?1",
+                )?;
+                let expired: Vec<(i64, i64)> = expired
+                    .query_map([now.as_micros()], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect::<rusqlite::Result<_>>()?;
+                let mut reclaim =
+                    db.prepare_cached("UPDATE jobs SET status = 'queued', lease_until = NULL WHERE seq = ?1")?;
+                let mut count = 0;
+                for lease in expired.iter().filter(|lease| !held.contains(lease)) {
+                    count += reclaim.execute([lease.0])?;
+                }
+                Ok(count)
             })
             .await?;
         if count > 0 {
             self.tell_jobs();
         }
         Ok(count)
+    }
+
+    /// Brings what is due later than now by so much nearer, where the clock was set back: what waits must not wait
+    /// longer for it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn bring_forward(&self, by: Duration) -> Result<()> {
+        let now = self.now().as_micros();
+        let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        for status in ["queued", "waiting"] {
+            let mut after = 0_i64;
+            loop {
+                let next = self
+                    .write(move |db| {
+                        let mut open = db.prepare_cached(
+                            "SELECT seq, run_at FROM jobs INDEXED BY jobs_by_status
+                             WHERE status = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+                        )?;
+                        let open: Vec<(i64, i64)> = open
+                            .query_map(params![status, after, AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?
+                            .collect::<rusqlite::Result<_>>()?;
+                        let mut set = db.prepare_cached("UPDATE jobs SET run_at = ?2 WHERE seq = ?1")?;
+                        for (seq, at) in open.iter().filter(|(_, at)| *at > now) {
+                            set.execute(params![seq, at.saturating_sub(by)])?;
+                        }
+                        Ok(open.last().filter(|_| open.len() == AT_ONCE as usize).map(|(seq, _)| *seq))
+                    })
+                    .await?;
+                match next {
+                    Some(seq) => after = seq,
+                    None => break,
+                }
+            }
+        }
+        self.tell_jobs();
+        Ok(())
     }
 
     /// Records a step and how the job goes on, durably. Where that fails for now (`DiskFull`, `Busy`), the step may be
@@ -652,7 +760,7 @@ impl Store {
 
 fn list(db: &Connection, filter: &JobFilter) -> Result<JobPage> {
     let recipe = match &filter.recipe {
-        Some(name) => Some(crate::resource::row_of(db, Kind::Recipe, name)?),
+        Some(name) => Some(crate::resource::recipe_with_jobs(db, name)?),
         None => None,
     };
     // The index that leaves the least to walk. What it cannot tell is looked at row by row.

@@ -7,6 +7,7 @@
 
 mod backup;
 mod checkpoint;
+mod clock;
 mod commit;
 mod connection;
 mod connector;

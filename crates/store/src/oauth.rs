@@ -177,7 +177,7 @@ impl Store {
     /// When the database cannot be read or the token does not open.
     pub async fn oauth_token(&self, account: i64, identity: String) -> Result<Option<StoredToken>> {
         let key = self.key().clone();
-        self.read(move |db| match find(db, account)? {
+        self.read_for_engine(move |db| match find(db, account)? {
             Some(found) if found.status.identity == identity => found.open(&key, account),
             _ => Ok(None),
         })
@@ -325,7 +325,7 @@ impl Store {
     /// when there is one.
     ///
     /// # Errors
-    /// `Conflict` when another token was stored meanwhile; then this one must not be used.
+    /// `Conflict` when another token was stored or another turn was given meanwhile; then this one must not be used.
     pub async fn end_token_call(
         &self,
         lease: TokenLease,
@@ -333,17 +333,20 @@ impl Store {
         outcome: TokenOutcome,
     ) -> Result<Option<StoredToken>> {
         let (key, now) = (self.key().clone(), self.now());
-        self.write(move |db| match outcome {
-            TokenOutcome::Given(token) => keep(db, &key, &lease, &basis, *token, now).map(Some),
-            TokenOutcome::Lost(reason) => {
-                fail(db, &lease, &basis, Some((TokenState::Unknown, reason)), now).map(|()| None)
-            }
-            TokenOutcome::Refused(reason) => {
-                fail(db, &lease, &basis, Some((TokenState::Refused, reason)), now).map(|()| None)
-            }
-            TokenOutcome::Unavailable => fail(db, &lease, &basis, None, now).map(|()| None),
-        })
-        .await
+        let ended = self
+            .write(move |db| match outcome {
+                TokenOutcome::Given(token) => keep(db, &key, &lease, &basis, *token, now).map(Some),
+                TokenOutcome::Lost(reason) => {
+                    fail(db, &lease, &basis, Some((TokenState::Unknown, reason)), now).map(|()| None)
+                }
+                TokenOutcome::Refused(reason) => {
+                    fail(db, &lease, &basis, Some((TokenState::Refused, reason)), now).map(|()| None)
+                }
+                TokenOutcome::Unavailable => fail(db, &lease, &basis, None, now).map(|()| None),
+            })
+            .await;
+        self.tell_token_call();
+        ended
     }
 }
 
@@ -367,7 +370,7 @@ fn keep(
                     consented_at = iif(?11, ?10, consented_at),
                     consent_failed_at = iif(?11, NULL, consent_failed_at),
                     since = iif(state = 'connected' AND identity = ?4, since, ?10), state = 'connected'
-             WHERE account = ?1 AND generation = ?2",
+             WHERE account = ?1 AND generation = ?2 AND lease = ?12",
         )?
         .execute(params![
             lease.account,
@@ -380,7 +383,8 @@ fn keep(
             token.refresh_at.map(Timestamp::as_micros),
             token.expires_at.map(Timestamp::as_micros),
             now.as_micros(),
-            token.by_consent
+            token.by_consent,
+            lease.fence
         ])?;
     if changed == 0 {
         return Err(StoreError::Conflict("another token was stored meanwhile".to_owned()));

@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 use tokio::sync::watch;
 
+use crate::clock::{ClockWatch, Jump};
 use crate::disk::DiskGuard;
 use crate::error::{Result, StoreError};
 use crate::files::{Files, LostStretch, Mark};
@@ -113,9 +114,11 @@ struct Inner {
     jobs: Signal,
     sync_requests: Signal,
     sync_ends: Signal,
+    token_calls: Signal,
     disk: DiskGuard,
     files: Files,
     mark: Mark,
+    clock_watch: ClockWatch,
 }
 
 impl std::fmt::Debug for Store {
@@ -152,6 +155,11 @@ impl Store {
         })?;
         // Whoever held leases is gone: the folder's lock is ours.
         db.execute("UPDATE jobs SET status = 'queued', lease_until = NULL WHERE status = 'running'", [])?;
+        // And whoever asked for a token is gone too: what was sent is unknown, and the next one may ask at once.
+        db.execute(
+            "UPDATE oauth_tokens SET lease_until = min(lease_until, ?1) WHERE lease_until IS NOT NULL",
+            [clock.now().as_micros()],
+        )?;
         let last_seq = last_seq(&db)?;
         let snapshot = Snapshot::load(&db, &key, secrets.as_ref(), &Snapshot::default())?;
         let revision = snapshot.revision;
@@ -162,6 +170,16 @@ impl Store {
         let folder = database.parent().unwrap_or(Path::new(".")).to_owned();
         let files = Files::look(&database, &folder)?;
         let mark = Mark::open(&folder, last_seq)?;
+        let (clock_watch, jump) = ClockWatch::new(mark.time(), clock.now(), std::time::Instant::now());
+        if let Jump::Back(by) = jump {
+            tracing::warn!(seconds = by.as_secs(), "the clock was set back; what is due comes nearer by as much");
+            let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            db.execute(
+                "UPDATE jobs SET run_at = run_at - ?1 WHERE status IN ('queued', 'waiting') AND run_at > ?2",
+                params![by, clock.now().as_micros()],
+            )?;
+        }
+        tell_of_doubt(jump);
         if let Some(lost) = mark.lost() {
             tracing::error!(
                 first = lost.first,
@@ -192,9 +210,11 @@ impl Store {
             jobs: Signal::default(),
             sync_requests: Signal::default(),
             sync_ends: Signal::default(),
+            token_calls: Signal::default(),
             disk,
             files,
             mark,
+            clock_watch,
         })))
     }
 
@@ -256,12 +276,39 @@ impl Store {
                 return Err(error);
             }
             // On a full disk the mark stays where it was; it says less then.
-            match store.0.mark.note(store.last_seq()) {
+            match store.0.mark.note(store.last_seq(), store.now()) {
                 Err(StoreError::DiskFull) => Ok(()),
                 noted => noted,
             }
         })
         .await
+    }
+
+    /// Looks whether the clock has jumped. Where it was set back, what is due comes nearer by as much; where it went
+    /// ahead, [`Self::clock_doubt`] says so for a day.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn look_at_clock(&self) -> Result<()> {
+        let jump = self.0.clock_watch.look(self.now(), std::time::Instant::now());
+        tell_of_doubt(jump);
+        if let Jump::Back(by) = jump {
+            tracing::warn!(seconds = by.as_secs(), "the clock was set back; what is due comes nearer by as much");
+            self.bring_forward(by).await?;
+        }
+        Ok(())
+    }
+
+    /// By how much the clock went ahead at once, until a day has passed since or somebody has confirmed it. Nothing
+    /// should expire meanwhile.
+    #[must_use]
+    pub fn clock_doubt(&self) -> Option<std::time::Duration> {
+        self.0.clock_watch.doubt(std::time::Instant::now())
+    }
+
+    /// Somebody says that the clock is right.
+    pub fn confirm_clock(&self) {
+        self.0.clock_watch.confirm();
     }
 
     /// The acknowledged events that were found missing at the end of the log when it was opened.
@@ -400,6 +447,16 @@ impl Store {
         self.0.sync_ends.listen()
     }
 
+    /// Hears of requests for tokens that have ended.
+    #[must_use]
+    pub fn token_calls(&self) -> Listener {
+        self.0.token_calls.listen()
+    }
+
+    pub(crate) fn tell_token_call(&self) {
+        self.0.token_calls.give();
+    }
+
     pub(crate) fn tell_dispatched(&self) {
         self.0.dispatched.give();
     }
@@ -489,6 +546,16 @@ impl Store {
         let permit = self.0.engine_readers.permit().await?;
         let store = self.clone();
         crate::event::blocking(move || store.0.engine_readers.with(permit, read)).await
+    }
+}
+
+fn tell_of_doubt(jump: Jump) {
+    if let Jump::Ahead(by) = jump {
+        tracing::error!(
+            hours = by.as_secs() / 3_600,
+            "the clock is further than it was expected to be; nothing expires until it has run for a day, or \
+             `linkspan check --confirm-clock` says that it is right"
+        );
     }
 }
 

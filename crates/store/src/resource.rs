@@ -38,6 +38,8 @@ pub struct Resource {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+    /// Whether it stands in documents that were applied, which say what it is at their next apply.
+    pub is_applied: bool,
 }
 
 /// What an apply does with a document.
@@ -66,6 +68,9 @@ pub struct Change {
     /// The fields that change: `spec.limits.body`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
+    /// Whether this takes back what a command has changed since the set was applied.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub undoes_change_by_hand: bool,
 }
 
 /// What must be true of a document for a change to it.
@@ -89,6 +94,7 @@ enum Write {
     Create(Box<Written>),
     Change { row: i64, written: Box<Written>, starts: bool },
     Adopt { row: i64 },
+    ByHand { row: i64 },
     Delete { row: i64, kind: Kind },
 }
 
@@ -131,7 +137,7 @@ impl Store {
             move |db, snapshot| plan(db, &key, snapshot, &documents, set.as_deref(), prune),
             move |db, plan: Plan| {
                 for write in plan.writes {
-                    perform(db, &sealing, write, of_set.as_deref(), from_seq, now)?;
+                    perform(db, &sealing, write, of_set.as_deref(), Some(false), from_seq, now)?;
                 }
                 Ok(plan.changes)
             },
@@ -155,11 +161,16 @@ impl Store {
                     let found = snapshot.documents.get(&(kind, of.clone()));
                     check_precondition(found, must, kind, &of)?;
                     let set = found.and_then(|found| found.applied_set.clone());
-                    Ok((plan(db, &key, snapshot, &documents, None, false)?, set, found.is_none()))
+                    let mut plan = plan(db, &key, snapshot, &documents, None, false)?;
+                    // Who applies its set again hears of it.
+                    let row =
+                        found.filter(|found| found.by_hand.is_some() && !plan.writes.is_empty()).map(|found| found.row);
+                    plan.writes.extend(row.map(|row| Write::ByHand { row }));
+                    Ok((plan, set, found.is_none()))
                 },
                 move |db, (plan, set, is_new): (Plan, Option<String>, bool)| {
                     for write in plan.writes {
-                        perform(db, &sealing, write, set.as_deref(), from_seq, now)?;
+                        perform(db, &sealing, write, set.as_deref(), None, from_seq, now)?;
                     }
                     Ok(is_new)
                 },
@@ -186,7 +197,7 @@ impl Store {
                     None => Ok(found.row),
                 }
             },
-            move |db, row| perform(db, &key, Write::Delete { row, kind }, None, 0, now),
+            move |db, row| perform(db, &key, Write::Delete { row, kind }, None, None, 0, now),
         )
         .await
     }
@@ -295,7 +306,7 @@ fn check_precondition(found: Option<&Stored>, must: Precondition, kind: Kind, na
     }
 }
 
-const COLUMNS: &str = "id, public_id, kind, name, document, revision, applied_set, created_at, updated_at";
+const COLUMNS: &str = "id, public_id, kind, name, document, revision, applied_set, created_at, updated_at, by_hand";
 
 /// The first documents of a kind after a name, by name.
 fn page(db: &Connection, kind: Kind, after: Option<&Name>, limit: usize) -> Result<Vec<Resource>> {
@@ -348,6 +359,7 @@ fn resource_of(row: &Row<'_>) -> Result<Resource> {
         applied_set: row.get(6)?,
         created_at: Timestamp::from_micros(row.get(7)?),
         updated_at: Timestamp::from_micros(row.get(8)?),
+        is_applied: row.get::<_, Option<bool>>(9)?.is_some(),
     })
 }
 
@@ -410,12 +422,20 @@ fn plan(
             }
             _ => {}
         }
-        changes.push(Change { action, kind, name, fields });
+        let undoes_change_by_hand =
+            action == Action::Change && stored.is_some_and(|stored| stored.by_hand == Some(true));
+        changes.push(Change { action, kind, name, fields, undoes_change_by_hand });
     }
     // What refers to others goes before what it refers to.
     deleted.sort_by_key(|(kind, _, _)| std::cmp::Reverse(*kind));
     for (kind, name, row) in deleted {
-        changes.push(Change { action: Action::Delete, kind, name: name.clone(), fields: Vec::new() });
+        changes.push(Change {
+            action: Action::Delete,
+            kind,
+            name: name.clone(),
+            fields: Vec::new(),
+            undoes_change_by_hand: false,
+        });
         writes.push(Write::Delete { row, kind });
     }
     Ok(Plan { changes, writes })
@@ -620,15 +640,19 @@ fn perform(
     key: &MasterKey,
     write: Write,
     set: Option<&str>,
+    by_hand: Option<bool>,
     from_seq: u64,
     now: Timestamp,
 ) -> Result<()> {
     match write {
         Write::Create(written) => {
             let document = &written.document;
+            if document.kind() == Kind::Recipe && revive(db, &written, set, by_hand, from_seq, now)? {
+                return Ok(());
+            }
             db.prepare_cached(
-                "INSERT INTO resources (kind, name, public_id, document, applied_set, revision, from_seq, created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?7)",
+                "INSERT INTO resources (kind, name, public_id, document, applied_set, revision, from_seq, created_at, updated_at, by_hand)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?7, ?8)",
             )?
             .execute(params![
                 document.kind().as_str(),
@@ -637,7 +661,8 @@ fn perform(
                 written.text,
                 set,
                 from_seq.cast_signed(),
-                now.as_micros()
+                now.as_micros(),
+                by_hand
             ])?;
             let row = db.last_insert_rowid();
             if document.kind() == Kind::Endpoint {
@@ -648,14 +673,18 @@ fn perform(
         Write::Change { row, written, starts } => {
             db.prepare_cached(
                 "UPDATE resources SET document = ?2, revision = revision + 1, updated_at = ?3,
-                 applied_set = ifnull(?4, applied_set) WHERE id = ?1",
+                 applied_set = ifnull(?4, applied_set), by_hand = ifnull(?5, by_hand) WHERE id = ?1",
             )?
-            .execute(params![row, written.text, now.as_micros(), set])?;
+            .execute(params![row, written.text, now.as_micros(), set, by_hand])?;
             // A recipe that is started again begins at the end of the log.
             if starts {
                 db.execute("UPDATE resources SET from_seq = ?2 WHERE id = ?1", params![row, from_seq.cast_signed()])?;
             }
             keep_parts(db, key, row, &written.document, now)
+        }
+        Write::ByHand { row } => {
+            db.execute("UPDATE resources SET by_hand = 1 WHERE id = ?1", [row])?;
+            Ok(())
         }
         Write::Adopt { row } => {
             db.execute("UPDATE resources SET applied_set = ?2 WHERE id = ?1", params![row, set])?;
@@ -687,6 +716,49 @@ fn perform(
             };
             Ok(())
         }
+    }
+}
+
+/// Takes the row of a deleted recipe of the same name, so that its jobs are found by it again. Gives whether there is
+/// one.
+fn revive(
+    db: &Connection,
+    written: &Written,
+    set: Option<&str>,
+    by_hand: Option<bool>,
+    from_seq: u64,
+    now: Timestamp,
+) -> Result<bool> {
+    let name = written.document.name.as_str();
+    let Some(row) = deleted_recipe(db, name)? else { return Ok(false) };
+    db.prepare_cached(
+        "UPDATE resources SET document = ?2, applied_set = ?3, revision = revision + 1, from_seq = ?4, updated_at = ?5,
+                created_at = ?5, deleted_at = NULL, by_hand = ?6 WHERE id = ?1",
+    )?
+    .execute(params![row, written.text, set, from_seq.cast_signed(), now.as_micros(), by_hand])?;
+    db.prepare_cached(
+        "INSERT INTO recipe_revisions (recipe, revision, document) SELECT id, revision, document FROM resources WHERE id = ?1",
+    )?
+    .execute([row])?;
+    Ok(true)
+}
+
+/// The row of the recipe of this name that was deleted last.
+fn deleted_recipe(db: &Connection, name: &str) -> Result<Option<i64>> {
+    Ok(db
+        .prepare_cached(
+            "SELECT id FROM resources WHERE workspace = 1 AND kind = 'recipe' AND name = ?1 AND deleted_at IS NOT NULL
+             ORDER BY deleted_at DESC LIMIT 1",
+        )?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
+}
+
+/// The row of a recipe, or of the one of this name that was deleted last: its jobs are still there.
+pub(crate) fn recipe_with_jobs(db: &Connection, name: &Name) -> Result<i64> {
+    match row_of(db, Kind::Recipe, name) {
+        Err(missing @ StoreError::NotFound(_)) => deleted_recipe(db, name.as_str())?.ok_or(missing),
+        found => found,
     }
 }
 

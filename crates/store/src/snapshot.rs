@@ -12,7 +12,7 @@ use linkspan_model::endpoint::EndpointSpec;
 use linkspan_model::fault::in_words;
 use linkspan_model::recipe::{Recipe, RecipeSpec};
 use linkspan_model::sync::SyncSpec;
-use linkspan_model::verify::Verifier;
+use linkspan_model::verify::{Verifier, Verify};
 use linkspan_model::{Fault, Kind, Name, SecretBytes, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::Value;
@@ -135,6 +135,8 @@ pub(crate) struct Stored {
     from_seq: u64,
     /// The set of the apply that made it.
     pub(crate) applied_set: Option<String>,
+    /// Of one that was applied: whether a command has changed it since.
+    pub(crate) by_hand: Option<bool>,
     /// When it was made.
     created_at: Timestamp,
     /// What it says; or why it cannot be used: another version of the product has stored it.
@@ -349,10 +351,24 @@ impl Snapshot {
 
     fn verifier(&self, spec: &EndpointSpec) -> std::result::Result<Verifier, String> {
         let verify = spec.verify.as_ref().ok_or("it does not say how a caller proves itself")?;
-        for reference in verify.secrets() {
-            self.secret(&reference.secret)?;
+        // One without a value, such as the next one of a rotation, must not take the others down.
+        let given = verify.secrets().iter().filter(|reference| self.secret(&reference.secret).is_ok());
+        let with_value = verify.clone().with_secrets(given.cloned().collect());
+        if let (Some(first), []) = (verify.secrets().first(), with_value.secrets()) {
+            self.secret(&first.secret)?;
         }
-        Verifier::compile(verify, |name| self.secret(name).ok().cloned()).map_err(|faults| in_words(&faults))
+        Verifier::compile(&with_value, |name| self.secret(name).ok().cloned()).map_err(|faults| in_words(&faults))
+    }
+
+    /// The secrets of an endpoint's verification that have no value, while others have: it goes on with those.
+    #[must_use]
+    pub fn missing_secrets(&self, endpoint: &EndpointView) -> Vec<&Name> {
+        if endpoint.verifier.is_err() {
+            return Vec::new();
+        }
+        let secrets = endpoint.spec.verify.as_ref().map_or(&[][..], Verify::secrets);
+        let known = secrets.iter().filter_map(|reference| self.secrets.get_key_value(&reference.secret));
+        known.filter(|(_, value)| value.is_err()).map(|(name, _)| name).collect()
     }
 
     /// The endpoint with this key in its URL.
@@ -531,8 +547,8 @@ fn recipe_view(name: &Name, stored: &Stored, spec: &RecipeSpec) -> std::result::
 /// Every live document, by kind and name. The text of one is read only when it is not in `earlier` as it is now.
 fn stored(db: &Connection, earlier: &Snapshot) -> Result<BTreeMap<(Kind, Name), Stored>> {
     let mut statement = db.prepare_cached(
-        "SELECT id, public_id, kind, name, revision, from_seq, applied_set, created_at FROM resources
-         WHERE workspace = 1 AND deleted_at IS NULL",
+        "SELECT id, public_id, kind, name, revision, from_seq, applied_set, created_at, by_hand
+         FROM resources WHERE workspace = 1 AND deleted_at IS NULL",
     )?;
     let mut rows = statement.query([])?;
     let mut found = BTreeMap::new();
@@ -553,6 +569,7 @@ fn stored(db: &Connection, earlier: &Snapshot) -> Result<BTreeMap<(Kind, Name), 
             from_seq: row.get::<_, i64>(5)?.cast_unsigned(),
             applied_set: row.get(6)?,
             created_at: Timestamp::from_micros(row.get(7)?),
+            by_hand: row.get(8)?,
             said,
         };
         found.insert((kind, name), stored);

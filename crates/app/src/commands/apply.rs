@@ -1,8 +1,6 @@
 //! Apply and export.
 
-use std::io::{BufRead as _, IsTerminal as _};
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use linkspan_model::yaml;
 use serde_json::{Value, json};
 
@@ -30,7 +28,7 @@ impl Commands {
             plan["data"]["changes"].as_array().into_iter().flatten().any(|change| change["action"] == "delete");
         if deletes && !args.yes {
             show_changes(&plan["data"]);
-            confirm()?;
+            output::confirm("Delete what the plan says?", "the plan deletes documents; say --yes to agree")?;
         }
         let done = call(false)?;
         self.show(&done, show_changes);
@@ -81,19 +79,13 @@ fn show_changes(data: &Value) {
         let fields: Vec<&str> = change["fields"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let fields = if fields.is_empty() { String::new() } else { format!("  ({})", fields.join(", ")) };
         let (kind, name) = (change["kind"].as_str().unwrap_or_default(), change["name"].as_str().unwrap_or_default());
-        output::line(&format!("{sign} {action:<9} {kind}/{name}{fields}"));
+        let by_hand = if change["undoes_change_by_hand"] == true { "  takes back a change by a command" } else { "" };
+        output::line(&format!("{sign} {action:<9} {kind}/{name}{fields}{by_hand}"));
     }
     let counted: Vec<String> = counts.iter().map(|(action, count)| format!("{count} {action}")).collect();
+    for warning in data["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        output::note(&format!("warning: {warning}"));
+    }
     let verb = if data["applied"] == true { "applied" } else { "planned" };
     output::line(&format!("{verb}: {}", counted.join(", ")));
-}
-
-fn confirm() -> Result<()> {
-    if !std::io::stdin().is_terminal() {
-        bail!("the plan deletes documents; say --yes to agree");
-    }
-    output::note("Delete what the plan says? [y/N]");
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { bail!("nothing was changed") }
 }

@@ -18,17 +18,46 @@ impl Commands {
                 self.show(&answer, show_job);
                 Ok(())
             }
-            Some(JobsCommand::Rerun { id }) => {
+            Some(JobsCommand::Rerun { id, yes }) => {
+                self.agree_to_repeat(&id, yes)?;
                 let answer = self.client.post(&format!("/api/v1/jobs/{}/rerun", encoded(&id)), None)?;
                 self.show(&answer, |data| output::line(data["id"].as_str().unwrap_or_default()));
                 Ok(())
             }
-            Some(JobsCommand::Cancel { id }) => {
+            Some(JobsCommand::Cancel { recipe: Some(recipe), .. }) => {
+                let path = format!("/api/v1/recipes/{}/jobs/cancel", encoded(&recipe));
+                let answer = self.client.post(&path, None)?;
+                self.show(&answer, |data| output::note(&format!("canceled {} jobs", data["canceled"])));
+                Ok(())
+            }
+            Some(JobsCommand::Cancel { id, .. }) => {
+                let id = id.unwrap_or_default();
                 let answer = self.client.post(&format!("/api/v1/jobs/{}/cancel", encoded(&id)), None)?;
                 self.show(&answer, show_job);
                 Ok(())
             }
         }
+    }
+
+    /// A rerun begins from the first step: what the job has written before is written again. Asks at a terminal.
+    fn agree_to_repeat(&self, id: &str, yes: bool) -> Result<()> {
+        let job = self.client.get(&format!("/api/v1/jobs/{}", encoded(id)))?;
+        let steps = job["data"]["steps"].as_array().into_iter().flatten();
+        let writes: Vec<String> = steps
+            .filter(|step| step["status"] == "succeeded")
+            .filter(|step| !matches!(step["input"]["method"].as_str(), None | Some("GET" | "HEAD" | "OPTIONS")))
+            .map(|step| {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let (method, url) = (text(&step["input"]["method"]), text(&step["input"]["url"]));
+                output::plain(&format!("{}: {method} {url}", text(&step["id"])))
+            })
+            .collect();
+        if writes.is_empty() || yes {
+            return Ok(());
+        }
+        output::note("the job has finished these steps, and a rerun sends them again with new idempotency keys:");
+        writes.iter().for_each(|write| output::note(&format!("  {write}")));
+        output::confirm("Run it again?", "say --yes to agree")
     }
 
     fn list_jobs(&self, list: &ListJobs) -> Result<()> {

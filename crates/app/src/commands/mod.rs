@@ -39,7 +39,7 @@ pub(crate) fn run(command: Command, connect: Connect, output: Output) -> Result<
         Command::Send(args) => server()?.send(&args),
         Command::Call(args) => server()?.call(args),
         Command::Listen(args) => server()?.listen(&args),
-        Command::Check { integrity } => server()?.check(integrity),
+        Command::Check { integrity, confirm_clock } => server()?.check(integrity, confirm_clock),
         Command::Backup => server()?.backup(),
         Command::Restore(args) => server::restore(&args.from, &connect.data, output),
         Command::Token(args) => match args.command {

@@ -27,7 +27,10 @@ impl Commands {
                 }
                 Ok(())
             }
-            Some(ResourceCommand::Delete { name }) => {
+            Some(ResourceCommand::Delete { name, cancel_jobs }) if plural == "recipes" => {
+                self.delete_recipe(&name, cancel_jobs)
+            }
+            Some(ResourceCommand::Delete { name, .. }) => {
                 self.client.delete(&format!("/api/v1/{plural}/{}", encoded(&name)))?;
                 output::note(&format!("deleted {name}"));
                 Ok(())
@@ -83,7 +86,10 @@ impl Commands {
                     }
                     answer => answer?,
                 };
-                self.show(&answer, |_| output::note(&format!("set {name}")));
+                self.show(&answer, |data| {
+                    output::note(&format!("set {name}"));
+                    owned(data, &format!("secret {name}"), "where its value comes from");
+                });
                 Ok(())
             }
         }
@@ -144,6 +150,7 @@ impl Commands {
             let answer = self.client.post(&format!("/api/v1/recipes/{}/{verb}", encoded(name)), None)?;
             self.show(&answer, |data: &Value| {
                 output::line(if data["running"] == true { "running" } else { "stopped" });
+                owned(data, &format!("recipe {name}"), "whether it runs");
             });
             Ok(())
         };
@@ -153,5 +160,29 @@ impl Commands {
             Some(RecipesCommand::Start { name }) => set(&name, "start"),
             Some(RecipesCommand::Stop { name }) => set(&name, "stop"),
         }
+    }
+
+    fn delete_recipe(&self, name: &str, cancel_jobs: bool) -> Result<()> {
+        let path = format!("/api/v1/recipes/{}", encoded(name));
+        let open = self.client.get(&path)?["data"]["status"]["open_jobs"].as_u64().unwrap_or_default();
+        self.client.delete(&if cancel_jobs { format!("{path}?cancel_jobs=true") } else { path })?;
+        output::note(&format!("deleted {name}"));
+        match (open, cancel_jobs) {
+            (0, _) => {}
+            (open, true) => output::note(&format!("{open} jobs that waited were canceled")),
+            (open, false) => output::note(&format!(
+                "{open} jobs that wait go on; see jobs --recipe {name}, or end them with jobs cancel --recipe {name}"
+            )),
+        }
+        Ok(())
+    }
+}
+
+/// Says that the next apply of the set that owns a document will take back what a command has changed.
+fn owned(data: &Value, what: &str, of: &str) {
+    if let Some(command) = data["managed_by"].as_str() {
+        output::note(&format!(
+            "{what} stands in applied documents: the next `{command}` sets {of} as they say; change them too"
+        ));
     }
 }

@@ -13,8 +13,11 @@ use crate::client::Client;
 use crate::output;
 
 impl Commands {
-    pub(super) fn check(&self, integrity: bool) -> Result<()> {
+    pub(super) fn check(&self, integrity: bool, confirm_clock: bool) -> Result<()> {
         let bar = integrity.then(|| output::progress("checking the database"));
+        if confirm_clock {
+            self.client.post("/api/v1/clock/confirm", None)?;
+        }
         let answer = self.client.get(if integrity { "/api/v1/check?integrity=true" } else { "/api/v1/check" });
         if let Some(bar) = bar {
             bar.finish_and_clear();

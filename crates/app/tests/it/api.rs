@@ -190,7 +190,8 @@ fn whole_answers_look_like_this() {
         "status": {
           "has_value": true,
           "reason": null
-        }
+        },
+        "managed_by": "apply"
       }
     }
     "#);
@@ -223,7 +224,8 @@ fn whole_answers_look_like_this() {
           "ready": true,
           "reason": null,
           "unverified": false
-        }
+        },
+        "managed_by": "apply"
       }
     }
     "#);

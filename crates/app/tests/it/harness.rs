@@ -377,6 +377,13 @@ impl Ran {
         self.stdout
     }
 
+    /// What the command wrote and remarked; it must have succeeded.
+    #[track_caller]
+    pub(crate) fn success_all(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout + &self.stderr
+    }
+
     /// What the command complained of; it must have ended with this code.
     #[track_caller]
     pub(crate) fn failure(self, code: i32) -> String {

@@ -71,6 +71,7 @@ fn job_under_way_still_reaches_endpoints_of_a_server_that_ends() {
     let server = server.restart(&Options::egress());
     let job = server.job_of(&event);
     assert_eq!((&job["status"], &job["steps"][1]["attempts"]), (&json!("succeeded"), &json!(1)), "{job:#}");
+    server.dispatched();
     assert_eq!(server.data("/api/v1/events?endpoint=out")[0]["body"], r#"{"n":1}"#);
 }
 

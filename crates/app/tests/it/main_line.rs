@@ -229,7 +229,11 @@ fn rerun_sends_the_same_bytes_and_says_what_it_repeats() {
     let event = server.accept(&path, &json!({"title": "once more", "n": 1.50}));
     let first = server.job_of(&event);
     let id = first["id"].as_str().unwrap();
-    let again = server.cli(&["jobs", "rerun", id]).success();
+    // In a pipe nobody can be asked whether the ticket is to be written twice.
+    let refused = server.cli(&["jobs", "rerun", id]).failure(1);
+    assert!(refused.contains("tell: POST ") && refused.contains("--yes"), "{refused}");
+    assert_eq!(server.data("/api/v1/jobs").as_array().unwrap().len(), 1);
+    let again = server.cli(&["jobs", "rerun", id, "--yes"]).success();
     let second = server.ended_job(again.trim());
     assert_eq!(second["rerun_of"], id);
     assert_eq!(second["event"], first["event"]);
@@ -237,6 +241,46 @@ fn rerun_sends_the_same_bytes_and_says_what_it_repeats() {
     assert_eq!(seen[0].body, seen[1].body);
     assert_eq!(second["steps"][0]["input"]["body"], first["steps"][0]["input"]["body"]);
     assert_ne!(seen[0].header("idempotency-key"), seen[1].header("idempotency-key"));
+}
+
+#[test]
+fn a_rerun_of_what_wrote_nothing_asks_nothing() {
+    let upstream = Upstream::start(|_, _| Reply::Json(404, json!({})));
+    let (server, path) = server_with(&upstream);
+    let job = server.job_of(&server.accept(&path, &json!({"title": "a"})));
+    assert_eq!(job["status"], "failed");
+    server.cli(&["jobs", "rerun", job["id"].as_str().unwrap()]).success();
+}
+
+#[test]
+fn what_waits_of_a_deleted_recipe_is_counted_and_canceled() {
+    let (_listener, silent) = unheard();
+    let server = Server::start(&Options::egress());
+    let desk = connection("desk", &format!("http://{silent}"));
+    server.apply(&[open_endpoint("in"), desk, recipe("tell")].join("---\n"));
+    let path = server.path_of("in");
+    for n in 0..70 {
+        server.accept(&path, &json!({"title": n}));
+    }
+    server.dispatched();
+    let open = server.data("/api/v1/recipes/tell")["status"]["open_jobs"].as_u64().unwrap();
+    assert!(open >= 6, "{open}");
+    let said = server.cli(&["recipes", "delete", "tell"]).success_all();
+    assert!(said.contains("jobs that wait go on") && said.contains("jobs cancel --recipe tell"), "{said}");
+    let said = server.cli(&["jobs", "cancel", "--recipe", "tell"]).success_all();
+    assert!(said.contains("canceled"), "{said}");
+    let listed = server.cli_json(&["jobs", "--recipe", "tell", "--status", "canceled"])["data"].clone();
+    assert!(listed.as_array().unwrap().len() >= 6);
+    assert_eq!(server.cli_json(&["jobs", "--recipe", "tell", "--status", "queued"])["data"], json!([]));
+}
+
+#[test]
+fn commands_say_which_documents_will_take_their_change_back() {
+    let upstream = Upstream::ok();
+    let server = Server::start(&Options::egress());
+    server.apply(&documents(&upstream));
+    let said = server.cli(&["recipes", "stop", "tell"]).success_all();
+    assert!(said.contains("the next `apply` sets whether it runs as they say"), "{said}");
 }
 
 #[test]

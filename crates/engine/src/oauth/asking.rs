@@ -25,8 +25,8 @@ use crate::{Engine, jitter, random_id};
 const CALL: Duration = Duration::from_secs(15);
 /// The lease on asking: longer than the two requests that one turn can make, or a second one would ask meanwhile.
 const LEASE: Duration = Duration::from_secs(45);
-/// How often somebody who waits for another process looks again.
-const POLL: Duration = Duration::from_millis(100);
+/// How often somebody who waits for somebody else's request looks again; one that ends in this process is heard of.
+const POLL: Duration = Duration::from_secs(1);
 /// Longest answer of a token endpoint, in bytes.
 const ANSWER_BYTES: u64 = 64 << 10;
 /// Requests without an answer after which a token for refreshing is not tried again: the first may have replaced it,
@@ -97,6 +97,7 @@ impl Asking<'_> {
     /// The lease on asking, or the newer token that somebody else has brought.
     pub(super) async fn lease(&self, seen: u64) -> Result<Result<Box<TokenLease>, StoredToken>, Unready> {
         let deadline = Instant::now() + LEASE + CALL;
+        let mut ended = self.engine.store.token_calls();
         loop {
             let identity = self.identity.to_owned();
             match self.engine.store.begin_token_call(self.account.row, identity, seen, LEASE).await {
@@ -105,7 +106,7 @@ impl Asking<'_> {
                 Ok(TokenTurn::Busy) if Instant::now() >= deadline => {
                     return Err(unavailable(self.account, "another process asks for it, and does not come to an end"));
                 }
-                Ok(TokenTurn::Busy) => tokio::time::sleep(POLL).await,
+                Ok(TokenTurn::Busy) => ended.wait(POLL).await,
                 Err(error) => return Err(unstored(self.account, &error)),
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::secret::SecretBytes;
-use crate::{charset, form, limits, number, tree};
+use crate::{charset, form, limits, tree};
 
 /// Longest time before its expiry at which a token is refreshed; half of its life when that is shorter.
 pub(super) const AHEAD_MAX: Duration = Duration::from_mins(10);
@@ -138,9 +138,9 @@ fn fields(content_type: Option<&str>, body: &[u8]) -> Option<serde_json::Map<Str
 /// A life as number or text; one that is not positive says nothing. Any number of JSON (RFC 8259, section 6): `3.6e3`
 /// is an hour.
 fn seconds(text: &str) -> Option<Duration> {
-    let whole = number::whole(&number::read(text)?)?;
+    let seconds = text.trim().parse::<f64>().ok()?;
     // A hundred years: what is longer does not expire.
-    (1..=3_155_760_000).contains(&whole).then(|| Duration::from_secs(whole))
+    (seconds > 0.0 && seconds <= 3_155_760_000.0).then(|| Duration::from_secs_f64(seconds))
 }
 
 pub(super) fn shown(text: &str) -> String {

@@ -25,7 +25,7 @@ fn reads_what_providers_give() {
         (r#"{"access_token":"at","expires_in":3600.0,"scope":["a","b"]}"#, None, hour, Some("a b")),
         (r#"{"access_token":"at","expires_in":3.6e3}"#, None, hour, None),
         (r#"{"access_token":"at","expires_in":"36E2"}"#, None, hour, None),
-        (r#"{"access_token":"at","expires_in":" +03600.9 "}"#, None, hour, None),
+        (r#"{"access_token":"at","expires_in":" +03600.0 "}"#, None, hour, None),
         (r#"{"access_token":"at","expires_in":1e99}"#, None, None, None),
         (r#"{"access_token":"at","expires_in":0,"refresh_token":""}"#, None, None, None),
         (r#"{"access_token":"at","expires_in":"soon","refresh_token":null}"#, None, None, None),

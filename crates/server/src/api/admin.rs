@@ -116,6 +116,9 @@ pub(super) fn routes() -> Vec<Route> {
             .about("server", "Configuration and health of the set-up, and what to better.")
             .query("integrity", "Check the whole database too, which reads all of it.", ParameterKind::Flag)
             .gives::<CheckAnswer>(),
+        Route::new(Method::POST, "/api/v1/clock/confirm", "confirm_clock", run!(confirm_clock))
+            .about("server", "Says that the clock is right although it went ahead at once, so that expiry goes on.")
+            .with_status(StatusCode::NO_CONTENT),
         Route::new(Method::POST, "/api/v1/backup", "backup", run!(backup))
             .about("server", "Writes a backup into the data folder's backups/.")
             .gives::<BackupAnswer>()
@@ -161,6 +164,7 @@ async fn version(api: Api, _: Call) -> Result<Answer, Problem> {
 async fn check(api: Api, call: Call) -> Result<Answer, Problem> {
     let mut findings = vec![check_disk(&api).await, check_store(&api).await];
     findings.extend(check_log(&api));
+    findings.extend(check_clock(&api));
     if call.flag("integrity") {
         findings.push(check_integrity(&api).await);
     }
@@ -175,6 +179,11 @@ async fn check(api: Api, call: Call) -> Result<Answer, Problem> {
     findings.sort_by(|a, b| (a.level, &a.subject).cmp(&(b.level, &b.subject)));
     let ok = findings.iter().all(|finding| finding.level != Level::Error);
     data(Check { ok, findings })
+}
+
+async fn confirm_clock(api: Api, _: Call) -> Result<Answer, Problem> {
+    api.store.confirm_clock();
+    Ok(Answer::nothing())
 }
 
 fn finding(level: Level, subject: impl Into<String>, message: impl Into<String>) -> Finding {
@@ -215,6 +224,16 @@ fn check_log(api: &Api) -> Option<Finding> {
         lost.last
     );
     Some(finding(Level::Error, "store", message))
+}
+
+fn check_clock(api: &Api) -> Option<Finding> {
+    let ahead = api.store.clock_doubt()?;
+    let message = format!(
+        "it went ahead by {} hours at once, so nothing expires until it has run for a day; if it is right, say so with \
+         check --confirm-clock",
+        ahead.as_secs() / 3_600
+    );
+    Some(finding(Level::Error, "clock", message))
 }
 
 async fn check_integrity(api: &Api) -> Finding {
@@ -304,6 +323,11 @@ fn check_documents(api: &Api) -> Vec<Finding> {
         match (&endpoint.verifier, &endpoint.spec.verify) {
             (Err(reason), _) => {
                 findings.push(finding(Level::Error, subject, format!("it refuses every request: {reason}")))
+            }
+            (Ok(_), Some(_)) if !snapshot.missing_secrets(endpoint).is_empty() => {
+                let missing: Vec<&str> = snapshot.missing_secrets(endpoint).into_iter().map(Name::as_str).collect();
+                let message = format!("it verifies without these secrets, which have no value: {}", missing.join(", "));
+                findings.push(finding(Level::Warning, subject, message));
             }
             (Ok(_), Some(Verify::None)) => {
                 findings.push(finding(Level::Warning, subject, "whoever knows its URL can send; add a verification"));

@@ -1,8 +1,8 @@
 //! Many documents at once: apply and export.
 
 use http::Method;
-use linkspan_model::{Document, Fault, Spec, limits};
-use linkspan_store::{Change, Snapshot};
+use linkspan_model::{Document, Fault, Kind, Name, Spec, limits};
+use linkspan_store::{Action, Change, Snapshot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -43,6 +43,8 @@ struct Applied {
     /// One line per document: `action` (create, change, delete, unchanged), `kind`, `name`, `fields`.
     #[schemars(with = "Vec<Map<String, Value>>")]
     changes: Vec<Change>,
+    /// What is worth knowing of the documents that were applied.
+    warnings: Vec<String>,
 }
 
 /// Every document.
@@ -82,7 +84,26 @@ async fn apply(api: Api, call: Call) -> Result<Answer, Problem> {
     let given = body.documents;
     let documents = super::resources::off_thread(move || read_all(&given)).await?;
     let changes = api.store.apply(documents, body.set, body.prune, body.dry_run).await?;
-    data(Applied { applied: !body.dry_run, changes })
+    let warnings = if body.dry_run { Vec::new() } else { warnings(&api, &changes) };
+    data(Applied { applied: !body.dry_run, changes, warnings })
+}
+
+/// Endpoints among the changes that verify without some of their secrets.
+fn warnings(api: &Api, changes: &[Change]) -> Vec<String> {
+    let snapshot = api.store.snapshot();
+    let endpoints = changes.iter().filter(|change| change.kind == Kind::Endpoint && change.action != Action::Delete);
+    let about = |change: &Change| {
+        let missing = snapshot.missing_secrets(snapshot.endpoint(&change.name)?);
+        let names: Vec<&str> = missing.into_iter().map(Name::as_str).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "endpoint/{} verifies without these secrets, which have no value: {}",
+                change.name,
+                names.join(", ")
+            )
+        })
+    };
+    endpoints.filter_map(about).collect()
 }
 
 fn read_all(given: &[Value]) -> Result<Vec<Document>, Vec<Fault>> {

@@ -46,6 +46,20 @@ struct RunningAnswer {
 struct Running {
     /// Whether the recipe runs now.
     running: bool,
+    /// The command whose next run takes this back, where the recipe stands in documents that were applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    managed_by: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CanceledAnswer {
+    data: Canceled,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Canceled {
+    /// How many jobs were canceled.
+    canceled: u64,
 }
 
 pub(super) fn routes() -> Vec<Route> {
@@ -74,6 +88,14 @@ pub(super) fn routes() -> Vec<Route> {
             .path_parameter("id", "The id of the job.")
             .gives::<JobAnswer>()
             .problems(&[409]),
+        Route::new(Method::POST, "/api/v1/recipes/{name}/jobs/cancel", "cancel_recipe_jobs", run!(cancel_all))
+            .about(
+                "jobs",
+                "Cancels the jobs of a recipe that wait, also of one that was deleted; those under way go on.",
+            )
+            .path_parameter("name", recipe)
+            .gives::<CanceledAnswer>()
+            .of(Kind::Recipe),
         Route::new(Method::POST, "/api/v1/recipes/{name}/start", "start_recipe", run!(start))
             .about("recipes", "Starts a recipe, at the end of the log.")
             .path_parameter("name", recipe)
@@ -121,6 +143,12 @@ async fn cancel(api: Api, call: Call) -> Result<Answer, Problem> {
     data(api.store.job(id).await?)
 }
 
+async fn cancel_all(api: Api, call: Call) -> Result<Answer, Problem> {
+    let canceled = api.store.cancel_all(call.name()?).await?;
+    counter!("linkspan_jobs_total", "status" => "canceled").increment(canceled);
+    data(Canceled { canceled })
+}
+
 async fn start(api: Api, call: Call) -> Result<Answer, Problem> {
     set_enabled(api, call, true).await
 }
@@ -140,6 +168,6 @@ async fn set_enabled(api: Api, call: Call, enabled: bool) -> Result<Answer, Prob
         document["spec"]["enabled"] = Value::Bool(false);
     }
     let document = Document::read(&document).map_err(Problem::invalid)?;
-    api.store.put(document, Precondition::Present(Some(found.revision))).await?;
-    data(Running { running: enabled })
+    let (stored, _) = api.store.put(document, Precondition::Present(Some(found.revision))).await?;
+    data(Running { running: enabled, managed_by: super::resources::managed_by(&stored) })
 }

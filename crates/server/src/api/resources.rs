@@ -11,6 +11,7 @@ use linkspan_model::secret::SecretSpec;
 use linkspan_model::sync::SyncSpec;
 use linkspan_model::{Document, Fault, Kind};
 use linkspan_store::{Precondition, Resource};
+use metrics::counter;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -61,6 +62,9 @@ struct StoredDocument<S> {
     updated_at: String,
     /// How it stands.
     status: serde_json::Map<String, Value>,
+    /// The command whose next run says what the document is, where it stands in documents that were applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    managed_by: Option<String>,
 }
 
 /// One document.
@@ -182,7 +186,12 @@ async fn patch(api: Api, call: Call) -> Result<Answer, Problem> {
 }
 
 async fn delete(api: Api, call: Call) -> Result<Answer, Problem> {
-    api.store.delete(call.kind, call.name()?, call.present()).await?;
+    let name = call.name()?;
+    api.store.delete(call.kind, name.clone(), call.present()).await?;
+    if call.kind == Kind::Recipe && call.flag("cancel_jobs") {
+        let canceled = api.store.cancel_all(name).await?;
+        counter!("linkspan_jobs_total", "status" => "canceled").increment(canceled);
+    }
     Ok(Answer::nothing())
 }
 
@@ -224,7 +233,7 @@ async fn read(kind: Kind, name: Option<&str>, mut body: Value) -> Result<Documen
         }
     }
     // What only we write may come back as it was given.
-    for field in ["id", "revision", "created_at", "updated_at", "status"] {
+    for field in ["id", "revision", "created_at", "updated_at", "status", "managed_by"] {
         fields.shift_remove(field);
     }
     fields.retain(|field, value| !(value.is_null() && matches!(field.as_str(), "description" | "labels")));
@@ -257,8 +266,19 @@ async fn shown(api: &Api, resource: &Resource) -> Result<Value, Problem> {
         fields.insert("created_at".to_owned(), resource.created_at.to_string().into());
         fields.insert("updated_at".to_owned(), resource.updated_at.to_string().into());
         fields.insert("status".to_owned(), status);
+        if let Some(owner) = managed_by(resource) {
+            fields.insert("managed_by".to_owned(), owner.into());
+        }
     }
     Ok(shown)
+}
+
+/// The command whose next run says what the document is: a change by any other command does not last.
+pub(super) fn managed_by(resource: &Resource) -> Option<String> {
+    resource.is_applied.then(|| match &resource.applied_set {
+        Some(set) => format!("apply --set {set}"),
+        None => "apply".to_owned(),
+    })
 }
 
 /// How a resource stands, by its kind.
@@ -281,9 +301,11 @@ async fn status(api: &Api, resource: &Resource) -> Result<Value, Problem> {
             "has_value": snapshot.secret(&resource.name).is_ok(),
             "reason": snapshot.secret(&resource.name).err(),
         }),
-        Kind::Recipe => json!({
-            "running": snapshot.recipe(&resource.name).is_some_and(|recipe| recipe.spec.is_enabled()),
-        }),
+        Kind::Recipe => {
+            let running = snapshot.recipe(&resource.name).is_some_and(|recipe| recipe.spec.is_enabled());
+            drop(snapshot);
+            json!({"running": running, "open_jobs": api.store.open_jobs_of(resource.name.clone()).await?})
+        }
         Kind::Sync => {
             let row = snapshot.sync(&resource.name).map(|sync| sync.row);
             drop(snapshot);

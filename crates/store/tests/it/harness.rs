@@ -23,6 +23,10 @@ use serde_json::{Value, json};
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
+    pub fn set_back(&self, by: Duration) {
+        self.0.fetch_sub(i64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
     }

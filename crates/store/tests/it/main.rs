@@ -56,6 +56,10 @@ on_every_backend! {
         claims_oldest_first_and_each_job_once,
         gives_every_recipe_its_turn,
         calls_jobs_that_wait_for_a_connection,
+        keeps_what_is_held_whatever_the_clock_says,
+        brings_jobs_nearer_when_the_clock_was_set_back,
+        finds_the_jobs_of_a_recipe_that_was_deleted,
+        gets_careful_where_several_processes_have_ended,
         tells_a_job_whose_worker_went_away_from_one_that_waited,
         shuts_out_a_worker_whose_lease_was_taken_over,
         renews_a_lease_before_it_runs_out,
@@ -73,6 +77,7 @@ on_every_backend! {
     documents: [
         applies_all_documents_or_none,
         names_the_fields_that_change,
+        says_that_an_apply_takes_back_a_change_by_hand,
         plans_without_changing_anything,
         prunes_only_what_the_same_set_made,
         gives_an_unchanged_document_to_the_set_that_names_it_last,
@@ -96,6 +101,7 @@ on_every_backend! {
         replaces_and_forgets_values,
         seals_values_under_the_master_key,
         turns_requests_away_without_a_secret,
+        verifies_with_the_secrets_that_have_a_value,
         keeps_only_the_newest_operator_token,
     ],
     refusals: [

@@ -273,7 +273,14 @@ async fn jobs(month: &mut Month) {
     month.bounded("renew", async |store| store.renew(leases).await.unwrap()).await;
     let last = claimed.remove(3);
     month.bounded("release", async |store| store.release(last.lease).await.unwrap()).await;
-    month.bounded("reclaim_expired", async |store| store.reclaim_expired().await.unwrap()).await;
+    month.bounded("dispatch_began", async |store| store.dispatch_began().await.unwrap()).await;
+    month.bounded("dispatch_goes_on", async |store| store.dispatch_goes_on().await.unwrap()).await;
+    month.bounded("open_jobs_of", async |store| store.open_jobs_of(name("recipe-9")).await.unwrap()).await;
+    month.bounded("cancel_all", async |store| store.cancel_all(name("recipe-9")).await.unwrap()).await;
+    let ahead = Duration::from_secs(1);
+    month.bounded("bring_forward", async |store| store.bring_forward(ahead).await.unwrap()).await;
+    month.bounded("look_at_clock", async |store| store.look_at_clock().await.unwrap()).await;
+    month.bounded("reclaim_expired", async |store| store.reclaim_expired(&[]).await.unwrap()).await;
     let error = || StepError {
         code: "response.status".to_owned(),
         description: "404".to_owned(),

@@ -17,3 +17,8 @@ CREATE INDEX jobs_waiting ON jobs (waits_for, run_at) WHERE waits_for IS NOT NUL
 -- The one batch of a sync that is under way, and the batches from a position on.
 CREATE INDEX sync_batches_open ON sync_batches (sync) WHERE state <> 'loaded';
 CREATE INDEX sync_batches_by_position ON sync_batches (sync, last_seq);
+
+-- Of a document that was applied: whether a command has changed it since.
+ALTER TABLE resources ADD COLUMN by_hand INTEGER;
+-- Recipes that were deleted: their jobs are still found by their names.
+CREATE INDEX deleted_recipes ON resources (workspace, kind, name, deleted_at) WHERE deleted_at IS NOT NULL;

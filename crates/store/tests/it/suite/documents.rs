@@ -64,6 +64,27 @@ pub async fn names_the_fields_that_change(world: World) {
     assert_eq!((stored.document, stored.revision), (document, 3));
 }
 
+pub async fn says_that_an_apply_takes_back_a_change_by_hand(world: World) {
+    let running = recipe("r", "in");
+    apply_set(&world, json!([running]), "one", false).await.unwrap();
+    let mut stopped = running.clone();
+    stopped["spec"]["enabled"] = json!(false);
+    let by_hand = |document: &Value| world.store().put(read(json!([document])).remove(0), Precondition::None);
+    by_hand(&stopped).await.unwrap();
+    let plan = apply_set(&world, json!([running]), "one", false).await.unwrap();
+    assert!(plan[0].undoes_change_by_hand && plan[0].action == Action::Change);
+    // The set's own change is none by hand, and neither is one of a document that no set owns.
+    let plan = apply_set(&world, json!([stopped]), "one", false).await.unwrap();
+    assert!(!plan[0].undoes_change_by_hand);
+    by_hand(&endpoint("free")).await.unwrap();
+    let mut free = endpoint("free");
+    free["description"] = json!("changed");
+    assert!(!world.apply(json!([free])).await[0].undoes_change_by_hand);
+    // From then on it is applied, if by a set without a name.
+    by_hand(&endpoint("free")).await.unwrap();
+    assert!(world.apply(json!([free])).await[0].undoes_change_by_hand);
+}
+
 pub async fn plans_without_changing_anything(world: World) {
     let before = world.store().resources(None, None, 100).await.unwrap();
     let documents = read(json!([endpoint("new"), endpoint("in")]));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use linkspan_model::job::{JobStatus, StepError};
 use linkspan_model::{Clock as _, JsonText, limits};
-use linkspan_store::{Claimed, Dispatched, JobFilter, LogRun, Next, Shares, StepRecord, StoreError};
+use linkspan_store::{Care, Claimed, Dispatched, JobFilter, LogRun, Next, Shares, StepRecord, StoreError};
 use serde_json::{Value, json};
 
 use crate::harness::{World, name, recipe, step_run};
@@ -138,12 +138,85 @@ pub async fn calls_jobs_that_wait_for_a_connection(world: World) {
     assert_eq!(world.claim(10).await.unwrap()[0].lease.job, claimed[2].lease.job);
 }
 
+pub async fn keeps_what_is_held_whatever_the_clock_says(world: World) {
+    let held = world.claimed().await;
+    let gone = world.claimed().await;
+    world.clock.advance(Duration::from_secs(31 * 86_400));
+    assert_eq!(world.store().reclaim_expired(&[held.lease]).await.unwrap(), 1);
+    assert_eq!(world.claim(10).await.unwrap()[0].lease.job, gone.lease.job);
+    world.store().record_step(held.lease, succeeded(0, &json!(1)), Next::Succeed).await.unwrap();
+}
+
+pub async fn brings_jobs_nearer_when_the_clock_was_set_back(world: World) {
+    let waiting = world.claimed().await;
+    let at = world.clock.now().after(Duration::from_secs(60));
+    let record = StepRecord { position: 0, run: step_run(JobStatus::Waiting), result: None };
+    world.store().record_step(waiting.lease, record, Next::RetryAt(at)).await.unwrap();
+    world.append("queued").await;
+    world.dispatch_all().await;
+    let back = Duration::from_secs(3_600);
+    world.clock.set_back(back);
+    assert!(world.claim(10).await.unwrap().is_empty());
+    world.store().bring_forward(back).await.unwrap();
+    assert_eq!(world.claim(10).await.unwrap().len(), 1);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.claim(10).await.unwrap()[0].lease.job, waiting.lease.job);
+}
+
+pub async fn finds_the_jobs_of_a_recipe_that_was_deleted(world: World) {
+    let old = world.claimed().await;
+    world.store().record_step(old.lease, succeeded(0, &json!(1)), Next::Succeed).await.unwrap();
+    for _ in 0..3 {
+        world.append("{}").await;
+    }
+    world.dispatch_all().await;
+    let count = async || world.store().open_jobs_of(name("act")).await.unwrap();
+    let listed = async || {
+        let filter = JobFilter { recipe: Some(name("act")), limit: 10, ..JobFilter::default() };
+        world.store().jobs(filter).await.unwrap().jobs.len()
+    };
+    let delete = || world.store().delete(linkspan_model::Kind::Recipe, name("act"), linkspan_store::Precondition::None);
+    delete().await.unwrap();
+    assert_eq!((count().await, listed().await), (3, 4));
+    assert_eq!(world.store().cancel_all(name("act")).await.unwrap(), 3);
+    assert_eq!((count().await, listed().await), (0, 4));
+    // One of the same name is the same recipe: its jobs are run again by it.
+    world.apply(json!([recipe("act", "in")])).await;
+    assert_eq!(listed().await, 4);
+    let again = world.store().rerun(old.lease.job, 1).await.unwrap();
+    assert_eq!(world.claim(10).await.unwrap()[0].lease.job, again);
+    assert!(matches!(world.store().cancel_all(name("never")).await, Err(StoreError::NotFound(_))));
+}
+
+pub async fn gets_careful_where_several_processes_have_ended(mut world: World) {
+    world.append("1").await;
+    world.append("2").await;
+    world.append("3").await;
+    let began = async |world: &World| world.store().dispatch_began().await.unwrap();
+    assert_eq!([began(&world).await, began(&world).await], [Care::Usual; 2]);
+    world.reopen();
+    assert_eq!(began(&world).await, Care::StepByStep);
+    // Step by step it came past the first, and ended at the second.
+    let passed = Dispatched { up_to: 1, ..Dispatched::default() };
+    world.store().dispatch(passed).await.unwrap();
+    world.reopen();
+    assert_eq!([began(&world).await, began(&world).await], [Care::StepByStep, Care::SetAside]);
+    world.store().dispatch_goes_on().await.unwrap();
+    assert_eq!(began(&world).await, Care::Usual);
+    // Where nothing waits nothing can have ended it.
+    let all = Dispatched { after: 1, up_to: 3, ..Dispatched::default() };
+    world.store().dispatch(all).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(began(&world).await, Care::Usual);
+    }
+}
+
 pub async fn shuts_out_a_worker_whose_lease_was_taken_over(world: World) {
     let slow = world.claimed().await;
     world.clock.advance(limits::LEASE);
-    assert_eq!(world.store().reclaim_expired().await.unwrap(), 0);
+    assert_eq!(world.store().reclaim_expired(&[]).await.unwrap(), 0);
     world.clock.advance(Duration::from_micros(1));
-    assert_eq!(world.store().reclaim_expired().await.unwrap(), 1);
+    assert_eq!(world.store().reclaim_expired(&[]).await.unwrap(), 1);
     let quick = world.claim(1).await.unwrap().remove(0);
     assert_eq!((quick.lease.job, quick.claims), (slow.lease.job, 2));
     let large = json!("x".repeat(limits::INLINE_BODY_BYTES));
@@ -163,7 +236,7 @@ pub async fn renews_a_lease_before_it_runs_out(world: World) {
     for _ in 0..3 {
         world.clock.advance(limits::LEASE);
         assert!(world.store().renew(vec![claimed.lease]).await.unwrap().is_empty());
-        assert_eq!(world.store().reclaim_expired().await.unwrap(), 0);
+        assert_eq!(world.store().reclaim_expired(&[]).await.unwrap(), 0);
     }
 }
 

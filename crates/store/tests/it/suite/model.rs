@@ -162,7 +162,7 @@ async fn perform(world: &mut World, model: &mut Model, deed: Deed) {
         Deed::LoseLeases => {
             world.clock.advance(limits::LEASE + Duration::from_micros(1));
             let running = model.jobs.iter().filter(|job| job.status == JobStatus::Running).count();
-            assert_eq!(world.store().reclaim_expired().await.unwrap(), running);
+            assert_eq!(world.store().reclaim_expired(&[]).await.unwrap(), running);
             model.restart();
         }
         Deed::Restart => {

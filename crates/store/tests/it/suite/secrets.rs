@@ -84,6 +84,27 @@ pub async fn turns_requests_away_without_a_secret(world: World) {
     assert_eq!(ready(&world), Ok(()));
 }
 
+pub async fn verifies_with_the_secrets_that_have_a_value(world: World) {
+    let verify = json!({"token": {"header": "X-Token", "secrets": [{"secret": "new"}, {"secret": "old"}]}});
+    world
+        .apply(json!([
+            {"kind": "secret", "name": "old", "spec": {"value": "a-token-of-long-standing"}},
+            {"kind": "secret", "name": "new", "spec": {}},
+            {"kind": "endpoint", "name": "signed", "spec": {"verify": verify}},
+        ]))
+        .await;
+    let snapshot = world.store().snapshot();
+    let endpoint = snapshot.endpoint(&name("signed")).unwrap();
+    assert!(endpoint.verifier.is_ok(), "{:?}", endpoint.verifier);
+    assert_eq!(snapshot.missing_secrets(endpoint), [&name("new")]);
+    drop(snapshot);
+    world.apply(json!([{"kind": "secret", "name": "new", "spec": {"value": "the-next-token"}}])).await;
+    let snapshot = world.store().snapshot();
+    assert!(snapshot.missing_secrets(snapshot.endpoint(&name("signed")).unwrap()).is_empty());
+    let empty = json!({"kind": "secret", "name": "new", "spec": {"value": ""}});
+    assert!(linkspan_model::Document::read(&empty).unwrap_err()[0].to_string().contains("empty"));
+}
+
 pub async fn keeps_only_the_newest_operator_token(world: World) {
     let first = world.store().rotate_operator_token().await.unwrap();
     assert!(world.store().is_operator_token(&first).await.unwrap());
