@@ -9,7 +9,9 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, Result, bail};
 use linkspan_engine::oauth::keep_alive;
 use linkspan_engine::sync::{SyncRunner, schedule};
-use linkspan_engine::{CredentialCache, Engine, TokenCache, TransportCache, dispatch, lines, upkeep, worker};
+use linkspan_engine::{
+    CredentialCache, Engine, LargeBodies, TokenCache, TransportCache, dispatch, lines, upkeep, worker,
+};
 use linkspan_model::{Clock, Document, Timestamp};
 use linkspan_outbound::{Outbound, Policy, Traffic};
 use linkspan_server::accept::{AcceptLimits, Listener};
@@ -126,6 +128,7 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
         credentials: CredentialCache::default(),
         transports: TransportCache::default(),
         tokens: TokenCache::default(),
+        large_bodies: LargeBodies::default(),
     };
     let running = Running::new();
     let draining = Arc::new(AtomicBool::new(false));

@@ -14,7 +14,7 @@ use linkspan_model::event::Event;
 use linkspan_model::hops::{self, HOPS_MAX, HopsKey};
 use linkspan_model::template::Scope;
 use linkspan_store::{
-    Care, Dispatched, LogRun, LostEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
+    Care, Dispatched, LogRun, LoggedEvent, NewJob, NewRefusal, RecipeView, Result, Snapshot, StoreError, StoredEvent,
 };
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
@@ -111,22 +111,22 @@ async fn advance(engine: &Engine, care: Care) -> Result<Advance> {
     if awaited.len() == most {
         awaited.last().into_iter().for_each(|last| cut(&mut log, *last));
     }
-    let (mut events, mut lost) = (Vec::new(), Vec::new());
+    let mut events = Vec::new();
     if let Some(last) = awaited.last().copied() {
-        (events, lost) = engine.store.events_at(awaited).await?;
-        // Large bodies come in several reads: the stretch ends where this one did.
-        let reached = events.last().map(|event| event.seq).max(lost.last().map(|event| event.seq));
+        events = engine.store.events_at(awaited).await?;
+        // What is much comes in several reads: the stretch ends where this one did.
+        let reached = events.last().map(|event| event.stored.seq);
         if let Some(reached) = reached.filter(|reached| *reached != last) {
             cut(&mut log, reached);
         }
     }
     if care == Care::SetAside
-        && let Some(event) = events.pop()
+        && let Some(LoggedEvent { stored: event, .. }) = events.pop()
     {
         tracing::error!(event = %event.event.id, "an event was set aside: the server ended each time it was dispatched");
         engine.store.record_refusals(vec![set_aside(&event)]).await?;
     }
-    let stretch = Stretch { after, log, events, lost };
+    let stretch = Stretch { after, log, events };
     let key = engine.store.hops_key().clone();
     let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, &key, &stretch))
         .await
@@ -162,14 +162,12 @@ struct Stretch {
     /// Whose events stand in it.
     log: Vec<LogRun>,
     /// The events that a recipe waits for.
-    events: Vec<StoredEvent>,
-    /// Those of them whose body cannot be read.
-    lost: Vec<LostEvent>,
+    events: Vec<LoggedEvent>,
 }
 
 /// The jobs that a stretch starts, and what is refused because it goes round in a loop.
 fn plan(snapshot: &Snapshot, key: &HopsKey, stretch: &Stretch) -> (Dispatched, Vec<NewRefusal>) {
-    let Stretch { after, log, events, lost } = stretch;
+    let Stretch { after, log, events } = stretch;
     let mut dispatched = Dispatched {
         after: *after,
         up_to: log.last().map_or(*after, |run| run.last),
@@ -178,8 +176,8 @@ fn plan(snapshot: &Snapshot, key: &HopsKey, stretch: &Stretch) -> (Dispatched, V
     };
     let mut looped = Vec::new();
     let mut cut_at = None;
-    for StoredEvent { seq, endpoint, event } in events {
-        let jobs = jobs_of(snapshot, *seq, event);
+    for LoggedEvent { stored: StoredEvent { seq, endpoint, event }, is_large } in events {
+        let jobs = if *is_large { jobs_of_large(snapshot, *seq, event) } else { jobs_of(snapshot, *seq, event) };
         if !jobs.is_empty() && key.count(&hops_header(event)) >= HOPS_MAX {
             looped.push(refusal(*endpoint, event));
         } else {
@@ -194,18 +192,27 @@ fn plan(snapshot: &Snapshot, key: &HopsKey, stretch: &Stretch) -> (Dispatched, V
         cut(&mut dispatched.runs, last);
         dispatched.up_to = last;
     }
-    for event in lost.iter().filter(|event| event.seq <= dispatched.up_to) {
-        // Their jobs fail and say why.
-        let endpoint = snapshot.awaited_endpoints().find(|endpoint| endpoint.row == event.endpoint);
-        let recipes = endpoint.map_or(&[][..], |endpoint| snapshot.recipes_on(&endpoint.name));
-        let recipes = recipes.iter().filter(|recipe| recipe.from_seq < event.seq);
-        dispatched.jobs.extend(recipes.map(|recipe| new_job(recipe, event.id)));
-    }
     (dispatched, looped)
 }
 
 fn new_job(recipe: &RecipeView, event: EventId) -> NewJob {
-    NewJob { recipe: recipe.row, recipe_revision: recipe.revision, event, salt: salt(), rerun_of: None }
+    NewJob {
+        recipe: recipe.row,
+        recipe_revision: recipe.revision,
+        event,
+        salt: salt(),
+        rerun_of: None,
+        is_deferred: false,
+    }
+}
+
+/// The jobs of an event whose body is long: what a condition takes of it may be long too, so that it is a worker's,
+/// among whom recipes take turns. Here everybody would wait for it.
+fn jobs_of_large(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {
+    let recipes = snapshot.recipes_on(&event.endpoint).iter().filter(|recipe| recipe.from_seq < seq);
+    let job =
+        |recipe: &Arc<RecipeView>| NewJob { is_deferred: recipe.recipe.has_condition(), ..new_job(recipe, event.id) };
+    recipes.map(job).collect()
 }
 
 fn jobs_of(snapshot: &Snapshot, seq: u64, event: &Event) -> Vec<NewJob> {

@@ -3,13 +3,40 @@
 //! The runtime's threads serve probes, the operator API and all other jobs. What takes milliseconds of a processor
 //! there holds all of them up.
 
+use std::sync::Arc;
+
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Data from which on work on it counts as heavy, in bytes: 256 KiB, which is a millisecond to parse.
 const HEAVY_BYTES: usize = 256 << 10;
 
 /// The length of data that nobody has measured.
 pub(crate) const UNKNOWN: usize = HEAVY_BYTES;
+
+/// Bodies from files that jobs hold at a time, in bytes: 32 MiB. What is made of one may take many times as much.
+const BODIES_BYTES: u64 = 32 << 20;
+/// The measure in which they are counted.
+const UNIT: u64 = 64 << 10;
+
+/// Room for the large bodies of events that jobs work on.
+#[derive(Debug, Clone)]
+pub struct LargeBodies(Arc<Semaphore>);
+
+impl Default for LargeBodies {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(usize::try_from(BODIES_BYTES / UNIT).unwrap_or(1))))
+    }
+}
+
+impl LargeBodies {
+    /// Waits for room for a body of so many bytes; one that is larger than all of it gets all of it.
+    pub(crate) async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.min(BODIES_BYTES).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        // It is never closed.
+        Arc::clone(&self.0).acquire_many_owned(units).await.ok()
+    }
+}
 
 /// Does work on so many bytes of data. If it is much, the thread's other tasks move to another thread meanwhile.
 pub(crate) fn work_on<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
@@ -43,6 +70,17 @@ mod tests {
     fn heavy_work_holds_up_no_other_task() {
         assert!(lets_others_run(HEAVY_BYTES));
         assert!(!lets_others_run(HEAVY_BYTES - 1), "the instrument sees who waits");
+    }
+
+    #[tokio::test]
+    async fn large_bodies_wait_for_room() {
+        let bodies = LargeBodies::default();
+        let all = bodies.room(1 << 40).await;
+        assert!(tokio::time::timeout(Duration::from_millis(50), bodies.room(1)).await.is_err());
+        drop(all);
+        let _first = bodies.room(BODIES_BYTES - UNIT).await;
+        let _second = bodies.room(UNIT).await;
+        assert!(tokio::time::timeout(Duration::from_millis(50), bodies.room(1)).await.is_err());
     }
 
     #[test]

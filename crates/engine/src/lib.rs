@@ -23,6 +23,7 @@ pub mod worker;
 use std::sync::Arc;
 
 pub use connection::CredentialCache;
+pub use heavy::LargeBodies;
 use linkspan_model::Clock;
 use linkspan_model::job::StepError;
 use linkspan_outbound::{Outbound, Traffic};
@@ -49,6 +50,8 @@ pub struct Engine {
     pub transports: TransportCache,
     /// The tokens of OAuth2 accounts that are in use.
     pub tokens: TokenCache,
+    /// Room for the large bodies of events.
+    pub large_bodies: LargeBodies,
 }
 
 fn failed(code: &str, description: impl Into<String>, field: Option<String>) -> StepError {

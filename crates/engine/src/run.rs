@@ -25,6 +25,10 @@ const CLAIMS_MAX: u32 = 6;
 /// Runs a job as far as it comes: to its end, or to a step that waits for another attempt.
 pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
     let snapshot = Arc::clone(&engine.store.snapshot());
+    let _room = match job.large_body {
+        Some(bytes) => engine.large_bodies.room(bytes).await,
+        None => None,
+    };
     let (event, recipe) = match prepare(engine, &snapshot, &job).await {
         Ok(prepared) => prepared,
         Err(StoreError::NotFound(what)) => {
@@ -56,11 +60,19 @@ pub(crate) async fn run_job(engine: &Engine, job: Claimed) -> Result<()> {
         .with("job.test", Value::from(false));
     // Of all that pills may name, in bytes.
     let mut data = event.body.len();
-    if job.steps.is_empty()
-        && let Err(error) = heavy::work_on(data, || recipe.when(&scope))
-    {
-        let description = format!("the trigger's condition cannot be evaluated: {error}");
-        return engine.store.fail_job(job.lease, failure("recipe.condition", description)).await;
+    if job.steps.is_empty() {
+        let holds = heavy::work_on(data, || recipe.when(&scope));
+        if job.is_deferred {
+            let holds = !matches!(holds, Ok(false));
+            engine.store.decide_deferred(job.lease, holds).await?;
+            if !holds {
+                return Ok(());
+            }
+        }
+        if let Err(error) = holds {
+            let description = format!("the trigger's condition cannot be evaluated: {error}");
+            return engine.store.fail_job(job.lease, failure("recipe.condition", description)).await;
+        }
     }
     let hops = engine.store.hops_key().next(&dispatch::hops_header(&event));
     for (position, step) in recipe.steps().iter().enumerate() {

@@ -195,6 +195,12 @@ impl Recipe {
         self.when.as_ref().map_or(Ok(true), |when| when.holds(scope))
     }
 
+    /// Whether it runs on some events of its endpoint only.
+    #[must_use]
+    pub fn has_condition(&self) -> bool {
+        self.when.is_some()
+    }
+
     /// Its steps, in order.
     #[must_use]
     pub fn steps(&self) -> &[CompiledStep] {

@@ -215,36 +215,27 @@ impl Store {
         .await
     }
 
-    /// The events at these positions, in their order; fewer when their bodies are large. Beside them the ids of
-    /// those whose body cannot be read: one of them must not keep all others waiting.
+    /// The events at these positions, in their order; fewer when there is much of them. Bodies that stand in files are
+    /// not read: whoever goes along the log must not wait for them.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn events_at(&self, positions: Vec<u64>) -> Result<(Vec<StoredEvent>, Vec<LostEvent>)> {
-        let spool = self.spool_folder().clone();
+    pub async fn events_at(&self, positions: Vec<u64>) -> Result<Vec<LoggedEvent>> {
         self.read_for_engine(move |db| {
             let sql = format!("SELECT {COLUMNS}, e.endpoint {FROM} WHERE e.seq = ?1");
             let mut statement = db.prepare_cached(&sql)?;
-            let (mut events, mut lost) = (Vec::new(), Vec::new());
+            let mut events = Vec::new();
             let mut bytes = 0;
             for position in positions {
-                let mut rows = statement.query([position.cast_signed()])?;
-                match bounded(&mut rows, &spool) {
-                    Ok(found) => {
-                        bytes += found.iter().map(|found| found.event.body.len()).sum::<usize>();
-                        events.extend(found);
-                    }
-                    Err(StoreError::Unusable(reason)) => {
-                        tracing::error!(position, reason, "the body of an event is lost");
-                        lost.push(lost_event(db, position)?);
-                    }
-                    Err(error) => return Err(error),
-                }
+                let found = statement.query_row([position.cast_signed()], |row| Ok(logged_event(row))).optional()?;
+                let Some(event) = found.transpose()? else { continue };
+                bytes += event.stored.event.body.len();
+                events.push(event);
                 if bytes >= READ_BYTES {
                     break;
                 }
             }
-            Ok((events, lost))
+            Ok(events)
         })
         .await
     }
@@ -359,23 +350,21 @@ pub struct LostBody {
     pub reason: String,
 }
 
-/// An event whose body cannot be read any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LostEvent {
-    /// Its position.
-    pub seq: u64,
-    /// The endpoint's row.
-    pub endpoint: i64,
-    /// Its id.
-    pub id: EventId,
+/// An event as dispatch meets it.
+#[derive(Debug, Clone)]
+pub struct LoggedEvent {
+    /// The event; without its body when that stands in a file.
+    pub stored: StoredEvent,
+    /// Whether its body stands in a file.
+    pub is_large: bool,
 }
 
-fn lost_event(db: &Connection, seq: u64) -> Result<LostEvent> {
-    let mut statement = db.prepare_cached("SELECT received_at, salt, endpoint FROM events WHERE seq = ?1")?;
-    Ok(statement.query_row([seq.cast_signed()], |row| {
-        let id = EventId::new(Timestamp::from_micros(row.get(0)?), seq, row.get(1)?);
-        Ok(LostEvent { seq, endpoint: row.get(2)?, id })
-    })?)
+fn logged_event(row: &Row<'_>) -> Result<LoggedEvent> {
+    let (id, received_at) = id_of(row)?;
+    let is_large = row.get::<_, Option<String>>(3)?.is_some();
+    let body = row.get::<_, Option<Vec<u8>>>(5)?.unwrap_or_default().into();
+    let event = Event { id, endpoint: endpoint_of(row)?, received_at, head: head_of(row)?, body };
+    Ok(LoggedEvent { stored: StoredEvent { seq: id.seq(), endpoint: row.get(7)?, event }, is_large })
 }
 
 /// An event with its place in the log.

@@ -36,6 +36,8 @@ pub struct NewJob {
     pub salt: u16,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
+    /// Whether its recipe's condition is still to be evaluated; until then no list shows it.
+    pub is_deferred: bool,
 }
 
 /// What dispatch made of a stretch of the log.
@@ -139,6 +141,10 @@ pub struct Claimed {
     pub was_interrupted: bool,
     /// When it was queued.
     pub created_at: Timestamp,
+    /// Whether its recipe's condition is still to be evaluated.
+    pub is_deferred: bool,
+    /// The size of its event's body in bytes, when that stands in a file.
+    pub large_body: Option<u64>,
     /// The steps that it has come through or has begun.
     pub steps: Vec<FinishedStep>,
 }
@@ -333,8 +339,14 @@ impl Store {
                 if !kept {
                     return Err(StoreError::NotFound(format!("event {event}, which started job {job},")));
                 }
-                let new =
-                    NewJob { recipe, recipe_revision: revision.cast_unsigned(), event, salt, rerun_of: Some(job) };
+                let new = NewJob {
+                    recipe,
+                    recipe_revision: revision.cast_unsigned(),
+                    event,
+                    salt,
+                    rerun_of: Some(job),
+                    is_deferred: false,
+                };
                 insert_job(db, &new, now)
             })
             .await?;
@@ -495,6 +507,7 @@ impl Store {
                     match finished_steps(db, &spool, &key, claimed.lease.job) {
                         Ok(steps) => {
                             claimed.steps = steps;
+                            claimed.large_body = large_body(db, claimed.event)?;
                             whole.push(claimed);
                         }
                         Err(error @ StoreError::Unusable(_)) => lost.push((claimed.lease, error)),
@@ -522,6 +535,26 @@ impl Store {
             }
         }
         Ok(whole)
+    }
+
+    /// Decides on a deferred job: its condition `holds`, and it is shown from now on, or it does not, and it is gone.
+    ///
+    /// # Errors
+    /// `Fenced` when another worker has the job now.
+    pub async fn decide_deferred(&self, lease: Lease, holds: bool) -> Result<()> {
+        self.write(move |db| {
+            check_fence(db, lease)?;
+            let sql = match holds {
+                true => "UPDATE jobs SET is_deferred = 0 WHERE seq = ?1",
+                false => "DELETE FROM jobs WHERE seq = ?1 AND is_deferred",
+            };
+            if !holds {
+                keep_numbers(db)?;
+            }
+            db.prepare_cached(sql)?.execute([lease.job.seq().cast_signed()])?;
+            Ok(())
+        })
+        .await
     }
 
     /// Renews leases; gives those that are lost.
@@ -779,7 +812,7 @@ fn list(db: &Connection, filter: &JobFilter) -> Result<JobPage> {
         (None, None, None) => ("jobs j NOT INDEXED", "?2 IS ?4"),
     };
     let sql = format!(
-        "SELECT {JOB}, j.recipe FROM {from} CROSS JOIN resources r ON r.id = j.recipe
+        "SELECT {JOB}, j.recipe, j.is_deferred FROM {from} CROSS JOIN resources r ON r.id = j.recipe
          WHERE {condition} AND j.seq < ?1 ORDER BY j.seq DESC LIMIT ?3"
     );
     let mut statement = db.prepare_cached(&sql)?;
@@ -789,7 +822,8 @@ fn list(db: &Connection, filter: &JobFilter) -> Result<JobPage> {
     let mut seen = 0;
     while let Some(row) = rows.next()? {
         seen += 1;
-        let is_wanted = recipe.is_none_or(|recipe| row.get(11) == Ok(recipe))
+        let is_wanted = !row.get::<_, bool>(12)?
+            && recipe.is_none_or(|recipe| row.get(11) == Ok(recipe))
             && status.is_none_or(|status| row.get_ref(5).is_ok_and(|found| found.as_str() == Ok(status)));
         if is_wanted || seen == WALK_MAX {
             let job = job_of(row)?;
@@ -804,6 +838,16 @@ fn list(db: &Connection, filter: &JobFilter) -> Result<JobPage> {
         }
     }
     Ok(page)
+}
+
+/// Notes the highest number of a job before jobs are deleted: a number is never used again, also when the newest job
+/// goes, or ids would come back.
+pub(crate) fn keep_numbers(db: &Connection) -> Result<()> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO positions (consumer, seq) SELECT 'jobs', seq FROM jobs ORDER BY seq DESC LIMIT 1",
+    )?
+    .execute([])?;
+    Ok(())
 }
 
 fn salt_of(job: JobId) -> u16 {
@@ -822,10 +866,10 @@ pub(crate) fn position(db: &Connection, consumer: &str) -> Result<u64> {
 fn insert_job(db: &Connection, job: &NewJob, now: Timestamp) -> Result<JobId> {
     db.prepare_cached(
         // After the highest number ever, which may be that of a job that is gone.
-        "INSERT INTO jobs (seq, salt, recipe, recipe_revision, event_id, event_seq, status, run_at, rerun_of, created_at)
+        "INSERT INTO jobs (seq, salt, recipe, recipe_revision, event_id, event_seq, status, run_at, rerun_of, created_at, is_deferred)
          VALUES (1 + max(ifnull((SELECT max(seq) FROM jobs), 0),
                          ifnull((SELECT seq FROM positions WHERE consumer = 'jobs'), 0)),
-                 ?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?6)",
+                 ?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?6, ?8)",
     )?
     .execute(params![
         job.salt & 0x0fff,
@@ -834,7 +878,8 @@ fn insert_job(db: &Connection, job: &NewJob, now: Timestamp) -> Result<JobId> {
         job.event.as_bytes(),
         job.event.seq().cast_signed(),
         now.as_micros(),
-        job.rerun_of.map(|id| *id.as_bytes())
+        job.rerun_of.map(|id| *id.as_bytes()),
+        job.is_deferred
     ])?;
     Ok(JobId::new(now, db.last_insert_rowid().cast_unsigned(), job.salt))
 }
@@ -899,7 +944,7 @@ fn claim(db: &Connection, due: &[(i64, bool)], now: Timestamp) -> Result<Vec<Cla
         "UPDATE jobs SET claims = claims + (status = 'queued'), status = 'running', lease = lease + 1,
                 lease_until = ?2, started_at = ifnull(started_at, ?3), waits_for = NULL
          WHERE seq = ?1 AND status IN ('queued', 'waiting')
-         RETURNING created_at, salt, lease, recipe, recipe_revision, event_id, rerun_of, claims",
+         RETURNING created_at, salt, lease, recipe, recipe_revision, event_id, rerun_of, claims, is_deferred",
     )?;
     let until = now.after(limits::LEASE).as_micros();
     let mut claimed = Vec::new();
@@ -915,6 +960,8 @@ fn claim(db: &Connection, due: &[(i64, bool)], now: Timestamp) -> Result<Vec<Cla
                 claims: row.get(7)?,
                 was_interrupted: *was_interrupted,
                 created_at,
+                is_deferred: row.get(8)?,
+                large_body: None,
                 steps: Vec::new(),
             })
         });
@@ -922,6 +969,14 @@ fn claim(db: &Connection, due: &[(i64, bool)], now: Timestamp) -> Result<Vec<Cla
         claimed.extend(taken.optional()?);
     }
     Ok(claimed)
+}
+
+fn large_body(db: &Connection, event: EventId) -> Result<Option<u64>> {
+    let size: Option<Option<i64>> = db
+        .prepare_cached("SELECT (SELECT size FROM spool WHERE name = e.spool) FROM events e WHERE e.seq = ?1")?
+        .query_row([event.seq().cast_signed()], |row| row.get(0))
+        .optional()?;
+    Ok(size.flatten().map(i64::cast_unsigned))
 }
 
 fn check_fence(db: &Connection, lease: Lease) -> Result<()> {

@@ -38,7 +38,7 @@ pub use backup::{BackupReport, restore};
 pub use connection::{ConnectionTest, TestFailure};
 pub use disk::DiskState;
 pub use error::{Result, StoreError};
-pub use event::{Appended, DedupeKey, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};
+pub use event::{Appended, DedupeKey, EventFilter, LogRun, LoggedEvent, LostBody, NewEvent, ShownEvent, StoredEvent};
 pub use files::LostStretch;
 pub use folder::{Beginning, DataFolder};
 pub use job::{Care, Claimed, Dispatched, FinishedStep, JobFilter, JobPage, Lease, NewJob, Next, Shares, StepRecord};

@@ -253,11 +253,7 @@ fn batches_of_deleted_syncs(db: &Connection) -> Result<Vec<(i64, i64)>> {
 }
 
 fn delete_jobs(db: &Connection, jobs: &[i64]) -> Result<()> {
-    // A number is never used again, also when the newest job goes: ids would come back.
-    db.prepare_cached(
-        "INSERT OR REPLACE INTO positions (consumer, seq) SELECT 'jobs', seq FROM jobs ORDER BY seq DESC LIMIT 1",
-    )?
-    .execute([])?;
+    crate::job::keep_numbers(db)?;
     for seq in jobs {
         db.prepare_cached("DELETE FROM steps WHERE job = ?1")?.execute([seq])?;
         db.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;

@@ -264,6 +264,7 @@ async fn replay(api: Api, call: Call) -> Result<Answer, Problem> {
                 event: event.id,
                 salt: salt(&api),
                 rerun_of: None,
+                is_deferred: false,
             });
         }
     }

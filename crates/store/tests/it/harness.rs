@@ -195,7 +195,7 @@ impl World {
     /// A job of `act` on an event.
     pub fn job_for(&self, event: EventId) -> NewJob {
         let (recipe, recipe_revision) = self.recipe("act");
-        NewJob { recipe, recipe_revision, event, salt: 0xabc, rerun_of: None }
+        NewJob { recipe, recipe_revision, event, salt: 0xabc, rerun_of: None, is_deferred: false }
     }
 
     /// Stores an event, dispatches it and takes its job.

@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 /// Counts the changes of what is made here: an older fixture is made anew.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 pub const EVENTS: i64 = 5_000_000;
 pub const JOBS: i64 = 2_000_000;
 pub const DEDUPE_KEYS: i64 = 1_000_000;
@@ -33,6 +33,10 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 pub fn folder(target: &Path, now: Timestamp) -> PathBuf {
     let folder = target.join(format!("month-{VERSION}"));
     if !folder.exists() {
+        // Those of earlier versions are of no use any more, and large.
+        for earlier in 1..VERSION {
+            drop(std::fs::remove_dir_all(target.join(format!("month-{earlier}"))));
+        }
         let partial = target.join(format!("month-{VERSION}.part"));
         drop(std::fs::remove_dir_all(&partial));
         std::fs::create_dir_all(&partial).unwrap();

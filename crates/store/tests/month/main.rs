@@ -253,6 +253,7 @@ async fn jobs(month: &mut Month) {
         event,
         salt: 1,
         rerun_of: None,
+        is_deferred: false,
     };
     let dispatched = Dispatched {
         after,
@@ -272,6 +273,8 @@ async fn jobs(month: &mut Month) {
     let leases = claimed.iter().map(|job| job.lease).collect();
     month.bounded("renew", async |store| store.renew(leases).await.unwrap()).await;
     let last = claimed.remove(3);
+    let third = claimed.remove(2);
+    month.bounded("decide_deferred", async |store| store.decide_deferred(third.lease, true).await.unwrap()).await;
     month.bounded("release", async |store| store.release(last.lease).await.unwrap()).await;
     month.bounded("dispatch_began", async |store| store.dispatch_began().await.unwrap()).await;
     month.bounded("dispatch_goes_on", async |store| store.dispatch_goes_on().await.unwrap()).await;

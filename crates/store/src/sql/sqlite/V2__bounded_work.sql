@@ -22,3 +22,5 @@ CREATE INDEX sync_batches_by_position ON sync_batches (sync, last_seq);
 ALTER TABLE resources ADD COLUMN by_hand INTEGER;
 -- Recipes that were deleted: their jobs are still found by their names.
 CREATE INDEX deleted_recipes ON resources (workspace, kind, name, deleted_at) WHERE deleted_at IS NOT NULL;
+-- A job whose condition a worker still has to evaluate: it is shown when that holds, and gone when not.
+ALTER TABLE jobs ADD COLUMN is_deferred INTEGER NOT NULL DEFAULT 0;

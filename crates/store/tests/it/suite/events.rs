@@ -198,18 +198,19 @@ pub async fn survives_reads_that_are_abandoned(world: World) {
     }
 }
 
-pub async fn passes_over_an_event_whose_body_is_lost(world: World) {
-    let before = world.append("before").await;
-    let body = bytes::Bytes::from(vec![b'x'; linkspan_model::limits::INLINE_BODY_BYTES + 1]);
+pub async fn goes_along_the_log_without_reading_large_bodies(world: World) {
+    let small = world.append("small").await;
+    let body = Bytes::from(vec![b'x'; linkspan_model::limits::INLINE_BODY_BYTES + 1]);
     let mut event = world.event(body.clone());
-    event.spool = Some(world.store().spool(body).await.unwrap());
-    let lost = append_within(world.store(), event, Duration::from_secs(5)).await.unwrap().id;
-    let after = world.append("after").await;
+    event.spool = Some(world.store().spool(body.clone()).await.unwrap());
+    let large = append_within(world.store(), event, linkspan_model::limits::COMMIT_DEADLINE).await.unwrap().id;
+    // Not even one whose body is lost stops it.
     for file in world.spooled() {
         std::fs::remove_file(world.folder().join("spool").join(file)).unwrap();
     }
-    let positions = [before, lost, after].map(linkspan_model::EventId::seq).to_vec();
-    let (found, gone) = world.store().events_at(positions).await.unwrap();
-    assert_eq!(found.iter().map(|found| found.event.id).collect::<Vec<_>>(), [before, after]);
-    assert_eq!(gone.iter().map(|gone| gone.id).collect::<Vec<_>>(), [lost]);
+    let found = world.store().events_at(vec![small.seq(), large.seq(), 99]).await.unwrap();
+    let shown: Vec<_> =
+        found.iter().map(|found| (found.stored.event.id, found.is_large, found.stored.event.body.len())).collect();
+    assert_eq!(shown, [(small, false, 5), (large, true, 0)]);
+    assert!(world.store().shown_event(large).await.unwrap().body.is_err());
 }

@@ -138,6 +138,21 @@ pub async fn calls_jobs_that_wait_for_a_connection(world: World) {
     assert_eq!(world.claim(10).await.unwrap()[0].lease.job, claimed[2].lease.job);
 }
 
+pub async fn shows_a_deferred_job_when_its_condition_holds(world: World) {
+    let event = world.append("{}").await;
+    let deferred = || linkspan_store::NewJob { is_deferred: true, ..world.job_for(event) };
+    world.store().queue_jobs(vec![deferred(), deferred()]).await.unwrap();
+    assert!(world.jobs().await.is_empty());
+    let claimed = world.claim(10).await.unwrap();
+    assert!(claimed.iter().all(|job| job.is_deferred));
+    world.store().decide_deferred(claimed[0].lease, true).await.unwrap();
+    world.store().decide_deferred(claimed[1].lease, false).await.unwrap();
+    assert_eq!(world.jobs().await, [claimed[0].lease.job]);
+    // Its number is not given again.
+    let next = world.store().queue_jobs(vec![world.job_for(event)]).await.unwrap();
+    assert_eq!(next[0].seq(), claimed[1].lease.job.seq() + 1);
+}
+
 pub async fn keeps_what_is_held_whatever_the_clock_says(world: World) {
     let held = world.claimed().await;
     let gone = world.claimed().await;
