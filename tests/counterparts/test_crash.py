@@ -227,7 +227,8 @@ def check_files(data):
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)], path
     with sqlite3.connect(data / "linkspan.db") as database:
         named = {name for (name,) in database.execute("SELECT name FROM spool")}
-    assert {path.name for path in (data / "spool").iterdir()} == named
+    # Bodies whose events were never acknowledged are set aside, not among the others.
+    assert {path.name for path in (data / "spool").iterdir() if path.name != "unknown"} == named
 
 
 @pytest.fixture

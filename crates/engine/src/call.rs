@@ -93,7 +93,7 @@ async fn pages(
         };
         let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
         let (headers, body) = (answer["headers"].take(), answer["body"].take());
-        let page = heavy::work_on(heavy::UNKNOWN, || pages.turn(&request, status, headers, body));
+        let page = pages.turn(&request, status, headers, body);
         let page = page.and_then(|page| {
             let items = match &mut reading {
                 Some(reading) => reading.take(page.items)?,
@@ -110,8 +110,7 @@ async fn pages(
         };
         if !items.is_empty() {
             let masker = caller.way.credentials.masker();
-            let mask = || items.into_iter().map(|item| masker.mask_value(item)).collect();
-            let items = heavy::work_on(heavy::UNKNOWN, mask);
+            let items = items.into_iter().map(|item| masker.mask_value(item)).collect();
             room.send(Piece::Items(items));
         }
         match next {

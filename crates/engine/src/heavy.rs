@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Data from which on work on it counts as heavy, in bytes: 256 KiB, which is a millisecond to parse.
-const HEAVY_BYTES: usize = 256 << 10;
+/// Data from which on work on it counts as heavy, in bytes: 4 MiB, which takes tens of milliseconds to parse. Less is
+/// not worth the memory that goes from thread to thread with it: pages of a list of 2 MiB took 15 MiB more.
+const HEAVY_BYTES: usize = 4 << 20;
 
 /// The length of data that nobody has measured.
 pub(crate) const UNKNOWN: usize = HEAVY_BYTES;
