@@ -46,10 +46,13 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
             careful_until = if careful_until == 0 { at + AWAITED as u64 } else { careful_until };
             care = if at > careful_until { Care::Usual } else { Care::StepByStep };
         }
-        if care == Care::Usual && std::mem::take(&mut has_begun) && advanced.is_ok() {
-            if let Err(error) = engine.store.dispatch_goes_on().await {
-                tracing::warn!(%error, "that dispatch goes on was not noted");
-            }
+        // Once, when it has come past the place where it began.
+        if care == Care::Usual
+            && advanced.is_ok()
+            && std::mem::take(&mut has_begun)
+            && let Err(error) = engine.store.dispatch_goes_on().await
+        {
+            tracing::warn!(%error, "that dispatch goes on was not noted");
         }
         match advanced {
             Ok(Advance::Jobs) => {}

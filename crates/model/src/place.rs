@@ -79,7 +79,15 @@ impl Place {
             Self::Header(name) => headers.get(name).map(|value| Found::Text(value.as_bytes().to_vec())),
             Self::Query(name) => form_value(query.as_bytes(), None, name),
             Self::Form(name) => form_value(body, charset::declared(content_type()), name),
-            Self::Json(pointer) => pointer::scalar(&tree::text_of_json(content_type(), body).ok()?, pointer),
+            Self::Json(pointer) => {
+                let found = pointer::scalar(&tree::text_of_json(content_type(), body).ok()?, pointer)?;
+                Some(match found {
+                    Found::Text(text) if serde_json::from_slice::<serde_json::Number>(&text).is_ok() => {
+                        Found::Digits(text)
+                    }
+                    other => other,
+                })
+            }
         }
     }
 }
@@ -89,6 +97,8 @@ impl Place {
 pub enum Found {
     /// The bytes of a text, percent-encoding undone.
     Text(Vec<u8>),
+    /// A text of JSON that reads as a number.
+    Digits(Vec<u8>),
     /// A number of JSON, as written.
     Number(String),
 }
@@ -99,8 +109,9 @@ impl Found {
     pub fn into_key(self) -> Vec<u8> {
         match self {
             Self::Text(bytes) => bytes,
-            // No text in UTF-8 begins so, and a text of JSON is UTF-8.
-            Self::Number(digits) => [b"\xff", digits.as_bytes()].concat(),
+            // No text in UTF-8 begins so, and a text of JSON is UTF-8. Numbers keep the key that they always had.
+            Self::Digits(bytes) => [b"\xff", bytes.as_slice()].concat(),
+            Self::Number(digits) => digits.into_bytes(),
         }
     }
 }
@@ -108,7 +119,7 @@ impl Found {
 impl std::fmt::Display for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Text(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
+            Self::Text(bytes) | Self::Digits(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
             Self::Number(digits) => f.write_str(digits),
         }
     }
@@ -152,9 +163,10 @@ mod tests {
         let json = |body: &str| key("json:/id", "application/json", body.as_bytes()).unwrap();
         let (number, text) = (json(r#"{"id":9007199254740993}"#), json(r#"{"id":"9007199254740993"}"#));
         assert_ne!(number, text);
-        assert_eq!(text, b"9007199254740993");
+        assert_eq!(number, b"9007199254740993");
+        assert_eq!(json(r#"{"id":"evt_1"}"#), b"evt_1");
         assert_eq!(number, json(r#"{"id": 9007199254740993 }"#));
-        assert_ne!(number, json(r#"{"id":"\u00ff9007199254740993"}"#));
+        assert_ne!(text, json(r#"{"id":"\u00ff9007199254740993"}"#));
     }
 
     #[test]

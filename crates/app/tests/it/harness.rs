@@ -92,6 +92,15 @@ impl Server {
         Self::start_in(folder, data, options)
     }
 
+    /// Starts a server on a data folder that `fill` has filled.
+    pub(crate) fn start_on(options: &Options, fill: impl FnOnce(&Path)) -> Self {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        fill(&data);
+        Self::start_in(folder, data, options)
+    }
+
     /// Starts a server on the folder of another one that has ended.
     pub(crate) fn restart(self, options: &Options) -> Self {
         let (folder, data) = (Arc::clone(&self.folder), self.data.clone());

@@ -23,3 +23,4 @@ mod slow;
 mod sync;
 mod tidy;
 mod traffic;
+mod upgrade;
