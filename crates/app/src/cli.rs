@@ -565,8 +565,16 @@ pub(crate) struct SyncsArgs {
 pub(crate) enum SyncsCommand {
     #[command(flatten)]
     Any(ResourceCommand),
-    /// Run one now.
+    /// Run one now, and try again what was set aside.
     Run {
+        /// The sync.
+        name: String,
+        /// Wait for the run to end.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Fill a table again from the bucket: rows that are lost or changed come back.
+    Resync {
         /// The sync.
         name: String,
         /// Wait for the run to end.

@@ -54,6 +54,6 @@ pub use snapshot::{
     AccountView, ConnectionView, ConnectorView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView,
 };
 pub use spool::SpoolFile;
-pub use sync::{Batch, BatchState, SyncState, SyncTicket};
+pub use sync::{Batch, BatchOutcome, BatchState, NewBatch, SyncState, SyncTicket};
 pub use token::reset_operator_token;
 pub use work::{StatementWatch, StatementWork};

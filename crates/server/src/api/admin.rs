@@ -228,15 +228,37 @@ async fn check_integrity(api: &Api) -> Finding {
     }
 }
 
-/// Syncs whose last run failed.
+/// Syncs whose last run failed, that have set something aside, or whose table has keys without a column.
 async fn check_syncs(api: &Api) -> Result<Vec<Finding>, Problem> {
     let states = api.store.sync_states().await?;
     let snapshot = api.store.snapshot();
-    let failing = snapshot.syncs().filter_map(|sync| {
-        let reason = states.get(&sync.row)?.error.as_ref()?;
-        Some(finding(Level::Error, format!("sync/{}", sync.name), format!("its last run failed: {reason}")))
-    });
-    Ok(failing.collect())
+    let mut findings = Vec::new();
+    for (sync, state) in snapshot.syncs().filter_map(|sync| Some((sync, states.get(&sync.row)?))) {
+        let mut find = |level, message| findings.push(finding(level, format!("sync/{}", sync.name), message));
+        if let Some(reason) = &state.error {
+            find(Level::Error, format!("its last run failed: {reason}"));
+        }
+        if state.aside > 0 {
+            let reason = state.aside_reason.as_deref().unwrap_or_default();
+            let message = format!(
+                "{} batches were set aside and are not in its table; syncs run {} tries them again: {reason}",
+                state.aside, sync.name
+            );
+            find(Level::Error, message);
+        }
+        if state.left_out > 0 {
+            let keys = &state.left_out_keys;
+            let some: Vec<String> = keys.iter().take(3).map(|key| format!("{key:?}")).collect();
+            let more = if keys.len() > some.len() { ", …" } else { "" };
+            let message = format!(
+                "{} values have no column of their own and stand in _rest; their keys: {}{more}",
+                state.left_out,
+                some.join(", ")
+            );
+            find(Level::Warning, message);
+        }
+    }
+    Ok(findings)
 }
 
 /// Recipes of the newest failed jobs, and how many of these each has.
