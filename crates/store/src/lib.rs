@@ -33,7 +33,7 @@ mod token;
 mod work;
 mod writer;
 
-pub use backup::{BackupReport, restore};
+pub use backup::{BackupReport, LeftOut, restore};
 pub use connection::{ConnectionTest, TestFailure};
 pub use disk::DiskState;
 pub use error::{Result, StoreError};

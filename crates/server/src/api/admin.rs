@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::call::{Answer, Call};
 use super::route::{AnswerSpec, ParameterKind, Route, data, run};
-use super::{Api, internal};
+use super::Api;
 use crate::problem::Problem;
 
 /// The server's version.
@@ -77,6 +77,20 @@ struct Backup {
     events: u64,
     /// Jobs in it.
     jobs: u64,
+    /// Objects of the bucket in it.
+    objects: u64,
+    /// SQLite destinations in it.
+    destinations: u64,
+    /// What of the data folder is not in it.
+    left_out: Vec<NotBackedUp>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct NotBackedUp {
+    /// Its name in the data folder.
+    name: String,
+    /// Why.
+    reason: String,
 }
 
 /// A new operator token, shown only here.
@@ -117,7 +131,7 @@ pub(super) fn routes() -> Vec<Route> {
             .query("integrity", "Check the whole database too, which reads all of it.", ParameterKind::Flag)
             .gives::<CheckAnswer>(),
         Route::new(Method::POST, "/api/v1/backup", "backup", run!(backup))
-            .about("server", "Writes a backup into the data folder's backups/.")
+            .about("server", "Writes a backup of everything but keys and secret files into the data folder's backups/.")
             .gives::<BackupAnswer>()
             .problems(&[409]),
         Route::new(Method::POST, "/api/v1/token/rotate", "rotate_token", run!(rotate_token))
@@ -346,9 +360,17 @@ async fn backup(api: Api, _: Call) -> Result<Answer, Problem> {
     let folder = api.exposure.data.join("backups");
     let stamp = api.clock.now().to_string().replace([':', '.'], "-");
     let path = folder.join(stamp);
-    std::fs::create_dir_all(&folder).map_err(|error| internal(&error))?;
     let report = api.store.backup(path.clone()).await?;
-    data(Backup { path: path.display().to_string(), events: report.events, jobs: report.jobs })
+    let (objects, destinations) = (report.objects(), report.destinations());
+    let left_out = report.left_out.into_iter().map(|left| NotBackedUp { name: left.name, reason: left.reason });
+    data(Backup {
+        path: path.display().to_string(),
+        events: report.events,
+        jobs: report.jobs,
+        objects,
+        destinations,
+        left_out: left_out.collect(),
+    })
 }
 
 async fn rotate_token(api: Api, _: Call) -> Result<Answer, Problem> {
