@@ -37,7 +37,9 @@ pub use backup::{BackupReport, LeftOut, restore};
 pub use connection::{ConnectionTest, TestFailure};
 pub use disk::DiskState;
 pub use error::{Result, StoreError};
-pub use event::{Appended, DedupeKey, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent};
+pub use event::{
+    Appended, DedupeKey, EndpointEvents, EventFilter, LogRun, LostBody, LostEvent, NewEvent, ShownEvent, StoredEvent,
+};
 pub use files::LostStretch;
 pub use folder::{Beginning, DataFolder};
 pub use job::{Claimed, Dispatched, FinishedStep, JobFilter, JobPage, Lease, NewJob, Next, Shares, StepRecord};

@@ -325,7 +325,16 @@ impl SyncRunner {
             };
         }
         let after = state.position;
-        let events = self.store.endpoint_events_after(course.endpoint, after, goal, self.batch_events).await?;
+        let found = self.store.endpoint_events_after(course.endpoint, after, goal, self.batch_events).await?;
+        if let (true, Some((last, reason))) = (found.events.is_empty(), found.lost) {
+            // An event whose body cannot be read must not stop those after it.
+            let object = object_name(course.endpoint_name.as_str(), &sync.id, course.began_at, after, last);
+            let new = NewBatch { after, last, object, endpoint: course.endpoint, events: 1 };
+            let batch = self.store.begin_batch(sync.row, new).await?;
+            self.store.set_batch_aside(sync.row, batch, reason).await?;
+            return Ok(Next::Aside);
+        }
+        let events = found.events;
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             if goal > after + IDLE_STRETCH {
                 self.store.skip_events(sync.row, after, goal).await?;
@@ -351,37 +360,48 @@ impl SyncRunner {
                 Err(error) => return Err(error.into()),
             }
         }
-        let found = self.logged_events(course, batch).await?;
-        let (Some(events), Some(error)) = (&found, &lost) else {
-            return Ok(found.map(Events::Log).ok_or_else(|| gone(batch, lost.as_ref())));
+        let events = match self.logged_events(batch).await? {
+            Ok(events) => events,
+            Err(reason) => {
+                let lost = lost.map_or_else(String::new, |error| format!("{error}, and "));
+                return Ok(Err(format!("{lost}{reason}")));
+            }
         };
-        tracing::warn!(%error, sync = %course.sync.name, "an object of the bucket was made again from the log");
-        let sha256 = pack::put_again(self.bucket.clone(), batch.object.clone(), events).await?;
-        self.store.batch_packed(course.sync.row, batch.number, sha256.to_vec()).await?;
-        Ok(found.map(Events::Log).ok_or_else(|| gone(batch, None)))
+        if let Some(error) = lost {
+            tracing::warn!(%error, sync = %course.sync.name, "an object of the bucket was made again from the log");
+            let sha256 = pack::put_again(self.bucket.clone(), batch.object.clone(), &events).await?;
+            self.store.batch_packed(course.sync.row, batch.number, sha256.to_vec()).await?;
+        }
+        Ok(Ok(Events::Log(events)))
     }
 
-    /// Every event of a batch that the log holds; `None` when some are not there any more. The sync's document may
-    /// have come to name another endpoint since the batch was begun, and the endpoint may be gone.
-    async fn logged_events(&self, course: &Course<'_>, batch: &Batch) -> Result<Option<Vec<StoredEvent>>, SyncError> {
+    /// Every event of a batch, from the log, or why the log does not have them all. The sync's document may have come
+    /// to name another endpoint since the batch was begun, and the endpoint may be gone.
+    async fn logged_events(&self, batch: &Batch) -> Result<Result<Vec<StoredEvent>, String>, SyncError> {
         let named = || {
             let snapshot = self.store.snapshot();
             // Old batches name it in their object only.
             let name = batch.object.split('/').nth(1).and_then(|name| name.parse().ok())?;
             snapshot.endpoint(&name).map(|endpoint| endpoint.row)
         };
-        let Some(endpoint) = batch.endpoint.or_else(named) else { return Ok(None) };
+        let gone =
+            || format!("the events after position {} up to {} are no longer in the log", batch.after, batch.last);
+        let Some(endpoint) = batch.endpoint.or_else(named) else { return Ok(Err(gone())) };
         let mut events: Vec<StoredEvent> = Vec::new();
         let mut after = batch.after;
         while after < batch.last {
             let more = self.store.endpoint_events_after(endpoint, after, batch.last, BATCH_EVENTS).await?;
-            let Some(last) = more.last() else { break };
+            let Some(last) = more.events.last() else {
+                if let Some((_, reason)) = more.lost {
+                    return Ok(Err(reason));
+                }
+                break;
+            };
             after = last.seq;
-            events.extend(more);
+            events.extend(more.events);
         }
         let is_whole = batch.events.map_or(after == batch.last, |count| count == events.len() as u64);
-        tracing::debug!(sync = %course.sync.name, batch = batch.number, is_whole, "looked for a batch in the log");
-        Ok(is_whole.then_some(events))
+        Ok(if is_whole { Ok(events) } else { Err(gone()) })
     }
 
     async fn pack(&self, course: &Course<'_>, mut batch: Batch, events: &Events) -> Result<Batch, SyncError> {
@@ -443,15 +463,6 @@ fn seen(loading: &Loading, state: &SyncState, open: Option<&Batch>) -> (u64, Opt
         (found.seq, Some(note))
     } else {
         (found.seq, None)
-    }
-}
-
-/// Why the events of a batch are nowhere.
-fn gone(batch: &Batch, lost: Option<&BucketError>) -> String {
-    let events = format!("the events after position {} up to {}", batch.after, batch.last);
-    match lost {
-        Some(error) => format!("{error}, and {events} are no longer in the log"),
-        None => format!("{events} are no longer in the log, and they were not archived"),
     }
 }
 

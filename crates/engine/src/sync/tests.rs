@@ -8,7 +8,7 @@ use linkspan_model::event::{EventHead, VerifiedBy};
 use linkspan_model::rows::{Columns, rows};
 use linkspan_model::secret::SecretSpec;
 use linkspan_model::{Document, EventId, SecretBytes, limits};
-use linkspan_store::{Dispatched, Durability, LogRun, MasterKey, NewEvent, SecretSource, Settings, Store};
+use linkspan_store::{Dispatched, Durability, LogRun, MasterKey, NewEvent, SecretSource, Settings, SpoolFile, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
@@ -99,6 +99,16 @@ impl World {
     }
 
     async fn append_to(&mut self, endpoint: &str, query: Option<&str>, body: &str) -> EventId {
+        self.append_event(endpoint, query, Bytes::copy_from_slice(body.as_bytes()), None).await
+    }
+
+    async fn append_event(
+        &mut self,
+        endpoint: &str,
+        query: Option<&str>,
+        body: Bytes,
+        spool: Option<SpoolFile>,
+    ) -> EventId {
         let row = self.store().snapshot().endpoint(&endpoint.parse().unwrap()).unwrap().row;
         let head = EventHead {
             method: "POST".to_owned(),
@@ -108,14 +118,13 @@ impl World {
             remote: None,
             verified: VerifiedBy { by: "none".to_owned(), ok: false },
         };
-        let body = Bytes::copy_from_slice(body.as_bytes());
         let event = NewEvent {
             endpoint: row,
             received_at: self.clock.now(),
             salt: 1,
             head: serde_json::to_vec(&head).unwrap(),
             body: body.clone(),
-            spool: None,
+            spool,
             dedupe: None,
         };
         let patience = std::pin::pin!(tokio::time::sleep(limits::COMMIT_DEADLINE));
@@ -612,6 +621,45 @@ async fn what_neither_bucket_nor_log_holds_is_set_aside() {
     world.check().await;
     let (state, _) = world.store().sync_state(row).await.unwrap();
     assert_eq!((state.aside, state.events, state.error), (0, 6, None));
+}
+
+#[tokio::test]
+async fn an_event_whose_body_is_lost_is_set_aside_until_it_is_back() {
+    let mut world = World::new().await;
+    let first = world.append(r#"{"n": 0}"#).await;
+    let large = Bytes::from(format!(r#"{{"n": "{}"}}"#, "x".repeat(100_000)));
+    let file = world.store().spool(large.clone()).await.unwrap();
+    let lost = world.append_event("in", None, large, Some(file)).await;
+    let last = world.append(r#"{"n": 2}"#).await;
+    world.dispatch().await;
+    let spooled = files(&world.folder.path().join("spool")).remove(0);
+    let hidden = world.folder.path().join("hidden");
+    fs::rename(&spooled, &hidden).unwrap();
+    let outcome = world.run().await.unwrap();
+    assert_eq!((outcome.aside, outcome.events), (1, 2));
+    assert_eq!(world.loaded("orders").await, [first.to_string(), last.to_string()]);
+    let row = world.view().row;
+    let reason = world.store().sync_state(row).await.unwrap().0.aside_reason.unwrap();
+    assert!(reason.contains("spool file"), "{reason}");
+    fs::rename(&hidden, &spooled).unwrap();
+    world.store().request_sync(row).await.unwrap();
+    assert_eq!(world.run().await.unwrap().events, 1);
+    assert_eq!(world.loaded("orders").await, [first, last, lost].map(|id| id.to_string()));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded_by_the_bytes_of_heads_too() {
+    let mut world = World::new().await;
+    let query = format!("a={}", "x".repeat(60_000));
+    for _ in 0..300 {
+        world.append_to("in", Some(&query), "{}").await;
+    }
+    world.dispatch().await;
+    let row = world.store().snapshot().endpoint(&"in".parse().unwrap()).unwrap().row;
+    let found = world.store().endpoint_events_after(row, 0, u64::MAX, 5_000).await.unwrap();
+    let bytes = found.events.len() * query.len();
+    assert!((7 << 20..9 << 20).contains(&bytes), "{bytes}");
 }
 
 #[tokio::test]

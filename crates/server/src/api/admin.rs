@@ -13,9 +13,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
+use super::Api;
 use super::call::{Answer, Call};
 use super::route::{AnswerSpec, ParameterKind, Route, data, run};
-use super::Api;
 use crate::problem::Problem;
 
 /// The server's version.
