@@ -82,7 +82,7 @@ pub(crate) enum Command {
     Listen(ListenArgs),
     /// Check the set-up: configuration, health, exposure.
     Check {
-        /// Check the whole database too, which reads all of it.
+        /// Check the whole database and the destinations too, which reads all of them.
         #[arg(long)]
         integrity: bool,
     },

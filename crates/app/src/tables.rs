@@ -38,6 +38,13 @@ impl Tables for DestinationTables {
         })
     }
 
+    fn check(&self, destination: Name) -> TablesFuture<'_, Vec<String>> {
+        Box::pin(async move {
+            let Some(spec) = self.spec(&destination) else { return Ok(None) };
+            destination::check(self.folder.clone(), spec).await.map(Some).map_err(refused)
+        })
+    }
+
     fn page(
         &self,
         destination: Name,

@@ -192,6 +192,12 @@ pub trait Destination: Send {
     /// When the database refuses; then nothing of the batch is there.
     fn load(&mut self, batch: &LoadBatch<'_>) -> Result<Loaded, DestinationError>;
 
+    /// What is damaged in the database, at most ten faults; reads all of it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    fn check(&mut self) -> Result<Vec<String>, DestinationError>;
+
     /// The tables, by name.
     ///
     /// # Errors
@@ -232,6 +238,18 @@ fn open_existing(folder: &Path, spec: &DestinationSpec) -> Result<Option<Box<dyn
 pub async fn tables(folder: PathBuf, spec: DestinationSpec) -> Result<Vec<Table>, DestinationError> {
     blocking(move || match open_existing(&folder, &spec)? {
         Some(mut destination) => destination.tables(),
+        None => Ok(Vec::new()),
+    })
+    .await
+}
+
+/// What is damaged in a destination; nothing before the first load.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn check(folder: PathBuf, spec: DestinationSpec) -> Result<Vec<String>, DestinationError> {
+    blocking(move || match open_existing(&folder, &spec)? {
+        Some(mut destination) => destination.check(),
         None => Ok(Vec::new()),
     })
     .await

@@ -113,6 +113,19 @@ impl Destination for SqliteDestination {
         }
     }
 
+    fn check(&mut self) -> Result<Vec<String>, DestinationError> {
+        let check = || -> rusqlite::Result<Vec<String>> {
+            let mut statement = self.db.prepare("PRAGMA integrity_check(10)")?;
+            let found = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+            Ok(found.into_iter().filter(|fault| fault != "ok").collect())
+        };
+        match check() {
+            // What the check itself stumbles over is damage too.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => Ok(vec![error.to_string()]),
+            outcome => outcome.map_err(|error| self.fault(error)),
+        }
+    }
+
     fn tables(&mut self) -> Result<Vec<Table>, DestinationError> {
         tables(&self.db).map_err(|error| self.fault(error))
     }

@@ -411,3 +411,22 @@ fn says_that_a_file_is_no_database() {
     assert!(refused.starts_with("destination w.db: "), "{refused}");
     assert!(refused.contains("not a database"), "{refused}");
 }
+
+#[test]
+fn finds_damage_that_no_load_would_meet() {
+    let warehouse = Warehouse::new();
+    let body = format!(r#"{{"a": "{}"}}"#, "x".repeat(3_000));
+    let bodies = vec![body.as_str(); 200];
+    warehouse.load(0, &bodies);
+    assert_eq!(warehouse.open().check().unwrap(), Vec::<String>::new());
+    warehouse.db().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let path = warehouse.folder.path().join("w.db");
+    let mut bytes = fs::read(&path).unwrap();
+    // A page that holds nothing but one of the first rows.
+    let page = bytes.chunks(4096).position(|page| page.iter().filter(|byte| **byte == b'x').count() > 2_900).unwrap();
+    bytes[page * 4096..(page + 1) * 4096].fill(0xaa);
+    fs::write(&path, bytes).unwrap();
+    warehouse.load(200, &[&body]);
+    let faults = warehouse.open().check().unwrap();
+    assert!(!faults.is_empty() && faults.len() <= 10, "{faults:?}");
+}

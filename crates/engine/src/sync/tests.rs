@@ -347,7 +347,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 async fn holds_every_event_once_under_any_crashes() {
     let runtime = tokio::runtime::Handle::current();
     let tested = tokio::task::spawn_blocking(move || {
-        let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config { cases: 16, failure_persistence: None, ..Config::default() });
         runner.run(&prop::collection::vec(deed(), 1..40), |deeds| {
             runtime.block_on(async {
                 let mut world = World::new().await;

@@ -128,7 +128,11 @@ pub(super) fn routes() -> Vec<Route> {
             .gives::<VersionAnswer>(),
         Route::new(Method::GET, "/api/v1/check", "check", run!(check))
             .about("server", "Configuration and health of the set-up, and what to better.")
-            .query("integrity", "Check the whole database too, which reads all of it.", ParameterKind::Flag)
+            .query(
+                "integrity",
+                "Check the whole database and the destinations too, which reads all of them.",
+                ParameterKind::Flag,
+            )
             .gives::<CheckAnswer>(),
         Route::new(Method::POST, "/api/v1/backup", "backup", run!(backup))
             .about("server", "Writes a backup of everything but keys and secret files into the data folder's backups/.")
@@ -177,6 +181,7 @@ async fn check(api: Api, call: Call) -> Result<Answer, Problem> {
     findings.extend(check_log(&api));
     if call.flag("integrity") {
         findings.push(check_integrity(&api).await);
+        findings.extend(check_destinations(&api).await);
     }
     findings.extend(check_syncs(&api).await?);
     findings.extend(check_failures(&api).await?);
@@ -240,6 +245,28 @@ async fn check_integrity(api: &Api) -> Finding {
         }
         Err(error) => finding(Level::Error, "integrity", format!("the database cannot be checked: {error}")),
     }
+}
+
+async fn check_destinations(api: &Api) -> Vec<Finding> {
+    let names: Vec<Name> = api.store.snapshot().destinations().map(|found| found.name.clone()).collect();
+    let mut findings = Vec::new();
+    for name in names {
+        let subject = format!("destination/{name}");
+        findings.push(match api.tables.check(name).await.map(Option::unwrap_or_default) {
+            Ok(faults) if faults.is_empty() => finding(Level::Ok, subject, "it is whole"),
+            Ok(faults) => {
+                let message = format!(
+                    "it is damaged; move its file away, and the next runs fill its tables again from the bucket: {}",
+                    faults.join("; ")
+                );
+                finding(Level::Error, subject, message)
+            }
+            Err(error) => {
+                finding(Level::Error, subject, format!("it cannot be checked: {}", Problem::from(error).description))
+            }
+        });
+    }
+    findings
 }
 
 /// Syncs whose last run failed, that have set something aside, or whose table has keys without a column.

@@ -46,6 +46,8 @@ pub use tables::{TableColumn, TablePage, TableSummary, TablesError};
 pub trait Tables: Send + Sync + 'static {
     /// The tables of a destination.
     fn list(&self, destination: Name) -> TablesFuture<'_, Vec<TableSummary>>;
+    /// What is damaged in a destination; reads all of it.
+    fn check(&self, destination: Name) -> TablesFuture<'_, Vec<String>>;
     /// A page of a table: `limit` rows after `offset`.
     fn page(
         &self,

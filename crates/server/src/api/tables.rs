@@ -141,5 +141,6 @@ async fn show(api: Api, call: Call) -> Result<Answer, Problem> {
     let end = offset + page.rows.len() as u64;
     // A page may be shorter than asked for when its rows are large.
     let next = (!page.rows.is_empty() && end < page.total).then(|| end.to_string());
-    Ok(Answer::json(http::StatusCode::OK, json!({"data": page, "next": next})))
+    // Written as it is: a page may have many MiB.
+    Ok(Answer::json(http::StatusCode::OK, TableAnswer { data: page, next }))
 }
