@@ -82,7 +82,7 @@ pub(crate) enum Command {
     Listen(ListenArgs),
     /// Check the set-up: configuration, health, exposure.
     Check {
-        /// Check the whole database too, which reads all of it.
+        /// Check the whole database and the destinations too, which reads all of them.
         #[arg(long)]
         integrity: bool,
         /// Say that the clock is right although it went ahead at once, so that what is old expires.
@@ -578,8 +578,16 @@ pub(crate) struct SyncsArgs {
 pub(crate) enum SyncsCommand {
     #[command(flatten)]
     Any(ResourceCommand),
-    /// Run one now.
+    /// Run one now, and try again what was set aside.
     Run {
+        /// The sync.
+        name: String,
+        /// Wait for the run to end.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Fill a table again from the bucket: rows that are lost or changed come back.
+    Resync {
         /// The sync.
         name: String,
         /// Wait for the run to end.

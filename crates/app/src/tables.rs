@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use linkspan_engine::destination::{self, DestinationError, TableName};
 use linkspan_model::Name;
 use linkspan_model::destination::DestinationSpec;
-use linkspan_server::{TableColumn, TablePage, TableSummary, Tables, TablesFuture};
+use linkspan_server::{TableColumn, TablePage, TableSummary, Tables, TablesError, TablesFuture};
 use linkspan_store::Store;
 
 pub(crate) struct DestinationTables {
@@ -27,7 +27,7 @@ impl Tables for DestinationTables {
     fn list(&self, destination: Name) -> TablesFuture<'_, Vec<TableSummary>> {
         Box::pin(async move {
             let Some(spec) = self.spec(&destination) else { return Ok(None) };
-            let tables = destination::tables(self.folder.clone(), spec).await.map_err(|error| error.to_string())?;
+            let tables = destination::tables(self.folder.clone(), spec).await.map_err(refused)?;
             let summary = |table: destination::Table| TableSummary {
                 destination: destination.to_string(),
                 schema: table.schema,
@@ -35,6 +35,13 @@ impl Tables for DestinationTables {
                 rows: table.rows,
             };
             Ok(Some(tables.into_iter().map(summary).collect()))
+        })
+    }
+
+    fn check(&self, destination: Name) -> TablesFuture<'_, Vec<String>> {
+        Box::pin(async move {
+            let Some(spec) = self.spec(&destination) else { return Ok(None) };
+            destination::check(self.folder.clone(), spec).await.map(Some).map_err(refused)
         })
     }
 
@@ -52,16 +59,27 @@ impl Tables for DestinationTables {
                 Ok(table) => table,
                 // No table has such a name.
                 Err(DestinationError::Name(_)) => return Ok(None),
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(refused(error)),
             };
             let page = destination::page(self.folder.clone(), spec, table, offset, limit).await;
             let column =
                 |column: destination::ShownColumn| TableColumn { name: column.name, kind: column.kind.to_owned() };
-            Ok(page.map_err(|error| error.to_string())?.map(|page| TablePage {
+            Ok(page.map_err(refused)?.map(|page| TablePage {
                 columns: page.columns.into_iter().map(column).collect(),
                 rows: page.rows,
                 total: page.total,
             }))
         })
+    }
+}
+
+fn refused(error: DestinationError) -> TablesError {
+    let reason = error.to_string();
+    match error {
+        DestinationError::Busy { .. } => TablesError::Busy(reason),
+        DestinationError::Place { .. } | DestinationError::Name(_) | DestinationError::Database { .. } => {
+            TablesError::Unusable(reason)
+        }
+        DestinationError::Ended(_) => TablesError::Failed(reason),
     }
 }

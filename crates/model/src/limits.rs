@@ -157,3 +157,14 @@ pub const PROBE_AFTER: (Duration, Duration) = (Duration::from_millis(100), Durat
 pub const RETRY_BUDGET_PERCENT: u8 = 20;
 /// Longest time that a step waits for its connection with a worker in hand; beyond it the job is put off.
 pub const TURN_PATIENCE: Duration = Duration::from_secs(5);
+/// Most columns of a table beside the system's: 1,000. SQLite takes 2,000, PostgreSQL 1,600. Keys beyond it have none:
+/// their values stay in the row's JSON.
+pub const COLUMNS_MAX: usize = 1_000;
+/// Longest key, in bytes of UTF-8, that gets a column: 256. The catalogue of columns, which every run and every page of
+/// a table reads, then has half a MiB at most. A longer key is handled like one beyond the most columns.
+pub const COLUMN_KEY_BYTES: usize = 256;
+/// Keys without a column that the status of a sync names.
+pub const LEFT_OUT_KEYS: usize = 100;
+/// How often a batch of a sync is tried when the process dies each time: twice. Then it is set aside, so that it cannot
+/// keep a server from coming up.
+pub const SYNC_BATCH_ATTEMPTS: u32 = 2;

@@ -6,18 +6,21 @@
 //! the text that was sent, a list or an object its JSON text byte for byte.
 //!
 //! Columns only widen, by a lattice in which text is above everything; the name that a key got is kept for
-//! good, so that loading an event again fills the same columns.
+//! good, so that loading an event again fills the same columns. Keys are the sender's choice: one that is too long,
+//! or comes when the table is full, has no column, and its value stays in [`REST`].
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::id::EventId;
+use crate::limits::{COLUMN_KEY_BYTES, COLUMNS_MAX, LEFT_OUT_KEYS};
 use crate::naming::{column_name, free_name};
 use crate::sync::SyncFormat;
 use crate::time::Timestamp;
@@ -29,9 +32,11 @@ pub const SYSTEM_COLUMNS: [&str; 4] = ["_id", "_index", "_received_at", "_synced
 /// The key under which a whole body stands.
 pub const PAYLOAD: &str = "payload";
 
-/// Most columns of a table beside the system's: 1,000. SQLite takes 2,000, PostgreSQL 1,600; keys beyond it
-/// stay in the raw event and are counted.
-pub const COLUMNS_MAX: usize = 1_000;
+/// The column of keys that have none of their own: a JSON object. A table has it once there are such keys.
+pub const REST: &str = "_rest";
+
+/// Most characters of a key that is shown among those without a column.
+const SHOWN_KEY_CHARS: usize = 80;
 
 /// The rows of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +110,24 @@ impl Cell {
             Self::Bool(is) => Some(Cow::Borrowed(if *is { "true" } else { "false" })),
             Self::Int(number) => Some(Cow::Owned(number.to_string())),
             Self::Decimal(text) | Self::Text(text) | Self::Json(text) => Some(Cow::Borrowed(text)),
+        }
+    }
+
+    /// Bytes that it holds beside itself.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) | Self::Int(_) => 0,
+            Self::Decimal(text) | Self::Text(text) | Self::Json(text) => text.len(),
+        }
+    }
+
+    /// Adds it to a JSON text.
+    fn write_json(&self, json: &mut String) {
+        match self {
+            Self::Null => json.push_str("null"),
+            Self::Text(text) => json.push_str(&Value::from(text.as_str()).to_string()),
+            _ => json.push_str(&self.to_text().unwrap_or_default()),
         }
     }
 
@@ -227,8 +250,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawKeys<'a> {
 }
 
 /// The type of a column: what all its values fit into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnType {
     /// Only nulls so far.
     Null,
@@ -257,29 +279,86 @@ impl ColumnType {
     }
 }
 
+/// What an integer means that is stored in a column. The first of both that comes decides for good, so that what
+/// stands in a column need not be rewritten when it widens, and does not depend on how events were cut into batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Integers {
+    /// Neither has come.
+    #[default]
+    Unused,
+    /// A truth value; whole numbers are stored as text.
+    Bool,
+    /// A whole number; truth values are stored as text.
+    Int,
+}
+
 /// A column of a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// The key in the payload that it holds.
     pub source: String,
     /// Its name in the table.
     pub name: String,
     /// Its type so far.
-    #[serde(rename = "type")]
     pub column_type: ColumnType,
+    /// What integers in it mean.
+    pub integers: Integers,
 }
 
 /// The catalogue of a table's columns beside [`SYSTEM_COLUMNS`], in the order in which they came.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Columns(IndexMap<String, Column>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Columns {
+    by_source: IndexMap<String, Column>,
+    /// Every name that is taken, also by columns whose key is not known any more.
+    names: HashSet<String>,
+    /// How many of the names are such.
+    reserved: usize,
+    rest: String,
+}
 
-/// What a catalogue learnt from a row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a catalogue learnt from rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Learnt {
     /// Columns that are new or wider now.
     pub changed: usize,
-    /// Keys for which the table has no room.
-    pub left_out: usize,
+    /// Values of keys that have no column.
+    pub left_out: u64,
+    /// Some of these keys, shortened: at most [`LEFT_OUT_KEYS`].
+    pub left_out_keys: BTreeSet<String>,
+}
+
+impl Learnt {
+    /// Takes in what else was learnt.
+    pub fn add(&mut self, more: Self) {
+        self.changed += more.changed;
+        self.left_out += more.left_out;
+        for key in more.left_out_keys {
+            self.name_key(&key);
+        }
+    }
+
+    fn leave_out(&mut self, source: &str) {
+        self.left_out += 1;
+        self.name_key(source);
+    }
+
+    fn name_key(&mut self, key: &str) {
+        if self.left_out_keys.len() >= LEFT_OUT_KEYS {
+            return;
+        }
+        let shown = match key.char_indices().nth(SHOWN_KEY_CHARS) {
+            Some((end, '…')) if key.len() == end + '…'.len_utf8() => key.to_owned(),
+            Some((end, _)) => format!("{}…", &key[..end]),
+            None => key.to_owned(),
+        };
+        self.left_out_keys.insert(shown);
+    }
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self::restore(Vec::new(), Vec::new())
+    }
 }
 
 impl Columns {
@@ -289,66 +368,83 @@ impl Columns {
         Self::default()
     }
 
+    /// The catalogue of a table with these columns, in order, and `reserved` names that belong to no known key.
+    #[must_use]
+    pub fn restore(columns: Vec<Column>, reserved: Vec<String>) -> Self {
+        let names: HashSet<String> = columns.iter().map(|column| column.name.clone()).chain(reserved).collect();
+        let by_source: IndexMap<_, _> = columns.into_iter().map(|column| (column.source.clone(), column)).collect();
+        let rest = free_name(REST, |name| names.contains(name));
+        Self { reserved: names.len().saturating_sub(by_source.len()), by_source, names, rest }
+    }
+
     /// The columns, in the order in which they came.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Column> {
-        self.0.values()
+        self.by_source.values()
     }
 
     /// The column of the key `source`.
     #[must_use]
     pub fn by_source(&self, source: &str) -> Option<&Column> {
-        self.0.get(source)
+        self.by_source.get(source)
+    }
+
+    /// The name of the column of keys that have none of their own: [`REST`], unless a key has that already.
+    #[must_use]
+    pub fn rest_name(&self) -> &str {
+        &self.rest
+    }
+
+    /// The keys of a row that have no column, with their values, as a JSON object; `None` when all have one.
+    #[must_use]
+    pub fn rest(&self, row: &Row) -> Option<String> {
+        let mut json = String::new();
+        for (source, cell) in &row.cells {
+            if self.by_source.contains_key(source) {
+                continue;
+            }
+            json.push(if json.is_empty() { '{' } else { ',' });
+            json.push_str(&Value::from(source.as_str()).to_string());
+            json.push(':');
+            cell.write_json(&mut json);
+        }
+        if json.is_empty() {
+            return None;
+        }
+        json.push('}');
+        Some(json)
     }
 
     /// Takes a row's keys and types in.
     pub fn learn(&mut self, row: &Row) -> Learnt {
         let mut learnt = Learnt::default();
         for (source, cell) in &row.cells {
-            self.take_in(source, cell.column_type(), None, &mut learnt);
+            self.take_in(source, cell.column_type(), &mut learnt);
         }
         learnt
     }
 
-    /// Takes another catalogue of the same table in; names that are free here are kept.
-    pub fn merge(&mut self, other: &Self) -> Learnt {
-        let mut learnt = Learnt::default();
-        for column in other.iter() {
-            self.take_in(&column.source, column.column_type, Some(&column.name), &mut learnt);
-        }
-        learnt
-    }
-
-    fn take_in(&mut self, source: &str, column_type: ColumnType, name: Option<&str>, learnt: &mut Learnt) {
-        if let Some(column) = self.0.get_mut(source) {
+    fn take_in(&mut self, source: &str, column_type: ColumnType, learnt: &mut Learnt) {
+        let integers = match column_type {
+            ColumnType::Bool => Integers::Bool,
+            ColumnType::Int => Integers::Int,
+            _ => Integers::Unused,
+        };
+        if let Some(column) = self.by_source.get_mut(source) {
             let widened = column.column_type.widened(column_type);
-            learnt.changed += usize::from(widened != column.column_type);
-            column.column_type = widened;
+            let meaning = if column.integers == Integers::Unused { integers } else { column.integers };
+            learnt.changed += usize::from((widened, meaning) != (column.column_type, column.integers));
+            (column.column_type, column.integers) = (widened, meaning);
             return;
         }
-        if self.0.len() >= COLUMNS_MAX {
-            learnt.left_out += 1;
+        if source.len() > COLUMN_KEY_BYTES || self.by_source.len() + self.reserved >= COLUMNS_MAX {
+            learnt.leave_out(source);
             return;
         }
-        let taken: HashSet<&str> =
-            SYSTEM_COLUMNS.into_iter().chain(self.0.values().map(|column| column.name.as_str())).collect();
-        let wanted = name.map_or_else(|| Cow::Owned(column_name(source)), Cow::Borrowed);
-        let name = free_name(&wanted, &taken);
-        self.0.insert(source.to_owned(), Column { source: source.to_owned(), name, column_type });
+        let is_taken = |name: &str| SYSTEM_COLUMNS.contains(&name) || name == self.rest || self.names.contains(name);
+        let name = free_name(&column_name(source), is_taken);
+        self.names.insert(name.clone());
+        self.by_source.insert(source.to_owned(), Column { source: source.to_owned(), name, column_type, integers });
         learnt.changed += 1;
-    }
-}
-
-/// A list, because the order of columns is part of what is kept.
-impl Serialize for Columns {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
-    }
-}
-
-impl<'de> Deserialize<'de> for Columns {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let columns = Vec::<Column>::deserialize(deserializer)?;
-        Ok(Self(columns.into_iter().map(|column| (column.source.clone(), column)).collect()))
     }
 }
 
@@ -447,23 +543,86 @@ mod tests {
         assert_eq!(columns.learn(&rows.rows[0]), Learnt::default());
 
         let later = of(br#"{"FullName": 1, "full_name": 2.5, "fullName": 1}"#, SyncFormat::Unpacked);
-        assert_eq!(columns.learn(&later.rows[0]).changed, 2);
+        assert_eq!(columns.learn(&later.rows[0]).changed, 3);
         let types: Vec<_> = columns.iter().map(|column| column.column_type).collect();
         assert_eq!(types, [ColumnType::Int, ColumnType::Text, ColumnType::Decimal, ColumnType::Int, ColumnType::Int]);
 
-        let written = serde_json::to_string(&columns).unwrap();
-        assert!(written.starts_with(r#"[{"source":"_id","name":"_id_2","type":"int"},"#), "{written}");
-        assert_eq!(serde_json::from_str::<Columns>(&written).unwrap(), columns);
-        let mut again = Columns::new();
-        again.merge(&columns);
-        assert_eq!(again, columns);
+        assert_eq!(Columns::restore(columns.iter().cloned().collect(), Vec::new()), columns);
+    }
+
+    #[test]
+    fn integers_mean_what_came_first() {
+        let learnt = |body: &[u8]| {
+            let mut columns = Columns::new();
+            for row in of(body, SyncFormat::Unpacked).rows {
+                columns.learn(&row);
+            }
+            let column = columns.by_source("a").unwrap();
+            (column.column_type, column.integers)
+        };
+        assert_eq!(learnt(br#"[{"a": null}, {"a": 1}, {"a": true}, {"a": "x"}]"#), (ColumnType::Text, Integers::Int));
+        assert_eq!(learnt(br#"[{"a": "x"}, {"a": true}, {"a": 1}]"#), (ColumnType::Text, Integers::Bool));
+        assert_eq!(learnt(br#"[{"a": 1.5}, {"a": 1}]"#), (ColumnType::Decimal, Integers::Int));
+        assert_eq!(learnt(br#"[{"a": "x"}, {"a": [1]}]"#), (ColumnType::Text, Integers::Unused));
+    }
+
+    #[test]
+    fn keeps_values_of_keys_that_are_too_long_and_names_few_of_these() {
+        let key = |n: usize| format!("{}{n}", "k\"ö".repeat(COLUMN_KEY_BYTES));
+        let mut body: serde_json::Map<_, _> = (0..LEFT_OUT_KEYS + 50).map(|n| (key(n), n.into())).collect();
+        body.insert("short".to_owned(), true.into());
+        body.insert("_rest".to_owned(), "mine".into());
+        let rows = of(serde_json::to_string(&body).unwrap().as_bytes(), SyncFormat::Unpacked);
+        let mut columns = Columns::new();
+        let learnt = columns.learn(&rows.rows[0]);
+        assert_eq!((learnt.changed, learnt.left_out), (2, LEFT_OUT_KEYS as u64 + 50));
+        assert_eq!(learnt.left_out_keys.len(), 1, "shortened, they are the same");
+        assert!(learnt.left_out_keys.iter().all(|key| key.chars().count() == SHOWN_KEY_CHARS + 1));
+        let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!((names, columns.rest_name()), (vec!["short", "_rest_2"], "_rest"));
+        body.shift_remove("short");
+        body.shift_remove("_rest");
+        assert_eq!(serde_json::from_str::<Value>(&columns.rest(&rows.rows[0]).unwrap()).unwrap(), Value::Object(body));
+        // A key of just the length has a column.
+        let just = format!(r#"{{"{}": 1}}"#, "x".repeat(COLUMN_KEY_BYTES));
+        assert_eq!(columns.learn(&of(just.as_bytes(), SyncFormat::Unpacked).rows[0]).left_out, 0);
+    }
+
+    #[test]
+    fn names_few_of_the_keys_without_a_column() {
+        let mut columns = Columns::new();
+        let mut learnt = Learnt::default();
+        for n in 0..3 {
+            let body: serde_json::Map<_, _> = (0..1_000).map(|k| (format!("k{}", n * 1_000 + k), k.into())).collect();
+            learnt.add(
+                columns.learn(&of(serde_json::to_string(&body).unwrap().as_bytes(), SyncFormat::Unpacked).rows[0]),
+            );
+        }
+        assert_eq!((learnt.changed, learnt.left_out, learnt.left_out_keys.len()), (1_000, 2_000, LEFT_OUT_KEYS));
+        assert!(learnt.left_out_keys.contains("k1000"));
+    }
+
+    #[test]
+    fn values_without_a_column_stay_as_they_were_sent() {
+        let full: serde_json::Map<_, _> = (0..COLUMNS_MAX).map(|n| (format!("k{n}"), n.into())).collect();
+        let mut columns = Columns::new();
+        columns.learn(&of(serde_json::to_string(&full).unwrap().as_bytes(), SyncFormat::Unpacked).rows[0]);
+        let body = br#"{"k1": 7, "a": 1.10, "b": null, "c": "x\n", "d": { "y" : [1e400] }, "e": true, "f": -3}"#;
+        let row = &of(body, SyncFormat::Unpacked).rows[0];
+        assert_eq!(columns.learn(row).left_out, 6);
+        assert_eq!(
+            columns.rest(row).unwrap(),
+            r#"{"a":1.10,"b":null,"c":"x\n","d":{ "y" : [1e400] },"e":true,"f":-3}"#
+        );
     }
 
     #[test]
     fn counts_keys_beyond_the_room_of_a_table() {
         let body: serde_json::Map<_, _> = (0..1_005).map(|n| (format!("k{n}"), n.into())).collect();
         let rows = of(serde_json::to_string(&body).unwrap().as_bytes(), SyncFormat::Unpacked);
-        assert_eq!(Columns::new().learn(&rows.rows[0]), Learnt { changed: 1_000, left_out: 5 });
+        let learnt = Columns::new().learn(&rows.rows[0]);
+        assert_eq!((learnt.changed, learnt.left_out), (1_000, 5));
+        assert_eq!(learnt.left_out_keys.into_iter().collect::<Vec<_>>(), ["k1000", "k1001", "k1002", "k1003", "k1004"]);
     }
 
     fn any_type() -> impl Strategy<Value = ColumnType> {

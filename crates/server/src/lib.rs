@@ -10,6 +10,6 @@ pub mod staged;
 
 pub use api::{
     Api, Connections, ConnectionsFuture, ConsentRefused, Exposure, OperatorHandler, Parts, TableColumn, TablePage,
-    TableSummary, Tables, TablesFuture, TestRefused, openapi_document,
+    TableSummary, Tables, TablesError, TablesFuture, TestRefused, openapi_document,
 };
 pub use problem::Problem;

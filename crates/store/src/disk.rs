@@ -74,6 +74,21 @@ impl DiskGuard {
         Ok(state)
     }
 
+    /// Refuses what would write so many bytes when events would be refused afterwards for want of room.
+    pub(crate) fn refuse_without_room(&self, bytes: u64) -> Result<()> {
+        let stat = rustix::fs::statvfs(&self.folder).map_err(std::io::Error::from)?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free >= bytes.saturating_add(self.min_free) {
+            return Ok(());
+        }
+        Err(StoreError::Conflict(format!(
+            "there is no room: {} MiB are needed, {} MiB are free, and {} MiB of these are kept for events",
+            bytes.div_ceil(1 << 20),
+            free >> 20,
+            self.min_free >> 20
+        )))
+    }
+
     /// Whether the reserve is whole: a crash may have left a part of it.
     fn has_reserve(&self) -> bool {
         std::fs::metadata(self.reserve()).is_ok_and(|reserve| reserve.len() == RESERVE_BYTES)

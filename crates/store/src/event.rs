@@ -255,7 +255,8 @@ impl Store {
         .await
     }
 
-    /// The events of one endpoint after position `after`, as far as dispatch has come, oldest first.
+    /// The events of one endpoint after position `after`, as far as dispatch has come, oldest first; fewer than `limit`
+    /// when they are large, and those before the first whose body is lost.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -265,7 +266,7 @@ impl Store {
         after: u64,
         up_to: u64,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>> {
+    ) -> Result<EndpointEvents> {
         let spool = self.spool_folder().clone();
         self.read_for_engine(move |db| {
             let sql = format!(
@@ -281,7 +282,24 @@ impl Store {
                 up_to.min(i64::MAX as u64).cast_signed(),
                 limit
             ])?;
-            bounded(&mut rows, &spool)
+            let mut found = EndpointEvents::default();
+            let mut bytes = 0;
+            while bytes < READ_BYTES
+                && let Some(row) = rows.next()?
+            {
+                match stored(row, &spool) {
+                    Ok((event, size)) => {
+                        bytes += size;
+                        found.events.push(event);
+                    }
+                    Err(StoreError::Unusable(reason)) => {
+                        found.lost = Some((row.get::<_, i64>(0)?.cast_unsigned(), reason));
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(found)
         })
         .await
     }
@@ -378,13 +396,30 @@ pub struct StoredEvent {
     pub event: Event,
 }
 
+/// Events of one endpoint.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointEvents {
+    /// The events.
+    pub events: Vec<StoredEvent>,
+    /// The position of the event that follows, and why its body cannot be read, when that ended the reading.
+    pub lost: Option<(u64, String)>,
+}
+
+/// An event with its place in the log, and its bytes: those of its head too, which are the sender's choice as well.
+fn stored(row: &Row<'_>, spool: &Spool) -> Result<(StoredEvent, usize)> {
+    let event = event_of(row, spool)?;
+    let head = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?.len();
+    let size = event.body.len() + head;
+    Ok((StoredEvent { seq: event.id.seq(), endpoint: row.get(7)?, event }, size))
+}
+
 fn bounded(rows: &mut rusqlite::Rows<'_>, spool: &Spool) -> Result<Vec<StoredEvent>> {
     let mut events = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        let event = event_of(row, spool)?;
-        bytes += event.body.len();
-        events.push(StoredEvent { seq: event.id.seq(), endpoint: row.get(7)?, event });
+        let (event, size) = stored(row, spool)?;
+        bytes += size;
+        events.push(event);
         if bytes >= READ_BYTES {
             break;
         }

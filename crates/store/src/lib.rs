@@ -34,11 +34,13 @@ mod token;
 mod work;
 mod writer;
 
-pub use backup::{BackupReport, restore};
+pub use backup::{BackupReport, LeftOut, restore};
 pub use connection::{ConnectionTest, TestFailure};
 pub use disk::DiskState;
 pub use error::{Result, StoreError};
-pub use event::{Appended, DedupeKey, EventFilter, LogRun, LoggedEvent, LostBody, NewEvent, ShownEvent, StoredEvent};
+pub use event::{
+    Appended, DedupeKey, EndpointEvents, EventFilter, LogRun, LoggedEvent, LostBody, NewEvent, ShownEvent, StoredEvent,
+};
 pub use files::LostStretch;
 pub use folder::{Beginning, DataFolder};
 pub use job::{Care, Claimed, Dispatched, FinishedStep, JobFilter, JobPage, Lease, NewJob, Next, Shares, StepRecord};
@@ -55,6 +57,6 @@ pub use snapshot::{
     AccountView, ConnectionView, ConnectorView, DestinationView, EndpointView, RecipeView, Snapshot, SyncView,
 };
 pub use spool::SpoolFile;
-pub use sync::{Batch, BatchState, SyncState, SyncTicket};
+pub use sync::{Batch, BatchOutcome, BatchState, NewBatch, SyncState, SyncTicket};
 pub use token::reset_operator_token;
 pub use work::{StatementWatch, StatementWork};

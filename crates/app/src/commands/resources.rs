@@ -60,6 +60,7 @@ impl Commands {
                 ("schema", "/spec/to/schema"),
                 ("table", "/spec/to/table"),
                 ("rows", "/status/rows"),
+                ("aside", "/status/aside"),
                 ("succeeded at", "/status/succeeded_at"),
                 ("error", "/status/error"),
             ],

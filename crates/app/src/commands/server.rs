@@ -45,9 +45,13 @@ impl Commands {
         self.show(&answer?, |data| {
             output::line(data["path"].as_str().unwrap_or_default());
             output::note(&format!(
-                "{} events, {} jobs; the master key is not in it: keep that elsewhere",
-                data["events"], data["jobs"]
+                "{} events, {} jobs, {} objects of the bucket, {} destinations",
+                data["events"], data["jobs"], data["objects"], data["destinations"]
             ));
+            for left in data["left_out"].as_array().into_iter().flatten() {
+                let text = |field: &str| left[field].as_str().unwrap_or_default().to_owned();
+                output::note(&format!("not in it: {}: {}", text("name"), text("reason")));
+            }
         });
         Ok(())
     }
@@ -68,8 +72,18 @@ pub(super) fn restore(from: &Path, data: &Path, output: Output) -> Result<()> {
     match output {
         Output::Json => output::json(&json!({"data": report})),
         Output::Table => {
-            output::line(&format!("restored {} events and {} jobs into {}", report.events, report.jobs, data.display()))
+            output::line(&format!(
+                "restored {} events and {} jobs, {} objects of the bucket and {} destinations into {}",
+                report.events,
+                report.jobs,
+                report.objects(),
+                report.destinations(),
+                data.display()
+            ));
         }
+    }
+    for left in report.left_out.iter().filter(|left| left.name != "key") {
+        output::note(&format!("the backup was made without {}: {}", left.name, left.reason));
     }
     if !data.join("key").exists() {
         output::note(

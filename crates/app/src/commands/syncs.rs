@@ -13,15 +13,16 @@ impl Commands {
         match args.command {
             None => self.resources("syncs", None, &args.page),
             Some(SyncsCommand::Any(command)) => self.resources("syncs", Some(command), &args.page),
-            Some(SyncsCommand::Run { name, wait }) => self.run_sync(&name, wait),
+            Some(SyncsCommand::Run { name, wait }) => self.request_sync(&name, "run", wait),
+            Some(SyncsCommand::Resync { name, wait }) => self.request_sync(&name, "resync", wait),
         }
     }
 
-    fn run_sync(&self, name: &str, wait: bool) -> Result<()> {
+    fn request_sync(&self, name: &str, what: &str, wait: bool) -> Result<()> {
         let bar = output::progress(&format!("running sync {name}"));
         let seconds = wait.then(|| "600".to_owned());
-        let answer =
-            self.client.post(&with_query(&format!("/api/v1/syncs/{}/run", encoded(name)), &[("wait", seconds)]), None);
+        let path = format!("/api/v1/syncs/{}/{what}", encoded(name));
+        let answer = self.client.post(&with_query(&path, &[("wait", seconds)]), None);
         bar.finish_and_clear();
         let answer = answer?;
         let data = &answer["data"];
@@ -29,12 +30,19 @@ impl Commands {
             if wait {
                 output::line(&format!("{} events and {} rows loaded so far", data["events"], data["rows"]));
             } else {
-                output::note(&format!("sync {name} is asked to run"));
+                output::note(&format!("sync {name} is asked to {what}"));
+            }
+            if let Some(note) = data["note"].as_str().filter(|_| wait) {
+                output::note(note);
             }
         });
         match data["error"].as_str() {
             Some(error) if wait => bail!("the run failed: {error}"),
             _ if wait && data["running"] == true => bail!("the run goes on; it did not end within 600 seconds"),
+            _ if wait && data["aside"].as_u64() > Some(0) => {
+                let reason = data["aside_reason"].as_str().unwrap_or_default();
+                bail!("{} batches are set aside and not in the table: {reason}", data["aside"])
+            }
             _ => Ok(()),
         }
     }

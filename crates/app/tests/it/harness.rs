@@ -258,6 +258,11 @@ impl Server {
         url.strip_prefix(&format!("http://{}", self.public)).unwrap_or_else(|| panic!("{url}")).to_owned()
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a webhook.
     pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Response {
         request(self.public, "POST", path, headers, body.as_ref())

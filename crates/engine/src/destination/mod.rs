@@ -8,6 +8,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use linkspan_model::Timestamp;
@@ -33,7 +34,7 @@ pub enum DestinationError {
     #[error("`{0}` is not a table name of the form schema.table")]
     Name(String),
     /// Another program holds the database.
-    #[error("destination {path} is locked by another program; the sync goes on when it is free")]
+    #[error("destination {path} is locked by another program; what needs it goes on when it is free")]
     Busy {
         /// The path in the document.
         path: String,
@@ -93,7 +94,6 @@ impl TableName {
 }
 
 /// The rows of one stretch of the log, to be loaded together with the position after it.
-#[derive(Debug)]
 pub struct LoadBatch<'a> {
     /// The sync's id.
     pub sync: &'a str,
@@ -101,22 +101,44 @@ pub struct LoadBatch<'a> {
     pub table: &'a TableName,
     /// The position after the stretch.
     pub last: u64,
-    /// The rows.
-    pub rows: &'a [Row],
+    /// Where the position stands afterwards.
+    pub turn: Turn,
+    /// The rows of the event at this place of the stretch, `None` after the last one. They are asked for in order, and
+    /// again from the first one when the load is tried again: a batch of events is bounded, its rows together are not.
+    pub rows_of: &'a dyn Fn(usize) -> Option<Vec<Row>>,
     /// When the run began.
     pub synced_at: Timestamp,
 }
 
-/// What became of a batch.
+/// Which batch it is that is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loaded {
-    /// It is in the table; `left_out` counts values for which the table has no room.
-    Now {
-        /// Values of keys beyond the most columns of a table.
-        left_out: u64,
-    },
-    /// An earlier run has loaded it, or more.
-    Before,
+pub enum Turn {
+    /// The next one: the position moves to its end.
+    Next,
+    /// One that was set aside, while others went on: the position stays.
+    Late,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Rows of it.
+    pub rows: u64,
+    /// Values of keys that have no column, which stand in the column of the rest.
+    pub left_out: u64,
+    /// Some of these keys.
+    pub left_out_keys: BTreeSet<String>,
+}
+
+/// How far a table has come with a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The position that is kept beside the table.
+    pub seq: u64,
+    /// Whether the table is there.
+    pub is_there: bool,
+    /// Whether it is there without a row.
+    pub is_empty: bool,
 }
 
 /// A table and its size.
@@ -152,18 +174,29 @@ pub struct Page {
 
 /// A database with tables. Its methods block; they are called away from the threads that serve requests.
 pub trait Destination: Send {
-    /// The position up to which a sync's events are in a table; 0 before the first.
+    /// The position up to which a sync's events are in a table, 0 before the first, and what is seen of the table.
     ///
     /// # Errors
     /// When the database refuses.
-    fn position(&mut self, sync: &str, table: &TableName) -> Result<u64, DestinationError>;
+    fn position(&mut self, sync: &str, table: &TableName) -> Result<Position, DestinationError>;
 
-    /// Loads rows and moves the position in one transaction. A row that is there already is replaced by the same;
-    /// a batch at or before the position changes nothing.
+    /// Forgets the position of a sync in a table, so that it is filled again.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    fn forget_position(&mut self, sync: &str, table: &TableName) -> Result<(), DestinationError>;
+
+    /// Loads rows and moves the position in one transaction. A row that is there already is replaced by the same.
     ///
     /// # Errors
     /// When the database refuses; then nothing of the batch is there.
     fn load(&mut self, batch: &LoadBatch<'_>) -> Result<Loaded, DestinationError>;
+
+    /// What is damaged in the database, at most ten faults; reads all of it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    fn check(&mut self) -> Result<Vec<String>, DestinationError>;
 
     /// The tables, by name.
     ///
@@ -205,6 +238,18 @@ fn open_existing(folder: &Path, spec: &DestinationSpec) -> Result<Option<Box<dyn
 pub async fn tables(folder: PathBuf, spec: DestinationSpec) -> Result<Vec<Table>, DestinationError> {
     blocking(move || match open_existing(&folder, &spec)? {
         Some(mut destination) => destination.tables(),
+        None => Ok(Vec::new()),
+    })
+    .await
+}
+
+/// What is damaged in a destination; nothing before the first load.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn check(folder: PathBuf, spec: DestinationSpec) -> Result<Vec<String>, DestinationError> {
+    blocking(move || match open_existing(&folder, &spec)? {
+        Some(mut destination) => destination.check(),
         None => Ok(Vec::new()),
     })
     .await

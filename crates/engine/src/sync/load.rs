@@ -1,18 +1,21 @@
 //! Loading: the events of a batch as rows in the destination, with its position.
 
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use linkspan_model::destination::DestinationSpec;
 use linkspan_model::endpoint::Format;
-use linkspan_model::event::{Content, Headers};
-use linkspan_model::rows::{Row, rows, xml_rows};
+use linkspan_model::event::Content;
+use linkspan_model::rows::{Rows, rows, xml_rows};
 use linkspan_model::sync::SyncFormat;
-use linkspan_model::{EventId, Timestamp, form};
+use linkspan_model::{Timestamp, form};
 use linkspan_store::{StoredEvent, SyncView};
 
 use super::{SyncError, blocking};
-use crate::bucket::{ArchivedEvent, BucketError};
-use crate::destination::{self, Destination, LoadBatch, Loaded, TableName};
+use crate::bucket::ArchivedEvent;
+use crate::destination::{self, Destination, LoadBatch, Position, TableName, Turn};
 
 /// An open destination that takes the batches of one run.
 pub(super) struct Loading {
@@ -20,8 +23,16 @@ pub(super) struct Loading {
     sync: String,
     table: TableName,
     shape: Shape,
-    position: u64,
+    position: Position,
     synced_at: Timestamp,
+}
+
+/// The events of a batch.
+pub(super) enum Events {
+    /// As they stand in the log.
+    Log(Vec<StoredEvent>),
+    /// As they stand in an object of the bucket.
+    Object(Vec<ArchivedEvent>),
 }
 
 /// What a run of a sync knows beside its document.
@@ -42,11 +53,13 @@ struct Shape {
 }
 
 /// What a batch came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Came {
     pub(super) events: u64,
     pub(super) rows: u64,
     pub(super) unparsed: u64,
+    pub(super) left_out: u64,
+    pub(super) left_out_keys: BTreeSet<String>,
 }
 
 impl Loading {
@@ -66,91 +79,87 @@ impl Loading {
         .await
     }
 
-    /// The destination's own position when it was opened.
-    pub(super) const fn position(&self) -> u64 {
+    /// What the destination itself said when it was opened.
+    pub(super) const fn position(&self) -> Position {
         self.position
     }
 
-    /// Loads the events of the log up to `last`.
-    pub(super) async fn load(self, events: Vec<StoredEvent>, last: u64) -> Result<(Self, Loaded, Counts), SyncError> {
+    /// Has the table filled again from the beginning.
+    pub(super) async fn forget_position(mut self) -> Result<Self, SyncError> {
         blocking(move || {
-            let mut shaped = Shaped::default();
-            for StoredEvent { event, .. } in &events {
-                let came = Came {
-                    id: event.id,
-                    received_at: event.received_at,
-                    query: event.head.query.as_deref(),
-                    headers: &event.head.headers,
-                    body: &event.body,
-                };
-                shaped.add(&came, self.shape);
-            }
-            self.load_rows(&shaped, last)
+            self.destination.forget_position(&self.sync, &self.table)?;
+            self.position.seq = 0;
+            Ok(self)
         })
         .await
     }
 
-    /// Loads the events of an object up to `last`.
-    pub(super) async fn refill(self, events: Vec<ArchivedEvent>, last: u64) -> Result<Self, SyncError> {
+    /// Loads the events of a batch up to `last`.
+    pub(super) async fn load(mut self, events: Events, last: u64, turn: Turn) -> Result<(Self, Came), SyncError> {
         blocking(move || {
-            let mut shaped = Shaped::default();
-            for event in &events {
-                let body = event
-                    .bytes()
-                    .map_err(|error| BucketError::Damaged { name: event.id.to_string(), reason: error.to_string() })?;
-                let came = Came {
-                    id: event.id,
-                    received_at: event.received_at,
-                    query: event.query.as_deref(),
-                    headers: &event.headers,
-                    body: &body,
-                };
-                shaped.add(&came, self.shape);
-            }
-            Ok(self.load_rows(&shaped, last)?.0)
+            let shape = self.shape;
+            let unparsed = Cell::new(0);
+            // The rows of one event at a time: a body may have as many elements as it has bytes.
+            let rows_of = |at: usize| {
+                if at == 0 {
+                    unparsed.set(0);
+                }
+                let rows = events.rows(at, shape)?;
+                unparsed.set(unparsed.get() + u64::from(rows.unparsed.is_some()));
+                Some(rows.rows)
+            };
+            let loaded = self.destination.load(&LoadBatch {
+                sync: &self.sync,
+                table: &self.table,
+                last,
+                turn,
+                rows_of: &rows_of,
+                synced_at: self.synced_at,
+            })?;
+            let came = Came {
+                events: events.len() as u64,
+                rows: loaded.rows,
+                unparsed: unparsed.get(),
+                left_out: loaded.left_out,
+                left_out_keys: loaded.left_out_keys,
+            };
+            Ok((self, came))
         })
         .await
     }
+}
 
-    fn load_rows(mut self, shaped: &Shaped, last: u64) -> Result<(Self, Loaded, Counts), SyncError> {
-        let loaded = self.destination.load(&LoadBatch {
-            sync: &self.sync,
-            table: &self.table,
-            last,
-            rows: &shaped.rows,
-            synced_at: self.synced_at,
-        })?;
-        let counts = Counts { rows: shaped.rows.len() as u64, ..shaped.counts };
-        Ok((self, loaded, counts))
+impl Events {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Log(events) => events.len(),
+            Self::Object(events) => events.len(),
+        }
     }
-}
 
-#[derive(Default)]
-struct Shaped {
-    rows: Vec<Row>,
-    counts: Counts,
-}
-
-/// An event, from the log or from an object.
-struct Came<'a> {
-    id: EventId,
-    received_at: Timestamp,
-    query: Option<&'a str>,
-    headers: &'a Headers,
-    body: &'a [u8],
-}
-
-impl Shaped {
-    fn add(&mut self, came: &Came<'_>, shape: Shape) {
-        let Came { id, received_at, body, .. } = *came;
-        let content = Content::of(came.headers);
+    /// The rows of the event at this place; `None` after the last one.
+    fn rows(&self, at: usize, shape: Shape) -> Option<Rows> {
+        let body: Cow<'_, [u8]>;
+        let (id, received_at, query, headers) = match self {
+            Self::Log(events) => {
+                let StoredEvent { event, .. } = events.get(at)?;
+                body = Cow::Borrowed(&event.body);
+                (event.id, event.received_at, event.head.query.as_deref(), &event.head.headers)
+            }
+            Self::Object(events) => {
+                let event = events.get(at)?;
+                body = event.bytes();
+                (event.id, event.received_at, event.query.as_deref(), &event.headers)
+            }
+        };
+        let content = Content::of(headers);
         // What cannot be unpacked stays as it came, in base64.
-        let unpacked = content.unpacked(body);
+        let unpacked = content.unpacked(&body);
         let (content_type, body) = match &unpacked {
             Ok(unpacked) => (content.content_type(), &unpacked[..]),
-            Err(_) => (None, body),
+            Err(_) => (None, &body[..]),
         };
-        let shaped = match (came.query, shape) {
+        Some(match (query, shape) {
             // A request without a body carries its data in the query: an object of texts.
             (Some(query), _) if body.is_empty() && !query.is_empty() => {
                 let fields = form::parse_query(query).to_string();
@@ -160,9 +169,6 @@ impl Shaped {
                 xml_rows(id, received_at, content_type, body)
             }
             _ => rows(id, received_at, content_type, body, shape.format),
-        };
-        self.counts.events += 1;
-        self.counts.unparsed += u64::from(shaped.unparsed.is_some());
-        self.rows.extend(shaped.rows);
+        })
     }
 }

@@ -4,7 +4,9 @@
 //! object, wherever a run is cut short. A batch's bounds are stored first; from them follow the object's name and
 //! content, and the rows; the destination moves its own position with the rows. So every stage can be done again, and
 //! is, until the next one is noted. A destination that has less than it was given (a new file, another table, an old
-//! copy) is filled from the bucket.
+//! copy, a table that was dropped or emptied) is filled from the bucket, or from the log where the bucket has lost
+//! something. A batch that neither has, or that the process died of twice, is set aside with its reason, and those
+//! after it are loaded.
 
 mod load;
 mod pack;
@@ -16,14 +18,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use linkspan_model::limits::SYNC_BATCH_ATTEMPTS;
 use linkspan_model::{Clock, Name, Timestamp};
-use linkspan_store::{Batch, BatchState, DataFolder, Store, StoreError, StoredEvent, SyncView};
+use linkspan_store::{Batch, BatchOutcome, DataFolder, NewBatch, Store, StoreError, StoredEvent, SyncState, SyncView};
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
-use self::load::{Loading, Run};
+use self::load::{Came, Events, Loading, Run};
 use crate::bucket::{Bucket, BucketError, object_name};
-use crate::destination::{DestinationError, Loaded, TableName};
+use crate::destination::{DestinationError, TableName, Turn};
 
 /// Most events of a batch. The store gives fewer when their bodies are large: 8 MiB and one more body.
 const BATCH_EVENTS: u32 = 5_000;
@@ -48,14 +51,6 @@ pub enum SyncError {
     /// The destination refused.
     #[error(transparent)]
     Destination(#[from] DestinationError),
-    /// Events of a batch that was begun are gone from the log.
-    #[error("events after position {after} up to {last} are no longer in the log, and their batch was not archived")]
-    Gone {
-        /// The position before the batch.
-        after: u64,
-        /// The position after it.
-        last: u64,
-    },
     /// Blocking work ended early.
     #[error("the work ended early: {0}")]
     Ended(String),
@@ -66,7 +61,7 @@ pub enum SyncError {
 }
 
 /// What a run did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyncOutcome {
     /// Batches loaded.
     pub batches: u64,
@@ -76,10 +71,14 @@ pub struct SyncOutcome {
     pub rows: u64,
     /// Events whose body could not be unpacked and stands whole in `payload`.
     pub unparsed: u64,
-    /// Values of keys for which the table has no room.
+    /// Values of keys that have no column.
     pub left_out: u64,
-    /// Batches that the destination had lost, or never had, and that came from the bucket.
+    /// Batches that the destination had lost, or never had, and that came from the bucket or the log.
     pub refilled: u64,
+    /// Batches that were set aside.
+    pub aside: u64,
+    /// What was seen of the table that is not as it was left.
+    pub note: Option<String>,
     /// Whether it was stopped before it had loaded everything.
     pub is_stopped: bool,
 }
@@ -151,10 +150,10 @@ impl SyncRunner {
         .await;
         match &outcome {
             Ok(outcome) if outcome.is_stopped => {}
-            Ok(_) => self.store.sync_finished(sync.row, None).await?,
+            Ok(outcome) => self.store.sync_finished(sync.row, None, outcome.note.clone()).await?,
             #[cfg(test)]
             Err(SyncError::Cut) => {}
-            Err(error) => self.store.sync_finished(sync.row, Some(error.to_string())).await?,
+            Err(error) => self.store.sync_finished(sync.row, Some(error.to_string()), None).await?,
         }
         outcome
     }
@@ -190,22 +189,79 @@ impl SyncRunner {
         let goal = self.store.dispatch_position().await?;
         loading = self.refill(loading, &course, stop, &mut outcome).await?;
         while !stop.is_cancelled() {
-            let Some((batch, events)) = self.next_batch(&course, goal).await? else { return Ok(outcome) };
-            self.reached(Stage::Begun)?;
-            let batch = self.pack(&course, batch, &events).await?;
-            let (loaded, counts);
-            (loading, loaded, counts) = loading.load(events, batch.last).await?;
-            self.reached(Stage::Loaded)?;
-            self.store.batch_loaded(sync.row, batch, counts.events, counts.rows, counts.unparsed).await?;
-            self.reached(Stage::Noted)?;
-            counter!("linkspan_sync_events_total").increment(counts.events);
-            counter!("linkspan_sync_rows_total").increment(counts.rows);
-            outcome.batches += 1;
-            outcome.events += counts.events;
-            outcome.rows += counts.rows;
-            outcome.unparsed += counts.unparsed;
-            if let Loaded::Now { left_out } = loaded {
-                outcome.left_out += left_out;
+            match self.next_batch(&course, goal).await? {
+                Next::Load(batch, events) => {
+                    self.reached(Stage::Begun)?;
+                    loading = self.load(loading, &course, batch, events, Turn::Next, &mut outcome).await?;
+                }
+                Next::Aside => outcome.aside += 1,
+                Next::Nothing => return self.load_late(loading, &course, stop, outcome).await,
+            }
+        }
+        outcome.is_stopped = true;
+        Ok(outcome)
+    }
+
+    async fn load(
+        &self,
+        loading: Loading,
+        course: &Course<'_>,
+        batch: Batch,
+        events: Events,
+        turn: Turn,
+        outcome: &mut SyncOutcome,
+    ) -> Result<Loading, SyncError> {
+        let batch = self.pack(course, batch, &events).await?;
+        let (loading, came) = loading.load(events, batch.last, turn).await?;
+        self.reached(Stage::Loaded)?;
+        let Came { events, rows, unparsed, left_out, left_out_keys } = came;
+        let noted = BatchOutcome { events, rows, unparsed, left_out, left_out_keys };
+        self.store.batch_loaded(course.sync.row, batch, noted).await?;
+        self.reached(Stage::Noted)?;
+        counter!("linkspan_sync_events_total").increment(events);
+        counter!("linkspan_sync_rows_total").increment(rows);
+        outcome.batches += 1;
+        outcome.events += events;
+        outcome.rows += rows;
+        outcome.unparsed += unparsed;
+        outcome.left_out += left_out;
+        Ok(loading)
+    }
+
+    /// Tries once more what was set aside, when that was asked for since.
+    async fn load_late(
+        &self,
+        mut loading: Loading,
+        course: &Course<'_>,
+        stop: &CancellationToken,
+        mut outcome: SyncOutcome,
+    ) -> Result<SyncOutcome, SyncError> {
+        let sync = course.sync.row;
+        let mut after = 0;
+        while !stop.is_cancelled() {
+            let found = self.store.sync_batches_aside(sync, after, SYNC_BATCH_ATTEMPTS, 1).await?;
+            let Some(batch) = found.into_iter().next() else { return Ok(outcome) };
+            after = batch.number;
+            self.store.batch_attempted(sync, batch.number).await?;
+            match self.events_of(course, &batch).await? {
+                Ok(events) => {
+                    let loaded = self.load(loading, course, batch.clone(), events, Turn::Late, &mut outcome).await;
+                    match loaded {
+                        Ok(open) => loading = open,
+                        #[cfg(test)]
+                        Err(SyncError::Cut) => return Err(SyncError::Cut),
+                        // Its reason is shown; the run itself has loaded what was due.
+                        Err(error) => {
+                            self.store.set_batch_aside(sync, batch, error.to_string()).await?;
+                            outcome.aside += 1;
+                            return Ok(outcome);
+                        }
+                    }
+                }
+                Err(reason) => {
+                    self.store.set_batch_aside(sync, batch, reason).await?;
+                    outcome.aside += 1;
+                }
             }
         }
         outcome.is_stopped = true;
@@ -220,69 +276,139 @@ impl SyncRunner {
         stop: &CancellationToken,
         outcome: &mut SyncOutcome,
     ) -> Result<Loading, SyncError> {
-        let (state, _) = self.store.sync_state(course.sync.row).await?;
-        let mut position = loading.position();
-        while position < state.loaded && !stop.is_cancelled() {
-            let batches = self.store.sync_batches(course.sync.row, position, 1).await?;
-            let Some(batch) = batches.into_iter().next() else { break };
-            let bucket = self.bucket.clone();
-            let events = blocking(move || Ok(bucket.read(&batch.object)?)).await?;
-            loading = loading.refill(events, batch.last).await?;
-            position = batch.last;
-            outcome.refilled += 1;
+        let row = course.sync.row;
+        let (state, open) = self.store.sync_state(row).await?;
+        if state.is_resync_wanted {
+            loading = loading.forget_position().await?;
+            self.store.resync_begun(row).await?;
         }
+        let (mut position, note) = seen(&loading, &state, open.as_ref());
+        while position < state.loaded && !stop.is_cancelled() {
+            let batches = self.store.sync_batches(row, position, 1).await?;
+            let Some(batch) = batches.into_iter().next() else { break };
+            position = batch.last;
+            match self.events_of(course, &batch).await? {
+                Ok(events) => {
+                    loading = loading.load(events, batch.last, Turn::Next).await?.0;
+                    outcome.refilled += 1;
+                }
+                Err(reason) => {
+                    self.store.set_batch_aside(row, batch, reason).await?;
+                    outcome.aside += 1;
+                }
+            }
+        }
+        outcome.note = note.map(|note| format!("{}: {note}", course.began_at));
         Ok(loading)
     }
 
     /// The batch that an earlier run has begun, or the next one up to `goal`, with its events.
-    async fn next_batch(&self, course: &Course<'_>, goal: u64) -> Result<Option<(Batch, Vec<StoredEvent>)>, SyncError> {
+    async fn next_batch(&self, course: &Course<'_>, goal: u64) -> Result<Next, SyncError> {
         let sync = course.sync;
         let (state, open) = self.store.sync_state(sync.row).await?;
         if let Some(batch) = open {
-            let events = self.events_of(course, &batch).await?;
-            return Ok(Some((batch, events)));
+            if batch.attempts >= SYNC_BATCH_ATTEMPTS {
+                let reason = format!(
+                    "the server ended {} times while it loaded the events after position {} up to {}",
+                    batch.attempts, batch.after, batch.last
+                );
+                self.store.set_batch_aside(sync.row, batch, reason).await?;
+                return Ok(Next::Aside);
+            }
+            self.store.batch_attempted(sync.row, batch.number).await?;
+            return match self.events_of(course, &batch).await? {
+                Ok(events) => Ok(Next::Load(batch, events)),
+                Err(reason) => {
+                    self.store.set_batch_aside(sync.row, batch, reason).await?;
+                    Ok(Next::Aside)
+                }
+            };
         }
         let after = state.position;
-        let events = self.store.endpoint_events_after(course.endpoint, after, goal, self.batch_events).await?;
+        let found = self.store.endpoint_events_after(course.endpoint, after, goal, self.batch_events).await?;
+        if let (true, Some((last, reason))) = (found.events.is_empty(), found.lost) {
+            // An event whose body cannot be read must not stop those after it.
+            let object = object_name(course.endpoint_name.as_str(), &sync.id, course.began_at, after, last);
+            let new = NewBatch { after, last, object, endpoint: course.endpoint, events: 1 };
+            let batch = self.store.begin_batch(sync.row, new).await?;
+            self.store.set_batch_aside(sync.row, batch, reason).await?;
+            return Ok(Next::Aside);
+        }
+        let events = found.events;
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             if goal > after + IDLE_STRETCH {
                 self.store.skip_events(sync.row, after, goal).await?;
             }
-            return Ok(None);
+            return Ok(Next::Nothing);
         };
         let last = last.seq;
         let object = object_name(course.endpoint_name.as_str(), &sync.id, first.event.received_at, after, last);
-        let batch = self.store.begin_batch(sync.row, after, last, object).await?;
-        Ok(Some((batch, events)))
+        let new = NewBatch { after, last, object, endpoint: course.endpoint, events: events.len() as u64 };
+        let batch = self.store.begin_batch(sync.row, new).await?;
+        Ok(Next::Load(batch, Events::Log(events)))
     }
 
-    /// Every event within the bounds of a batch. Its endpoint stands in the object's name: the document may have
-    /// come to name another one since the batch was begun.
-    async fn events_of(&self, course: &Course<'_>, batch: &Batch) -> Result<Vec<StoredEvent>, SyncError> {
-        let endpoint = {
-            let snapshot = self.store.snapshot();
-            let name = batch.object.split('/').nth(1).and_then(|name| name.parse().ok());
-            name.and_then(|name| snapshot.endpoint(&name).map(|endpoint| endpoint.row)).unwrap_or(course.endpoint)
+    /// The events of a batch: from the bucket, or from the log where they are not in the bucket (any more), which puts
+    /// them there again. Or why they are nowhere.
+    async fn events_of(&self, course: &Course<'_>, batch: &Batch) -> Result<Result<Events, String>, SyncError> {
+        let mut lost = None;
+        if let Some(sha256) = batch.sha256.clone() {
+            let (bucket, object) = (self.bucket.clone(), batch.object.clone());
+            match blocking(move || Ok(bucket.read(&object, Some(&sha256)))).await? {
+                Ok(events) => return Ok(Ok(Events::Object(events))),
+                Err(error) if error.is_lost() => lost = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let events = match self.logged_events(batch).await? {
+            Ok(events) => events,
+            Err(reason) => {
+                let lost = lost.map_or_else(String::new, |error| format!("{error}, and "));
+                return Ok(Err(format!("{lost}{reason}")));
+            }
         };
+        if let Some(error) = lost {
+            tracing::warn!(%error, sync = %course.sync.name, "an object of the bucket was made again from the log");
+            let sha256 = pack::put_again(self.bucket.clone(), batch.object.clone(), &events).await?;
+            self.store.batch_packed(course.sync.row, batch.number, sha256.to_vec()).await?;
+        }
+        Ok(Ok(Events::Log(events)))
+    }
+
+    /// Every event of a batch, from the log, or why the log does not have them all. The sync's document may have come
+    /// to name another endpoint since the batch was begun, and the endpoint may be gone.
+    async fn logged_events(&self, batch: &Batch) -> Result<Result<Vec<StoredEvent>, String>, SyncError> {
+        let named = || {
+            let snapshot = self.store.snapshot();
+            // Old batches name it in their object only.
+            let name = batch.object.split('/').nth(1).and_then(|name| name.parse().ok())?;
+            snapshot.endpoint(&name).map(|endpoint| endpoint.row)
+        };
+        let gone =
+            || format!("the events after position {} up to {} are no longer in the log", batch.after, batch.last);
+        let Some(endpoint) = batch.endpoint.or_else(named) else { return Ok(Err(gone())) };
         let mut events: Vec<StoredEvent> = Vec::new();
         let mut after = batch.after;
         while after < batch.last {
             let more = self.store.endpoint_events_after(endpoint, after, batch.last, BATCH_EVENTS).await?;
-            let Some(last) = more.last() else {
-                return Err(SyncError::Gone { after, last: batch.last });
+            let Some(last) = more.events.last() else {
+                if let Some((_, reason)) = more.lost {
+                    return Ok(Err(reason));
+                }
+                break;
             };
             after = last.seq;
-            events.extend(more);
+            events.extend(more.events);
         }
-        Ok(events)
+        let is_whole = batch.events.map_or(after == batch.last, |count| count == events.len() as u64);
+        Ok(if is_whole { Ok(events) } else { Err(gone()) })
     }
 
-    async fn pack(&self, course: &Course<'_>, mut batch: Batch, events: &[StoredEvent]) -> Result<Batch, SyncError> {
-        if batch.state == BatchState::Begun {
+    async fn pack(&self, course: &Course<'_>, mut batch: Batch, events: &Events) -> Result<Batch, SyncError> {
+        if let (None, Events::Log(events)) = (&batch.sha256, events) {
             let sha256 = pack::put(self.bucket.clone(), batch.object.clone(), events).await?;
             self.reached(Stage::Put)?;
             self.store.batch_packed(course.sync.row, batch.number, sha256.to_vec()).await?;
-            batch.state = BatchState::Packed;
             batch.sha256 = Some(sha256.to_vec());
         }
         self.reached(Stage::Packed)?;
@@ -303,6 +429,40 @@ impl SyncRunner {
     #[cfg(not(test))]
     fn reached(&self, _: Stage) -> Result<(), SyncError> {
         Ok(())
+    }
+}
+
+/// What there is to do next.
+enum Next {
+    Load(Batch, Events),
+    /// A batch was set aside.
+    Aside,
+    Nothing,
+}
+
+/// From where on a table is to be filled again, and what is seen of it that is not as it was left.
+fn seen(loading: &Loading, state: &SyncState, open: Option<&Batch>) -> (u64, Option<String>) {
+    let found = loading.position();
+    let noted = state.position.max(open.map_or(0, |batch| batch.last));
+    let refilled = |what: &str| Some(format!("{what}; it was filled again"));
+    if state.is_resync_wanted {
+        (0, Some("the table was filled again, as was asked for".to_owned()))
+    } else if state.loaded == 0 {
+        (found.seq, None)
+    } else if !found.is_there {
+        (0, refilled("the table was not there"))
+    } else if found.is_empty && state.rows > 0 {
+        (0, refilled("the table was empty"))
+    } else if found.seq < state.loaded {
+        (found.seq, refilled("the table's position was behind what had been loaded"))
+    } else if found.seq > noted {
+        let note = format!(
+            "the table's position was {}, ahead of the {noted} that this sync has come to; nothing was passed over",
+            found.seq
+        );
+        (found.seq, Some(note))
+    } else {
+        (found.seq, None)
     }
 }
 

@@ -136,8 +136,14 @@ async fn run_one(runner: SyncRunner, sync: Arc<SyncView>, stop: CancellationToke
             if outcome.refilled > 0 {
                 tracing::info!(sync = %sync.name, batches = outcome.refilled, "filled a table from the bucket");
             }
+            if let Some(note) = outcome.note {
+                tracing::warn!(sync = %sync.name, note, "a table was not as it was left");
+            }
+            if outcome.aside > 0 {
+                tracing::error!(sync = %sync.name, batches = outcome.aside, "batches were set aside");
+            }
             if outcome.left_out > 0 {
-                tracing::warn!(sync = %sync.name, values = outcome.left_out, "a table has no room for more columns");
+                tracing::warn!(sync = %sync.name, values = outcome.left_out, "values of keys without a column");
             }
         }
         Err(error) => {

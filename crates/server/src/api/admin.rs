@@ -13,9 +13,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
+use super::Api;
 use super::call::{Answer, Call};
 use super::route::{AnswerSpec, ParameterKind, Route, data, run};
-use super::{Api, internal};
 use crate::problem::Problem;
 
 /// The server's version.
@@ -77,6 +77,20 @@ struct Backup {
     events: u64,
     /// Jobs in it.
     jobs: u64,
+    /// Objects of the bucket in it.
+    objects: u64,
+    /// SQLite destinations in it.
+    destinations: u64,
+    /// What of the data folder is not in it.
+    left_out: Vec<NotBackedUp>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct NotBackedUp {
+    /// Its name in the data folder.
+    name: String,
+    /// Why.
+    reason: String,
 }
 
 /// A new operator token, shown only here.
@@ -114,13 +128,17 @@ pub(super) fn routes() -> Vec<Route> {
             .gives::<VersionAnswer>(),
         Route::new(Method::GET, "/api/v1/check", "check", run!(check))
             .about("server", "Configuration and health of the set-up, and what to better.")
-            .query("integrity", "Check the whole database too, which reads all of it.", ParameterKind::Flag)
+            .query(
+                "integrity",
+                "Check the whole database and the destinations too, which reads all of them.",
+                ParameterKind::Flag,
+            )
             .gives::<CheckAnswer>(),
         Route::new(Method::POST, "/api/v1/clock/confirm", "confirm_clock", run!(confirm_clock))
             .about("server", "Says that the clock is right although it went ahead at once, so that expiry goes on.")
             .with_status(StatusCode::NO_CONTENT),
         Route::new(Method::POST, "/api/v1/backup", "backup", run!(backup))
-            .about("server", "Writes a backup into the data folder's backups/.")
+            .about("server", "Writes a backup of everything but keys and secret files into the data folder's backups/.")
             .gives::<BackupAnswer>()
             .problems(&[409]),
         Route::new(Method::POST, "/api/v1/token/rotate", "rotate_token", run!(rotate_token))
@@ -167,6 +185,7 @@ async fn check(api: Api, call: Call) -> Result<Answer, Problem> {
     findings.extend(check_clock(&api));
     if call.flag("integrity") {
         findings.push(check_integrity(&api).await);
+        findings.extend(check_destinations(&api).await);
     }
     findings.extend(check_syncs(&api).await?);
     findings.extend(check_failures(&api).await?);
@@ -247,15 +266,59 @@ async fn check_integrity(api: &Api) -> Finding {
     }
 }
 
-/// Syncs whose last run failed.
+async fn check_destinations(api: &Api) -> Vec<Finding> {
+    let names: Vec<Name> = api.store.snapshot().destinations().map(|found| found.name.clone()).collect();
+    let mut findings = Vec::new();
+    for name in names {
+        let subject = format!("destination/{name}");
+        findings.push(match api.tables.check(name).await.map(Option::unwrap_or_default) {
+            Ok(faults) if faults.is_empty() => finding(Level::Ok, subject, "it is whole"),
+            Ok(faults) => {
+                let message = format!(
+                    "it is damaged; move its file away, and the next runs fill its tables again from the bucket: {}",
+                    faults.join("; ")
+                );
+                finding(Level::Error, subject, message)
+            }
+            Err(error) => {
+                finding(Level::Error, subject, format!("it cannot be checked: {}", Problem::from(error).description))
+            }
+        });
+    }
+    findings
+}
+
+/// Syncs whose last run failed, that have set something aside, or whose table has keys without a column.
 async fn check_syncs(api: &Api) -> Result<Vec<Finding>, Problem> {
     let states = api.store.sync_states().await?;
     let snapshot = api.store.snapshot();
-    let failing = snapshot.syncs().filter_map(|sync| {
-        let reason = states.get(&sync.row)?.error.as_ref()?;
-        Some(finding(Level::Error, format!("sync/{}", sync.name), format!("its last run failed: {reason}")))
-    });
-    Ok(failing.collect())
+    let mut findings = Vec::new();
+    for (sync, state) in snapshot.syncs().filter_map(|sync| Some((sync, states.get(&sync.row)?))) {
+        let mut find = |level, message| findings.push(finding(level, format!("sync/{}", sync.name), message));
+        if let Some(reason) = &state.error {
+            find(Level::Error, format!("its last run failed: {reason}"));
+        }
+        if state.aside > 0 {
+            let reason = state.aside_reason.as_deref().unwrap_or_default();
+            let message = format!(
+                "{} batches were set aside and are not in its table; syncs run {} tries them again: {reason}",
+                state.aside, sync.name
+            );
+            find(Level::Error, message);
+        }
+        if state.left_out > 0 {
+            let keys = &state.left_out_keys;
+            let some: Vec<String> = keys.iter().take(3).map(|key| format!("{key:?}")).collect();
+            let more = if keys.len() > some.len() { ", …" } else { "" };
+            let message = format!(
+                "{} values have no column of their own and stand in _rest; their keys: {}{more}",
+                state.left_out,
+                some.join(", ")
+            );
+            find(Level::Warning, message);
+        }
+    }
+    Ok(findings)
 }
 
 /// Recipes of the newest failed jobs, and how many of these each has.
@@ -348,9 +411,17 @@ async fn backup(api: Api, _: Call) -> Result<Answer, Problem> {
     let folder = api.exposure.data.join("backups");
     let stamp = api.clock.now().to_string().replace([':', '.'], "-");
     let path = folder.join(stamp);
-    std::fs::create_dir_all(&folder).map_err(|error| internal(&error))?;
     let report = api.store.backup(path.clone()).await?;
-    data(Backup { path: path.display().to_string(), events: report.events, jobs: report.jobs })
+    let (objects, destinations) = (report.objects(), report.destinations());
+    let left_out = report.left_out.into_iter().map(|left| NotBackedUp { name: left.name, reason: left.reason });
+    data(Backup {
+        path: path.display().to_string(),
+        events: report.events,
+        jobs: report.jobs,
+        objects,
+        destinations,
+        left_out: left_out.collect(),
+    })
 }
 
 async fn rotate_token(api: Api, _: Call) -> Result<Answer, Problem> {

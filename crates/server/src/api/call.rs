@@ -39,7 +39,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn json(status: StatusCode, body: Value) -> Self {
+    pub(super) fn json(status: StatusCode, body: impl serde::Serialize) -> Self {
         let body = serde_json::to_vec(&body).unwrap_or_default().into();
         Self { status, body, content_type: "application/json", revision: None, retry_after: None }
     }

@@ -40,12 +40,14 @@ use crate::problem::Problem;
 pub use accounts::ConsentRefused;
 pub use connections::{Connections, ConnectionsFuture, TestRefused};
 pub use openapi::document as openapi_document;
-pub use tables::{TableColumn, TablePage, TableSummary};
+pub use tables::{TableColumn, TablePage, TableSummary, TablesError};
 
 /// Reads the tables of destinations. Destinations are an open set and not this crate's business.
 pub trait Tables: Send + Sync + 'static {
     /// The tables of a destination.
     fn list(&self, destination: Name) -> TablesFuture<'_, Vec<TableSummary>>;
+    /// What is damaged in a destination; reads all of it.
+    fn check(&self, destination: Name) -> TablesFuture<'_, Vec<String>>;
     /// A page of a table: `limit` rows after `offset`.
     fn page(
         &self,
@@ -58,7 +60,7 @@ pub trait Tables: Send + Sync + 'static {
 }
 
 /// What a reader of tables gives: `None` when there is no such table.
-pub type TablesFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<Option<T>, String>> + Send + 'a>>;
+pub type TablesFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<Option<T>, TablesError>> + Send + 'a>>;
 
 /// What the operator should know about how this server stands in the network.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! Syncs: how they stand, and runs on demand.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::Method;
@@ -24,6 +25,16 @@ struct SyncStatus {
     rows: u64,
     /// Events whose body could not be unpacked and stands whole in `payload`.
     unparsed: u64,
+    /// Values of keys that have no column: the key is too long, or the table is full. They stand in the row's `_rest`.
+    left_out: u64,
+    /// Some of these keys, shortened.
+    left_out_keys: BTreeSet<String>,
+    /// Batches that could not be loaded and were set aside, counted up to 1,000; asking for a run tries them again.
+    aside: u64,
+    /// Why the first of them was.
+    aside_reason: Option<String>,
+    /// What was last seen of the table that is not as it was left, and when.
+    note: Option<String>,
     /// When the last run began.
     started_at: Option<Timestamp>,
     /// When the last run ended.
@@ -42,26 +53,49 @@ struct SyncAnswer {
 }
 
 pub(super) fn routes() -> Vec<Route> {
-    vec![
-        Route::new(Method::POST, "/api/v1/syncs/{name}/run", "run_sync", run!(run_now))
-            .about("syncs", "Runs a sync now.")
+    let wait = |route: Route| {
+        let seconds = ParameterKind::Number { least: 0, most: 600, default: 0 };
+        route
             .path_parameter("name", "The name of the sync.")
-            .query(
-                "wait",
-                "How many seconds to wait for the run to end.",
-                ParameterKind::Number { least: 0, most: 600, default: 0 },
-            )
+            .query("wait", "How many seconds to wait for the run to end.", seconds)
             .gives::<SyncAnswer>()
-            .of(Kind::Sync),
+            .of(Kind::Sync)
+    };
+    vec![
+        wait(
+            Route::new(Method::POST, "/api/v1/syncs/{name}/run", "run_sync", run!(run_now))
+                .about("syncs", "Runs a sync now, and tries again what was set aside."),
+        ),
+        wait(
+            Route::new(Method::POST, "/api/v1/syncs/{name}/resync", "resync", run!(resync))
+                .about("syncs", "Fills a sync's table again from the bucket: rows that are lost or changed come back."),
+        ),
     ]
 }
 
+#[derive(Clone, Copy)]
+enum Wanted {
+    Run,
+    Resync,
+}
+
 async fn run_now(api: Api, call: Call) -> Result<Answer, Problem> {
+    request(api, call, Wanted::Run).await
+}
+
+async fn resync(api: Api, call: Call) -> Result<Answer, Problem> {
+    request(api, call, Wanted::Resync).await
+}
+
+async fn request(api: Api, call: Call, wanted: Wanted) -> Result<Answer, Problem> {
     let name = call.name()?;
     let snapshot = api.store.snapshot().clone();
     let sync = snapshot.sync(&name).ok_or_else(|| Problem::not_found(format!("sync/{name} does not exist")))?;
     let mut ends = api.store.sync_ends();
-    let ticket = api.store.request_sync(sync.row).await?;
+    let ticket = match wanted {
+        Wanted::Run => api.store.request_sync(sync.row).await?,
+        Wanted::Resync => api.store.request_resync(sync.row).await?,
+    };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(call.number("wait", 0));
     while !api.store.sync_is_done(sync.row, ticket).await? {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
@@ -86,6 +120,11 @@ async fn read_status(api: &Api, row: i64) -> Result<SyncStatus, Problem> {
         events: state.events,
         rows: state.rows,
         unparsed: state.unparsed,
+        left_out: state.left_out,
+        left_out_keys: state.left_out_keys,
+        aside: state.aside,
+        aside_reason: state.aside_reason,
+        note: state.note,
         started_at: state.started_at,
         finished_at: state.finished_at,
         succeeded_at: state.succeeded_at,

@@ -45,6 +45,27 @@ pub struct TableColumn {
     pub kind: String,
 }
 
+/// Why tables cannot be read, as the operator is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TablesError {
+    /// Another program holds the database.
+    Busy(String),
+    /// The place, or what stands there, is not a database that can be used.
+    Unusable(String),
+    /// Something of ours failed.
+    Failed(String),
+}
+
+impl From<TablesError> for Problem {
+    fn from(error: TablesError) -> Self {
+        match error {
+            TablesError::Busy(reason) => Self::unavailable("destination.busy", reason, 5),
+            TablesError::Unusable(reason) => Self::new(http::StatusCode::CONFLICT, "destination.unusable", reason),
+            TablesError::Failed(reason) => internal(&reason),
+        }
+    }
+}
+
 #[derive(Serialize, JsonSchema)]
 struct TablesAnswer {
     data: Vec<TableSummary>,
@@ -66,13 +87,14 @@ pub(super) fn routes() -> Vec<Route> {
             .about("tables", "Lists the tables of destinations.")
             .query("destination", "Only of this destination.", ParameterKind::Text)
             .gives::<TablesAnswer>()
-            .problems(&[404]),
+            .problems(&[404, 409, 503]),
         Route::new(Method::GET, "/api/v1/tables/{table}", "get_table", run!(show))
             .about("tables", "Reads a page of a table.")
             .path_parameter("table", "The table as schema.table.")
             .query("destination", destination, ParameterKind::Text)
             .paged()
-            .gives::<TableAnswer>(),
+            .gives::<TableAnswer>()
+            .problems(&[404, 409, 503]),
     ]
 }
 
@@ -87,7 +109,7 @@ async fn list(api: Api, call: Call) -> Result<Answer, Problem> {
     };
     let mut tables = Vec::new();
     for name in names {
-        tables.extend(api.tables.list(name).await.map_err(|error| internal(&error))?.unwrap_or_default());
+        tables.extend(api.tables.list(name).await?.unwrap_or_default());
     }
     Ok(Answer::json(http::StatusCode::OK, json!({"data": tables, "next": null})))
 }
@@ -114,14 +136,11 @@ async fn show(api: Api, call: Call) -> Result<Answer, Problem> {
     };
     let offset = call.parsed::<u64>("cursor")?.unwrap_or(0);
     let limit = call.limit();
-    let page = api
-        .tables
-        .page(destination, schema.to_owned(), table.to_owned(), offset, limit)
-        .await
-        .map_err(|error| internal(&error))?
-        .ok_or_else(missing)?;
+    let page =
+        api.tables.page(destination, schema.to_owned(), table.to_owned(), offset, limit).await?.ok_or_else(missing)?;
     let end = offset + page.rows.len() as u64;
     // A page may be shorter than asked for when its rows are large.
     let next = (!page.rows.is_empty() && end < page.total).then(|| end.to_string());
-    Ok(Answer::json(http::StatusCode::OK, json!({"data": page, "next": next})))
+    // Written as it is: a page may have many MiB.
+    Ok(Answer::json(http::StatusCode::OK, TableAnswer { data: page, next }))
 }

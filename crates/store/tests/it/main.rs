@@ -125,6 +125,9 @@ on_every_backend! {
         answers_a_request_by_a_run_that_began_after_it,
         wakes_who_waits_for_requests,
         remembers_how_runs_ended,
+        sets_a_batch_aside_and_goes_on,
+        counts_attempts_that_did_not_end,
+        names_few_of_the_keys_without_a_column,
     ],
     seats: [
         commits_on_the_threads_that_serve,

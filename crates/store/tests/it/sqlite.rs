@@ -367,13 +367,95 @@ async fn holds_bodies_back_until_the_backup_has_them() {
     assert!(world.spooled().is_empty());
 }
 
-#[tokio::test]
-async fn refuses_a_damaged_backup() {
+/// A world with a bucket of two objects and a SQLite destination beside its database.
+async fn world_with_tables() -> World {
     let world = World::on_sqlite().await;
     append_large(&world, b'a').await;
+    let data = world.folder().to_owned();
+    fs::create_dir_all(data.join("bucket/endpoints/in%20x")).unwrap();
+    fs::write(data.join("bucket/endpoints/in%20x/0-7.ndjson.zst"), "object").unwrap();
+    fs::write(data.join("bucket/endpoints/in%20x/7-9.ndjson.zst"), "another").unwrap();
+    fs::write(data.join("bucket/endpoints/in%20x/9-11.ndjson.part"), "half").unwrap();
+    fs::create_dir_all(data.join("destinations/deep")).unwrap();
+    let db = rusqlite::Connection::open(data.join("destinations/deep/w.db")).unwrap();
+    db.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)").unwrap();
+    // Its log stays beside it, as when a sync holds it open.
+    std::mem::forget(db);
+    world
+}
+
+#[tokio::test]
+async fn backs_up_the_bucket_and_the_tables_and_says_what_it_leaves_out() {
+    let world = world_with_tables().await;
+    let data = world.folder().to_owned();
+    fs::write(data.join("destinations/broken.db"), "no database at all".repeat(300)).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", data.join("destinations/link.db")).unwrap();
+    fs::create_dir_all(data.join("secrets")).unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("above/backup");
+    let report = world.store().backup(folder.clone()).await.unwrap();
+    assert_eq!((report.objects(), report.destinations()), (2, 1), "{report:?}");
+    let left_out: Vec<_> = report.left_out.iter().map(|left| left.name.as_str()).collect();
+    assert_eq!(left_out, ["key", "secrets", "destinations/link.db", "destinations/broken.db"]);
+    assert!(report.left_out[3].reason.contains("not a database"), "{:?}", report.left_out);
+
+    let restored = target.path().join("new/restored");
+    restore(&folder, &restored, NOW).unwrap();
+    assert_eq!(fs::read(restored.join("bucket/endpoints/in%20x/0-7.ndjson.zst")).unwrap(), b"object");
+    let db = rusqlite::Connection::open(restored.join("destinations/deep/w.db")).unwrap();
+    let sum: i64 = db.query_row("SELECT sum(a) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(sum, 3);
+}
+
+#[tokio::test]
+async fn restores_again_what_was_cut_short_and_replaces_nothing() {
+    let world = world_with_tables().await;
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("backup");
+    world.store().backup(folder.clone()).await.unwrap();
+    let restored = target.path().join("restored");
+    restore(&folder, &restored, NOW).unwrap();
+    // As a restore leaves it that was cut short: without its database, which comes last.
+    fs::remove_file(restored.join("linkspan.db")).unwrap();
+    restore(&folder, &restored, NOW).unwrap();
+    fs::remove_file(restored.join("linkspan.db")).unwrap();
+    for (name, content) in [("destinations/deep/w.db", "another"), ("destinations/deep/w.db-wal", "a log")] {
+        let path = restored.join(name);
+        let before = fs::read(&path).ok();
+        fs::write(&path, content).unwrap();
+        match restore(&folder, &restored, NOW) {
+            Err(StoreError::Conflict(reason)) => assert!(reason.contains(name), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        match before {
+            Some(before) => fs::write(&path, before).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+    }
+    restore(&folder, &restored, NOW).unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_that_fails_leaves_nothing() {
+    let world = World::on_sqlite().await;
+    append_large(&world, b'a').await;
+    for file in world.spooled() {
+        fs::remove_file(world.folder().join("spool").join(file)).unwrap();
+    }
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("backup");
+    let failed = world.store().backup(folder.clone()).await;
+    assert!(matches!(&failed, Err(StoreError::Unusable(reason)) if reason.contains("cannot be copied")), "{failed:?}");
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn refuses_a_damaged_backup() {
+    let world = world_with_tables().await;
     let target = tempfile::tempdir().unwrap();
     let folder = target.path().join("backup");
     let report = world.store().backup(folder.clone()).await.unwrap();
+    assert_eq!(report.files.len(), 5);
     let restored = target.path().join("restored");
     let refused = || match restore(&folder, &restored, NOW) {
         Err(StoreError::Unusable(reason)) => {

@@ -17,9 +17,9 @@ use linkspan_model::id::EventId;
 use linkspan_model::job::{JobStatus, StepError, StepRun};
 use linkspan_model::{Document, Kind, Name};
 use linkspan_store::{
-    BatchState, ConnectionTest, DedupeKey, Dispatched, EventFilter, JobFilter, LogRun, NewEvent, NewJob, NewRefusal,
-    NewToken, Next, Precondition, RefusalFilter, Retention, Shares, StatementWork, StepRecord, Store, Sweep,
-    TokenOutcome, TokenTurn,
+    BatchOutcome, BatchState, ConnectionTest, DedupeKey, Dispatched, EventFilter, JobFilter, LogRun, NewBatch,
+    NewEvent, NewJob, NewRefusal, NewToken, Next, Precondition, RefusalFilter, Retention, Shares, StatementWork,
+    StepRecord, Store, Sweep, TokenOutcome, TokenTurn,
 };
 use serde_json::{Value, json};
 
@@ -329,17 +329,28 @@ async fn syncs(month: &mut Month) {
     month.bounded("sync_started", async |store| store.sync_started(sync).await.unwrap()).await;
     let from = state.position;
     month.bounded("skip_events", async |store| store.skip_events(sync, from, from + 1).await.unwrap()).await;
-    let batch = month
-        .bounded("begin_batch", async |store| {
-            store.begin_batch(sync, from + 1, from + 2, "object".to_owned()).await.unwrap()
-        })
-        .await;
+    let new = NewBatch { after: from + 1, last: from + 2, object: "object".to_owned(), endpoint: 1, events: 1 };
+    let batch = month.bounded("begin_batch", async |store| store.begin_batch(sync, new).await.unwrap()).await;
     assert_eq!(batch.state, BatchState::Begun);
+    month.bounded("batch_attempted", async |store| store.batch_attempted(sync, batch.number).await.unwrap()).await;
     month
         .bounded("batch_packed", async |store| store.batch_packed(sync, batch.number, vec![0; 32]).await.unwrap())
         .await;
-    month.bounded("batch_loaded", async |store| store.batch_loaded(sync, batch, 1, 1, 0).await.unwrap()).await;
-    month.bounded("sync_finished", async |store| store.sync_finished(sync, None).await.unwrap()).await;
+    let aside = batch.clone();
+    month
+        .bounded("set_batch_aside", async |store| {
+            store.set_batch_aside(sync, aside, "reason".to_owned()).await.unwrap();
+        })
+        .await;
+    month.bounded("request_resync", async |store| store.request_resync(sync).await.unwrap()).await;
+    month.bounded("resync_begun", async |store| store.resync_begun(sync).await.unwrap()).await;
+    let due = month
+        .bounded("sync_batches_aside", async |store| store.sync_batches_aside(sync, 0, 2, 10).await.unwrap())
+        .await;
+    assert_eq!(due.len(), 1);
+    let outcome = BatchOutcome { events: 1, rows: 1, ..BatchOutcome::default() };
+    month.bounded("batch_loaded", async |store| store.batch_loaded(sync, batch, outcome).await.unwrap()).await;
+    month.bounded("sync_finished", async |store| store.sync_finished(sync, None, None).await.unwrap()).await;
 }
 
 async fn accounts(month: &mut Month) {

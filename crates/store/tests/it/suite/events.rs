@@ -91,8 +91,8 @@ pub async fn pages_one_endpoint_as_far_as_dispatch_has_come(world: World) {
     assert_eq!(of("other").await, [theirs]);
     let row = world.endpoint("other");
     let read = world.store().endpoint_events_after(row, 0, u64::MAX, 10).await.unwrap();
-    assert_eq!(read.iter().map(|stored| stored.event.id).collect::<Vec<_>>(), [theirs]);
-    assert!(world.store().endpoint_events_after(row, 0, theirs.seq() - 1, 10).await.unwrap().is_empty());
+    assert_eq!(read.events.iter().map(|stored| stored.event.id).collect::<Vec<_>>(), [theirs]);
+    assert!(world.store().endpoint_events_after(row, 0, theirs.seq() - 1, 10).await.unwrap().events.is_empty());
     let unknown = EventFilter { endpoint: Some(name("nobody")), limit: 1, ..EventFilter::default() };
     assert!(matches!(world.store().events(unknown).await, Err(StoreError::NotFound(_))));
 }

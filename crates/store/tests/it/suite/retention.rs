@@ -77,9 +77,9 @@ pub async fn keeps_events_that_a_sync_has_not_loaded(world: World) {
     world.clock.advance(365 * DAY);
     assert_eq!(expire(&world).await.events, 0, "a sync that never ran has loaded nothing");
     world.store().sync_started(row).await.unwrap();
-    let batch = world.store().begin_batch(row, 0, 1, "object".to_owned()).await.unwrap();
+    let batch = world.store().begin_batch(row, super::syncs::batch(0, 1, "object")).await.unwrap();
     assert_eq!(expire(&world).await.events, 0, "a batch that is begun is not loaded");
-    world.store().batch_loaded(row, batch, 1, 1, 0).await.unwrap();
+    world.store().batch_loaded(row, batch, super::syncs::outcome(1, 1, 0)).await.unwrap();
     assert_eq!(expire(&world).await.events, 1);
     assert_eq!(events(&world).await, 1);
 }
