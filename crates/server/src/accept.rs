@@ -9,14 +9,15 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -30,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::staged::{Activity, Ending, StageLimits, Staged};
+use crate::staged::{Activity, Ending, RequestGuard, StageLimits, Staged};
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +57,7 @@ impl Default for AcceptLimits {
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The body of its answers.
-    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static;
 
     /// Answers one request from `peer`.
     fn handle(&self, request: Request<Incoming>, peer: SocketAddr)
@@ -212,9 +213,9 @@ impl<H: Handler> Connection<H> {
             let busy = activity.request();
             let handler = Arc::clone(&handler);
             async move {
-                let answer = handler.handle(request, peer).await;
-                drop(busy);
-                Ok::<_, Infallible>(answer)
+                let response = handler.handle(request, peer).await;
+                // Until the response is written: one that goes on for minutes keeps its connection from being idle.
+                Ok::<_, Infallible>(response.map(|body| Counted { body, _busy: busy }))
             }
         });
         let builder = http_builder();
@@ -228,7 +229,12 @@ impl<H: Handler> Connection<H> {
             }
             match place.activity.ending() {
                 None => {}
-                Some(Ending::Evicted) => return Poll::Ready(()),
+                Some(Ending::Evicted) => {
+                    // So that a client of HTTP/2 hears of it, if it takes bytes at once.
+                    connection.as_mut().graceful_shutdown();
+                    let _has_ended_anyhow = connection.as_mut().poll(cx);
+                    return Poll::Ready(());
+                }
                 Some(Ending::Finishing) if !std::mem::replace(&mut is_finishing, true) => {
                     connection.as_mut().graceful_shutdown();
                 }
@@ -241,6 +247,29 @@ impl<H: Handler> Connection<H> {
             })
         })
         .await;
+    }
+}
+
+/// A response's body, during which its request counts as being handled.
+struct Counted<B> {
+    body: B,
+    _busy: RequestGuard,
+}
+
+impl<B: Body + Unpin> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

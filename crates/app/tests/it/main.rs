@@ -12,6 +12,7 @@ mod connectors;
 mod consent;
 mod formats;
 mod harness;
+mod http2;
 mod imports;
 mod ingest;
 mod keys;
