@@ -7,6 +7,7 @@ mod connections;
 mod core_dumps;
 mod documents;
 mod lifecycle;
+mod logs;
 mod output;
 mod places;
 mod secrets;
@@ -26,7 +27,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
-        Command::Serve(args) => serve::run(*args),
+        Command::Serve(args) => {
+            return serve::run(*args).map_or_else(
+                |error| {
+                    logs::say_at_the_end(format!("{error:#}"));
+                    client::exit_code(&error)
+                },
+                |()| ExitCode::SUCCESS,
+            );
+        }
         command => {
             // They hold an operator token, and some of them the values of secrets.
             core_dumps::forbid();

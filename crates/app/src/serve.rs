@@ -1,6 +1,5 @@
 //! `serve`: settings, wiring, and the order in which things start and stop.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,11 +24,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use crate::cli::{LogFormat, ServeArgs};
+use crate::cli::ServeArgs;
 use crate::client::Invalid;
 use crate::lifecycle::Running;
+use crate::logs::{self, Logs};
 use crate::places::Places;
 use crate::threads::ServingThreads;
 use crate::{connections, core_dumps, documents, lifecycle, output, secrets, tables};
@@ -49,7 +48,8 @@ impl Clock for WallClock {
 
 /// Starts the server and runs it until it is asked to stop.
 pub(crate) fn run(args: ServeArgs) -> Result<()> {
-    start_logs(args.log_format);
+    // Dropped last: it waits for the last lines.
+    let _logs = Logs::start(args.log_format)?;
     // Before there is a secret to be read.
     if !args.core_dumps {
         core_dumps::forbid();
@@ -80,25 +80,13 @@ fn raise_file_limit() {
     }
 }
 
-fn start_logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("LINKSPAN_LOG").unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    match format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
-}
-
 async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let metrics = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full("linkspan_ack_seconds".to_owned()), &ACK_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .context("metrics")?;
+    metrics::counter!(logs::DROPPED).absolute(0);
     let folder = DataFolder::lock(&args.data)?;
     folder.check_beginning(if args.begin_anew { Beginning::Anew } else { Beginning::Usual })?;
     let (key, key_in_data_folder) = master_key(&folder, args.key_file.as_deref())?;

@@ -33,6 +33,8 @@ pub const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
 pub const BODY_RATE_BYTES: u64 = 1 << 10;
 /// Longest idle time of a kept-alive connection: 60 s.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of log lines that wait to be written: 1 MiB, some thousand lines. Above, lines are dropped and counted.
+pub const LOG_BUFFER_BYTES: usize = 1 << 20;
 /// Longest wait for the commit that holds an event: 2 s. Slack and Pusher give up after 3 s.
 pub const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
 /// How long an event id is remembered by default: 14 days.

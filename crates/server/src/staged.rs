@@ -170,7 +170,7 @@ pub struct Staged<S> {
     limits: StageLimits,
     stage: Stage,
     protocol: Protocol,
-    /// The client was told that the connection ends, because it was idle.
+    /// The client of HTTP/2 was told that the connection ends.
     is_leaving: bool,
     /// Requests that had begun when this last looked.
     begun: u64,
@@ -286,6 +286,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Staged<S> {
 impl<S> Staged<S> {
     /// Waits for bytes, as long as the stage may last.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_leaving && self.protocol == Protocol::Http2 && self.activity.ending().is_some() {
+            // Whether it has heard is asked by a PING, which some do not answer.
+            self.is_leaving = true;
+            self.deadline = None;
+        }
         while let Some(deadline) = self.stage_deadline() {
             if !self.is_late(deadline, cx) {
                 return Poll::Pending;

@@ -106,6 +106,17 @@ impl Server {
 
     fn start_in(folder: Arc<TempDir>, data: PathBuf, options: &Options) -> Self {
         let log = File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
+        Self::start_with_log(folder, data, options, log.into())
+    }
+
+    /// Starts a server with an empty data folder whose log goes elsewhere.
+    pub(crate) fn start_logging_to(options: &Options, log: Stdio) -> Self {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let data = folder.path().join("data");
+        Self::start_with_log(folder, data, options, log)
+    }
+
+    fn start_with_log(folder: Arc<TempDir>, data: PathBuf, options: &Options, log: Stdio) -> Self {
         let mut child = Self::command(&data, options).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |which: &str| -> SocketAddr {

@@ -18,7 +18,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// A client that writes frames as it likes (RFC 9113, section 4.1).
-struct Client {
+pub(crate) struct Client {
     wire: Wire,
     authority: String,
     next_stream: u32,
@@ -34,7 +34,7 @@ struct Frame {
 
 impl Client {
     /// A connection whose settings were exchanged.
-    fn open(address: std::net::SocketAddr) -> Self {
+    pub(crate) fn open(address: std::net::SocketAddr) -> Self {
         let mut client = Self { wire: Wire::open(address), authority: address.to_string(), next_stream: 1, taken: 0 };
         client.wire.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         client.write(SETTINGS, 0, 0, b"");
@@ -63,7 +63,7 @@ impl Client {
     }
 
     /// Posts a body that must be accepted.
-    fn accept(&mut self, path: &str) {
+    pub(crate) fn accept(&mut self, path: &str) {
         let authority = self.authority.clone();
         self.request(3, path, &authority, b"{}");
         let body = self.until(|frame| frame.kind == DATA).expect("a response");
@@ -88,7 +88,7 @@ impl Client {
     }
 
     /// Pings, and whether an answer comes.
-    fn ping(&mut self) -> bool {
+    pub(crate) fn ping(&mut self) -> bool {
         self.write(PING, 0, 0, b"12345678") && self.until(|frame| frame.kind == PING && frame.flags == ACK).is_some()
     }
 }
@@ -141,4 +141,16 @@ fn idle_connection_is_told_to_go_however_often_it_pings() {
     // It does not answer the ping by which the server asks whether it has heard (RFC 9113, section 6.8).
     client.wire.rest();
     assert!(idle.elapsed() < IDLE + 10 * HEAD, "closed after {:?}", idle.elapsed());
+}
+
+#[test]
+fn end_of_the_server_does_not_wait_for_a_client_that_answers_no_ping() {
+    let mut server = server();
+    let mut client = Client::open(server.public);
+    client.accept(&server.path_of("in"));
+    let began = Instant::now();
+    server.signal(rustix::process::Signal::TERM);
+    client.until(|frame| frame.kind == GOAWAY).expect("the connection ends with GOAWAY");
+    assert_eq!(server.wait(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(8), "the end took {:?}", began.elapsed());
 }

@@ -17,6 +17,7 @@ mod imports;
 mod ingest;
 mod keys;
 mod lifecycle;
+mod logs;
 mod lossless;
 mod main_line;
 mod oauth;
