@@ -140,6 +140,7 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
         most: listener.limits.connections,
     });
     let mut runtimes = listener.runtimes.iter().cycle();
+    let mut failures = Recurring::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return connections.finish(),
@@ -149,7 +150,9 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, mostly: closing connections make room, so wait a little.
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(times) = failures.happens() {
+                    tracing::warn!(%error, times, "connections could not be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -164,6 +167,26 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
                 Err(error) => tracing::warn!(%error, "a connection could not be handed on"),
             },
         }
+    }
+}
+
+/// Something that may go on happening many times a second, and is said once in one.
+#[derive(Debug, Default)]
+struct Recurring {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Recurring {
+    /// It happens: how many times since this was last given, when it is time to say so again.
+    fn happens(&mut self) -> Option<u64> {
+        self.unsaid += 1;
+        let now = Instant::now();
+        if self.said.is_some_and(|said| now.duration_since(said) < Duration::from_secs(1)) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -294,4 +317,21 @@ fn http_builder() -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_recurs_is_said_once_a_second_with_its_count() {
+        let mut recurring = Recurring::default();
+        assert_eq!(recurring.happens(), Some(1));
+        let mut said = Vec::new();
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_millis(50)).await;
+            said.extend(recurring.happens());
+        }
+        assert_eq!(said, [20; 5]);
+    }
 }

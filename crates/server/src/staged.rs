@@ -12,12 +12,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
+
+use crate::framing;
 
 /// The longest times of the stages.
 #[derive(Debug, Clone, Copy)]
@@ -172,6 +174,8 @@ pub struct Staged<S> {
     protocol: Protocol,
     /// The client of HTTP/2 was told that the connection ends.
     is_leaving: bool,
+    /// What is written in place of what the HTTP library gave, and how much of it went out.
+    instead: Option<(Vec<u8>, usize)>,
     /// Requests that had begun when this last looked.
     begun: u64,
     /// Of the stage; none as long as nothing has been waited for in it.
@@ -196,6 +200,7 @@ impl<S> Staged<S> {
             stage: Stage::FirstByte,
             protocol: Protocol::Undecided(0),
             is_leaving: false,
+            instead: None,
             begun: 0,
             deadline: Some(deadline),
             write_deadline: None,
@@ -321,10 +326,38 @@ impl<S: AsyncWrite + Unpin> Staged<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Staged<S> {
+    /// Writes on what stands in place of the library's own answer.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((answer, written)) = &mut self.instead {
+            let left = answer.get(*written..).unwrap_or_default();
+            if left.is_empty() {
+                self.instead = None;
+                break;
+            }
+            let poll = Pin::new(&mut self.stream).poll_write(cx, left);
+            match ready!(poll) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(more) => *written += more,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Staged<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watch_write(cx, written)
+        let this = &mut *self;
+        if this.protocol != Protocol::Http2
+            && let Some(answer) = framing::in_our_shape(buf)
+        {
+            // Written with the next flush, which follows whatever the library writes.
+            this.instead = Some((answer, 0));
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.watch_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -341,13 +374,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Staged<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch_write(cx, flushed)
+        let this = &mut *self;
+        let flushed = match this.poll_instead(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_flush(cx),
+            unwritten => unwritten,
+        };
+        this.watch_write(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.watch_write(cx, shut)
+        let this = &mut *self;
+        let shut = match this.poll_instead(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_shutdown(cx),
+            unwritten => unwritten,
+        };
+        this.watch_write(cx, shut)
     }
 }
 

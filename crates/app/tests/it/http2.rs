@@ -154,3 +154,17 @@ fn end_of_the_server_does_not_wait_for_a_client_that_answers_no_ping() {
     assert_eq!(server.wait(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(8), "the end took {:?}", began.elapsed());
 }
+
+#[test]
+fn operator_listener_answers_to_its_own_names_only() {
+    let server = server();
+    for (authority, is_answered) in
+        [("localhost", true), ("127.0.0.1:80", true), ("evil.test", false), ("localhost.evil.test:8081", false)]
+    {
+        let mut client = Client::open(server.operator);
+        client.request(2, "/metrics", authority, b"");
+        let body = String::from_utf8(client.until(|frame| frame.kind == DATA).unwrap().payload).unwrap();
+        assert_eq!(body.contains("linkspan_"), is_answered, "{authority}: {body}");
+        assert_eq!(body.contains("request.origin"), !is_answered, "{authority}: {body}");
+    }
+}

@@ -34,6 +34,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower_service::Service as _;
 
 use crate::accept::Handler;
+use crate::framing;
 use crate::ingress::Ingress;
 use crate::problem::Problem;
 
@@ -147,7 +148,9 @@ impl Handler for OperatorHandler {
     type Body = Body;
 
     async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<Body> {
-        if let Err(problem) = call::check_origin(request.headers(), &self.hosts) {
+        let headers = request.headers();
+        let checked = call::check_origin(request.uri(), headers, &self.hosts).and_then(|()| framing::check(headers));
+        if let Err(problem) = checked {
             return problem.respond().map(Body::new);
         }
         let mut router = self.router.clone();

@@ -1,6 +1,6 @@
 //! What the world sends: webhooks, from the socket to the store.
 
-mod body;
+pub(crate) mod body;
 mod counters;
 mod receive;
 mod refusals;

@@ -31,6 +31,7 @@ use super::refusals::RefusalLog;
 use super::remote::TrustedProxies;
 use super::timer::SpareTimer;
 use crate::accept::Handler;
+use crate::framing;
 use crate::problem::Problem;
 
 /// Limits of the ingest path that a server can set.
@@ -214,6 +215,11 @@ impl Ingress {
         Self { inner: Arc::new(inner), timer: SpareTimer::default() }
     }
 
+    /// How long bodies may take.
+    pub(crate) fn body_times(&self) -> BodyTimes {
+        BodyTimes { total: self.inner.limits.body_total, grace: self.inner.limits.body_grace }
+    }
+
     /// Receives one request and answers it.
     pub async fn respond<B>(&self, delivery: Delivery<B>) -> Response<Full<Bytes>>
     where
@@ -337,8 +343,7 @@ impl Ingress {
         B: Body<Data = Bytes> + Unpin,
     {
         let max = endpoint.spec.body_max_bytes();
-        let times = BodyTimes { total: self.inner.limits.body_total, grace: self.inner.limits.body_grace };
-        read_capped(body, max, times, share).await.map_err(|error| match error {
+        read_capped(body, max, self.body_times(), share).await.map_err(|error| match error {
             BodyError::TooLarge(beginning) => {
                 let text = format!("the body is longer than {max} bytes");
                 Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "body.too_large", &text, text.clone()).with_body(&beginning)
@@ -492,6 +497,7 @@ fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refus
         let text = format!("the head has more than {} fields or {} bytes", limits::HEADERS_MAX, limits::HEAD_MAX_BYTES);
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head.too_large", &text, text.clone()));
     }
+    framing::check(head.headers)?;
     check_content_type(endpoint.spec.format, head.headers)
 }
 
