@@ -1,5 +1,6 @@
 //! The executable: one binary for the server and for its operator.
 
+mod certificate;
 mod cli;
 mod client;
 mod commands;

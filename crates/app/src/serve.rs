@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use linkspan_engine::oauth::keep_alive;
@@ -19,12 +20,9 @@ use linkspan_server::{Api, Connections, Exposure, OperatorHandler, Parts};
 use linkspan_store::{Beginning, DataFolder, Durability, MasterKey, Retention, Settings, Store};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate::Certificate;
 use crate::cli::ServeArgs;
 use crate::client::Invalid;
 use crate::lifecycle::Running;
@@ -61,7 +59,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let stopped = runtime.block_on(serve(args));
     // Reads that block on the disk must not hold up the end.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
     match stopped? {
         lifecycle::Stop::Asked => Ok(()),
         lifecycle::Stop::Poisoned => bail!(
@@ -81,6 +79,7 @@ fn raise_file_limit() {
 }
 
 async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
+    let _file_limit = lifecycle::survive_file_limit()?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let metrics = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full("linkspan_ack_seconds".to_owned()), &ACK_BUCKETS)
@@ -100,8 +99,10 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let public = bind(args.public, "public").await?;
     let operator = bind(args.operator, "operator").await?;
     let (public_address, operator_address) = (public.local_addr()?, operator.local_addr()?);
-    let tls = tls(args.tls_cert.as_deref(), args.tls_key.as_deref())?;
-    let exposure = exposure(&args, &folder, public_address, operator_address, tls.is_some(), key_in_data_folder);
+    let certificate = args.tls_cert.clone().zip(args.tls_key.clone());
+    let certificate = certificate.map(|(chain, key)| Certificate::read(chain, key)).transpose()?;
+    let exposure =
+        exposure(&args, &folder, public_address, operator_address, certificate.is_some(), key_in_data_folder);
 
     let outbound = Outbound::new(Policy::new(args.egress_allow.clone(), vec![operator_address]));
     let traffic = Traffic::default();
@@ -143,18 +144,22 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
 
     start_engine(&engine, &folder, retention(&args), &running, lifecycle::for_jobs(args.drain.get()));
     running.work.spawn(keep_alive(engine.clone(), args.token_keepalive.get(), running.stop_work.clone()));
-    running.serving.spawn(keep_metrics(metrics, running.stop_serving.clone()));
+    running.serving.spawn(tidy(metrics, store.clone(), engine.traffic.clone(), running.stop_serving.clone()));
     let accept_limits = accept_limits(&args);
     let threads = ServingThreads::start(&store, &running.serving, &running.stop_serving)?;
+    let tls = certificate.as_ref().map(Certificate::acceptor);
     let public = Listener { socket: public, tls, limits: accept_limits, runtimes: threads.runtimes() };
     let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default(), runtimes: Vec::new() };
     let handler = PublicHandler::new(ingress, connections, &exposure.public_url);
     running.serve(public, handler);
     running.serve(operator, OperatorHandler::new(api));
+    if let Some(certificate) = &certificate {
+        running.serving.spawn(certificate.clone().watch(running.stop_serving.clone()));
+    }
     let mut signals = lifecycle::Signals::listen()?;
     announce(&exposure, &folder);
 
-    let why = signals.wait(&store).await;
+    let why = signals.wait(&store, certificate.as_ref()).await;
     if why == lifecycle::Stop::Poisoned {
         return Ok(why);
     }
@@ -237,17 +242,6 @@ async fn bind(address: SocketAddr, which: &str) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen on {address}; give another address with --{which}"))
 }
 
-fn tls(cert: Option<&Path>, key: Option<&Path>) -> Result<Option<TlsAcceptor>> {
-    let (Some(cert), Some(key)) = (cert, key) else { return Ok(None) };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .with_context(|| format!("--tls-cert {}", cert.display()))?;
-    let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("--tls-key {}", key.display()))?;
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).context("TLS")?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(config))))
-}
-
 /// Where this server reaches its own public listener.
 fn own_url(public: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
@@ -305,7 +299,7 @@ fn retention(args: &ServeArgs) -> Retention {
     }
 }
 
-fn start_engine(engine: &Engine, folder: &DataFolder, keep: Retention, running: &Running, drain: std::time::Duration) {
+fn start_engine(engine: &Engine, folder: &DataFolder, keep: Retention, running: &Running, drain: Duration) {
     let Running { work, stop_work: stop, .. } = running;
     work.spawn(dispatch::run(engine.clone(), stop.clone()));
     work.spawn(worker::run(engine.clone(), stop.clone(), drain));
@@ -316,12 +310,18 @@ fn start_engine(engine: &Engine, folder: &DataFolder, keep: Retention, running: 
     work.spawn(schedule::run(syncs, stop.clone()));
 }
 
-/// Histograms are folded now and then, so that they do not grow between scrapes.
-async fn keep_metrics(metrics: PrometheusHandle, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => metrics.run_upkeep(),
+/// Between two looks at what grows.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// Folds histograms, so that they do not grow between scrapes, and forgets the traffic of connections that a change of
+/// the configuration took away.
+async fn tidy(metrics: PrometheusHandle, store: Store, traffic: Traffic, stop: CancellationToken) {
+    let mut revision = None;
+    while stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
+        metrics.run_upkeep();
+        let snapshot = Arc::clone(&store.snapshot());
+        if revision.replace(snapshot.revision) != Some(snapshot.revision) {
+            traffic.keep(|name| snapshot.connection(name).is_some());
         }
     }
 }

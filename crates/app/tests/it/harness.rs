@@ -330,6 +330,19 @@ impl Server {
         eventually("the server has ended", || self.child.try_wait().unwrap()).core_dumped()
     }
 
+    /// Limits the size that files may grow to from now on, in bytes.
+    pub(crate) fn limit_files(&self, bytes: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();
+    }
+
+    /// How the server ended, if it has within a moment.
+    pub(crate) fn has_ended(&mut self) -> Option<std::process::ExitStatus> {
+        std::thread::sleep(Duration::from_secs(1));
+        self.child.try_wait().unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();

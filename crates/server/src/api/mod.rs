@@ -14,6 +14,7 @@ mod connectors;
 mod events;
 mod jobs;
 mod openapi;
+mod readiness;
 mod refusals;
 mod resources;
 mod route;
@@ -84,7 +85,7 @@ pub struct Exposure {
 
 /// What the handlers work with.
 #[derive(Clone)]
-pub struct Api(Arc<Parts>);
+pub struct Api(Arc<(Parts, readiness::Readiness)>);
 
 /// The parts of an operator API.
 pub struct Parts {
@@ -112,7 +113,7 @@ impl std::ops::Deref for Api {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.0
     }
 }
 
@@ -120,7 +121,11 @@ impl Api {
     /// An API over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new((parts, readiness::Readiness::default())))
+    }
+
+    fn readiness(&self) -> &readiness::Readiness {
+        &self.0.1
     }
 
     fn is_draining(&self) -> bool {
