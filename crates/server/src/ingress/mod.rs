@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 mod counters;
+mod places;
 mod receive;
 mod refusals;
 mod remote;
