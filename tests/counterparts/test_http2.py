@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import h2.config
 import h2.connection
 import h2.events
-import pytest
 
 from certificates import Authority
 from support import FIRST_HOUR
@@ -91,18 +90,15 @@ class Client:
             time.sleep(min(every, max(0, end - time.monotonic())))
 
 
-@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
-def test_connection_lives_for_two_minutes_idle_pinging_and_posting(start, tmp_path, with_tls):
+def test_connection_lives_for_two_minutes_idle_pinging_and_posting(start, tmp_path):
     """With the limits as they are by default: 10 s for a head, 60 s without a request."""
-    args, tls = [], None
-    if with_tls:
-        authority = Authority(tmp_path, "Servers")
-        files = tmp_path / "cert.pem", tmp_path / "key.pem"
-        for file, pem in zip(files, authority.issue("/CN=localhost", use="server"), strict=True):
-            file.write_text(pem)
-        args = ["--tls-cert", files[0], "--tls-key", files[1]]
-        tls = ssl.create_default_context(cadata=authority.pem)
-        tls.set_alpn_protocols(["h2"])
+    authority = Authority(tmp_path, "Servers")
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    for file, pem in zip(files, authority.issue("/CN=localhost", use="server"), strict=True):
+        file.write_text(pem)
+    args = ["--tls-cert", files[0], "--tls-key", files[1]]
+    tls = ssl.create_default_context(cadata=authority.pem)
+    tls.set_alpn_protocols(["h2"])
     server = start(apply=FIRST_HOUR, args=args)
     server.apply(OPEN)
     client = Client(server.endpoint_url("open"), tls)
@@ -126,7 +122,8 @@ def test_idle_connection_ends_with_goaway(start):
     end = client.until(h2.events.ConnectionTerminated)
     assert isinstance(end, h2.events.ConnectionTerminated)
     assert end.error_code == 0
-    assert 3 <= time.monotonic() - idle < 6
+    # The server counts from when it has written its answer, a moment before it is read here.
+    assert 2.9 <= time.monotonic() - idle < 6
     # The client has closed nothing: the server does.
     client.socket.settimeout(10)
     while client.socket.recv(65536):

@@ -137,7 +137,8 @@ fn idle_connection_is_told_to_go_however_often_it_pings() {
         let came = client.until(|frame| frame.kind == GOAWAY || (frame.kind == PING && frame.flags == ACK));
         is_told = came.expect("the connection ends with GOAWAY").kind == GOAWAY;
     }
-    assert!(idle.elapsed() >= IDLE, "told to go after {:?}", idle.elapsed());
+    // The server counts from when it has written its answer, a moment before it is read here.
+    assert!(idle.elapsed() + Duration::from_millis(50) >= IDLE, "told to go after {:?}", idle.elapsed());
     // It does not answer the ping by which the server asks whether it has heard (RFC 9113, section 6.8).
     client.wire.rest();
     assert!(idle.elapsed() < IDLE + 10 * HEAD, "closed after {:?}", idle.elapsed());
