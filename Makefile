@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help run dev build test test-fast test-imports test-crash-long check advisories bench openapi dist setup-build setup-check setup-test
+.PHONY: help run dev build test test-fast test-imports test-crash-long check advisories fuzz bench openapi dist setup-build setup-check setup-test
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,13 @@ check: setup-check ## Format, pages, licences, bans, lints and the code's own pa
 
 advisories: setup-check ## Known vulnerabilities of the dependencies (reads a database from the network)
 	@exec tests/run advisories
+
+fuzz: ## Run each fuzz target for half a minute (needs cargo-fuzz)
+	@for target in $$(ls fuzz/corpus); do \
+	  new=$$(mktemp -d); \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target $$new fuzz/corpus/$$target -- -max_total_time=30 -timeout=10 -rss_limit_mb=1024 || exit 1; \
+	  rm -r $$new; \
+	done
 
 bench: setup-test ## Measure against a bare hyper server, as ratios within one run
 	@exec bench/run

@@ -186,7 +186,7 @@ pub(crate) struct LimitArgs {
     /// From when on a body must come with 1 KiB/s.
     #[arg(long, env = "LINKSPAN_BODY_GRACE", default_value = "5s")]
     pub(crate) body_grace: Duration,
-    /// Longest idle time of a kept-alive connection.
+    /// Longest time of a connection without a request; on HTTP/2 it then gets GOAWAY.
     #[arg(long, env = "LINKSPAN_IDLE_TIMEOUT", default_value = "60s")]
     pub(crate) idle_timeout: Duration,
     /// Most open connections on the public listener; beyond it the one idle longest goes.

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::certificate::Certificate;
+
 /// How the server came to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -37,17 +39,23 @@ impl Signals {
         })
     }
 
-    /// Waits until the server should stop. After SIGHUP secrets outside the database are read again.
-    pub(crate) async fn wait(&mut self, store: &Store) -> Stop {
+    /// Waits until the server should stop. After SIGHUP secrets outside the database are read again, and the
+    /// certificate of the public listener.
+    pub(crate) async fn wait(&mut self, store: &Store, certificate: Option<&Certificate>) -> Stop {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Stop::Asked,
                 _ = self.interrupt.recv() => return Stop::Asked,
                 () = store.stopped() => return Stop::Poisoned,
-                _ = self.hangup.recv() => match store.reload().await {
-                    Ok(()) => tracing::info!("configuration and secrets were read again"),
-                    Err(error) => tracing::error!(%error, "configuration and secrets could not be read again"),
-                },
+                _ = self.hangup.recv() => {
+                    match store.reload().await {
+                        Ok(()) => tracing::info!("configuration and secrets were read again"),
+                        Err(error) => tracing::error!(%error, "configuration and secrets could not be read again"),
+                    }
+                    if let Some(certificate) = certificate {
+                        certificate.read_again().await;
+                    }
+                }
             }
         }
     }
@@ -59,6 +67,12 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// From here on a write beyond the limit of the size of files (`ulimit -f`) fails, as one on a full disk does, in place
+/// of ending the process by SIGXFSZ.
+pub(crate) fn survive_file_limit() -> std::io::Result<Signal> {
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
 }
 
 /// What is under way in a server.

@@ -1,5 +1,6 @@
 //! The executable: one binary for the server and for its operator.
 
+mod certificate;
 mod cli;
 mod client;
 mod commands;
@@ -7,6 +8,7 @@ mod connections;
 mod core_dumps;
 mod documents;
 mod lifecycle;
+mod logs;
 mod output;
 mod places;
 mod secrets;
@@ -26,7 +28,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
-        Command::Serve(args) => serve::run(*args),
+        Command::Serve(args) => {
+            return serve::run(*args).map_or_else(
+                |error| {
+                    logs::say_at_the_end(format!("{error:#}"));
+                    client::exit_code(&error)
+                },
+                |()| ExitCode::SUCCESS,
+            );
+        }
         command => {
             // They hold an operator token, and some of them the values of secrets.
             core_dumps::forbid();

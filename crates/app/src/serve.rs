@@ -1,10 +1,10 @@
 //! `serve`: settings, wiring, and the order in which things start and stop.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use linkspan_engine::oauth::keep_alive;
@@ -22,16 +22,13 @@ use linkspan_server::{Api, Connections, Exposure, OperatorHandler, Parts};
 use linkspan_store::{Beginning, DataFolder, Durability, MasterKey, Retention, Settings, Store};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use crate::cli::{LogFormat, ServeArgs};
+use crate::certificate::Certificate;
+use crate::cli::ServeArgs;
 use crate::client::Invalid;
 use crate::lifecycle::Running;
+use crate::logs::{self, Logs};
 use crate::places::Places;
 use crate::threads::ServingThreads;
 use crate::{connections, core_dumps, documents, lifecycle, output, secrets, tables};
@@ -51,7 +48,8 @@ impl Clock for WallClock {
 
 /// Starts the server and runs it until it is asked to stop.
 pub(crate) fn run(args: ServeArgs) -> Result<()> {
-    start_logs(args.log_format);
+    // Dropped last: it waits for the last lines.
+    let _logs = Logs::start(args.log_format)?;
     // Before there is a secret to be read.
     if !args.core_dumps {
         core_dumps::forbid();
@@ -63,7 +61,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let stopped = runtime.block_on(serve(args));
     // Reads that block on the disk must not hold up the end.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
     match stopped? {
         lifecycle::Stop::Asked => Ok(()),
         lifecycle::Stop::Poisoned => bail!(
@@ -82,25 +80,14 @@ fn raise_file_limit() {
     }
 }
 
-fn start_logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("LINKSPAN_LOG").unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    match format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
-}
-
 async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
+    let _file_limit = lifecycle::survive_file_limit()?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let metrics = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full("linkspan_ack_seconds".to_owned()), &ACK_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .context("metrics")?;
+    metrics::counter!(logs::DROPPED).absolute(0);
     let folder = DataFolder::lock(&args.data)?;
     folder.check_beginning(if args.begin_anew { Beginning::Anew } else { Beginning::Usual })?;
     let (key, key_in_data_folder) = master_key(&folder, args.key_file.as_deref())?;
@@ -114,8 +101,10 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
     let public = bind(args.public, "public").await?;
     let operator = bind(args.operator, "operator").await?;
     let (public_address, operator_address) = (public.local_addr()?, operator.local_addr()?);
-    let tls = tls(args.tls_cert.as_deref(), args.tls_key.as_deref())?;
-    let exposure = exposure(&args, &folder, public_address, operator_address, tls.is_some(), key_in_data_folder);
+    let certificate = args.tls_cert.clone().zip(args.tls_key.clone());
+    let certificate = certificate.map(|(chain, key)| Certificate::read(chain, key)).transpose()?;
+    let exposure =
+        exposure(&args, &folder, public_address, operator_address, certificate.is_some(), key_in_data_folder);
 
     let outbound = Outbound::new(Policy::new(args.egress_allow.clone(), vec![operator_address]));
     let traffic = Traffic::default();
@@ -158,18 +147,22 @@ async fn serve(args: ServeArgs) -> Result<lifecycle::Stop> {
 
     start_engine(&engine, &folder, retention(&args), &running, lifecycle::for_jobs(args.drain.get()));
     running.work.spawn(keep_alive(engine.clone(), args.token_keepalive.get(), running.stop_work.clone()));
-    running.serving.spawn(keep_metrics(metrics, running.stop_serving.clone()));
+    running.serving.spawn(tidy(metrics, store.clone(), engine.traffic.clone(), running.stop_serving.clone()));
     let accept_limits = accept_limits(&args);
     let threads = ServingThreads::start(&store, &running.serving, &running.stop_serving)?;
+    let tls = certificate.as_ref().map(Certificate::acceptor);
     let public = Listener { socket: public, tls, limits: accept_limits, runtimes: threads.runtimes() };
     let operator = Listener { socket: operator, tls: None, limits: AcceptLimits::default(), runtimes: Vec::new() };
     let handler = PublicHandler::new(ingress, connections, &exposure.public_url);
     running.serve(public, handler);
     running.serve(operator, OperatorHandler::new(api));
+    if let Some(certificate) = &certificate {
+        running.serving.spawn(certificate.clone().watch(running.stop_serving.clone()));
+    }
     let mut signals = lifecycle::Signals::listen()?;
     announce(&exposure, &folder);
 
-    let why = signals.wait(&store).await;
+    let why = signals.wait(&store, certificate.as_ref()).await;
     if why == lifecycle::Stop::Poisoned {
         return Ok(why);
     }
@@ -252,17 +245,6 @@ async fn bind(address: SocketAddr, which: &str) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen on {address}; give another address with --{which}"))
 }
 
-fn tls(cert: Option<&Path>, key: Option<&Path>) -> Result<Option<TlsAcceptor>> {
-    let (Some(cert), Some(key)) = (cert, key) else { return Ok(None) };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .with_context(|| format!("--tls-cert {}", cert.display()))?;
-    let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("--tls-key {}", key.display()))?;
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).context("TLS")?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(config))))
-}
-
 /// Where this server reaches its own public listener.
 fn own_url(public: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
@@ -320,7 +302,7 @@ fn retention(args: &ServeArgs) -> Retention {
     }
 }
 
-fn start_engine(engine: &Engine, folder: &DataFolder, keep: Retention, running: &Running, drain: std::time::Duration) {
+fn start_engine(engine: &Engine, folder: &DataFolder, keep: Retention, running: &Running, drain: Duration) {
     let Running { work, stop_work: stop, .. } = running;
     work.spawn(dispatch::run(engine.clone(), stop.clone()));
     work.spawn(worker::run(engine.clone(), stop.clone(), drain));
@@ -331,12 +313,18 @@ fn start_engine(engine: &Engine, folder: &DataFolder, keep: Retention, running: 
     work.spawn(schedule::run(syncs, stop.clone()));
 }
 
-/// Histograms are folded now and then, so that they do not grow between scrapes.
-async fn keep_metrics(metrics: PrometheusHandle, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => metrics.run_upkeep(),
+/// Between two looks at what grows.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// Folds histograms, so that they do not grow between scrapes, and forgets the traffic of connections that a change of
+/// the configuration took away.
+async fn tidy(metrics: PrometheusHandle, store: Store, traffic: Traffic, stop: CancellationToken) {
+    let mut revision = None;
+    while stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
+        metrics.run_upkeep();
+        let snapshot = Arc::clone(&store.snapshot());
+        if revision.replace(snapshot.revision) != Some(snapshot.revision) {
+            traffic.keep(|name| snapshot.connection(name).is_some());
         }
     }
 }

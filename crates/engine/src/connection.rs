@@ -120,7 +120,7 @@ impl Way {
                     if exchange.status == StatusCode::UNAUTHORIZED
                         && self.credentials.take_challenge(&exchange.headers) =>
                 {
-                    send(again).await.map_err(NoAnswer::Failed)
+                    send(again).await.map(|second| second.after(exchange.requests)).map_err(NoAnswer::Failed)
                 }
                 _ => Ok(exchange),
             };
@@ -135,7 +135,9 @@ impl Way {
         }
         let Some(renewed) = oauth::after_401(engine, snapshot, account, spec, &live).await else { return Ok(exchange) };
         self.credentials = OwnTransport::hide(self.transport.as_ref(), renewed.credentials.clone());
+        let before = exchange.requests;
         let exchange = engine.outbound.send(request, &self.credentials, options).await.map_err(NoAnswer::Failed)?;
+        let exchange = exchange.after(before);
         if exchange.status != StatusCode::UNAUTHORIZED {
             renewed.accepted();
         }

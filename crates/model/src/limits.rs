@@ -17,10 +17,12 @@ pub const HEADERS_MAX: usize = 100;
 pub const URI_MAX_BYTES: usize = 8 << 10;
 /// Memory that bodies of all requests in flight may take: 256 MiB. Above: 503.
 pub const IN_FLIGHT_BYTES: usize = 256 << 20;
-/// Requests in flight: 2,048. Above: 503.
+/// Requests that are being stored: 2,048. Above: 503.
 pub const IN_FLIGHT_REQUESTS: usize = 2_048;
-/// Requests in flight on one endpoint: 256. Above: 503.
+/// Requests of one endpoint that are being stored: 256, as many as one commit takes. Above they wait.
 pub const IN_FLIGHT_PER_ENDPOINT: usize = 256;
+/// Requests that wait to be stored at one endpoint: 4,096, what is stored within a second on most disks. Above: 503.
+pub const WAITING_PER_ENDPOINT: usize = 4_096;
 /// Open connections: 16,384; beyond it the one that was idle longest is closed.
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Longest wait for the first byte, for a whole request head, for a TLS handshake: 10 s each.
@@ -33,6 +35,8 @@ pub const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
 pub const BODY_RATE_BYTES: u64 = 1 << 10;
 /// Longest idle time of a kept-alive connection: 60 s.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of log lines that wait to be written: 1 MiB, some thousand lines. Above, lines are dropped and counted.
+pub const LOG_BUFFER_BYTES: usize = 1 << 20;
 /// Longest wait for the commit that holds an event: 2 s. Slack and Pusher give up after 3 s.
 pub const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
 /// How long an event id is remembered by default: 14 days.

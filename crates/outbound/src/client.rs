@@ -117,9 +117,19 @@ pub struct Exchange {
     pub undecoded: Option<String>,
     /// How long it took.
     pub timings: Timings,
+    /// Requests that were sent for it: one, and one more for each redirect and for what was repeated with other
+    /// credentials.
+    pub requests: u32,
 }
 
 impl Exchange {
+    /// The same, as what came of the repetition of a request that was answered before.
+    #[must_use]
+    pub fn after(mut self, before: u32) -> Self {
+        self.requests += before;
+        self
+    }
+
     /// The answer for the history: `status`, `headers`, `timings`, `body` and its `size`; secrets masked, the body cut.
     /// The body is shown as data where it was read as such and needs no cut.
     #[must_use]
@@ -234,7 +244,8 @@ impl Outbound {
                 Err(kind) => return Err(fail(kind, &hop, sent)),
             };
             timings.total_us = micros(started.elapsed());
-            return Ok(Exchange { sent, status, headers: parts.headers, body, undecoded, timings });
+            let requests = 1 + u32::from(hop.redirects);
+            return Ok(Exchange { sent, status, headers: parts.headers, body, undecoded, timings, requests });
         }
     }
 }

@@ -21,6 +21,7 @@ use hyper::rt::Executor as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use linkspan_model::connection::HeaderCase;
 use linkspan_model::limits;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::connector::{ConnectError, Connector};
@@ -70,6 +71,21 @@ struct Kept {
     /// Those that wait, the one that was used last at the end.
     idle: Vec<(Box<Http1>, Instant)>,
     http2: Option<(Http2, Instant)>,
+    /// The last connection spoke HTTP/1, of which everybody needs one.
+    is_http1: bool,
+    /// Closed when the first connection was made, or not.
+    first: Option<Arc<Semaphore>>,
+}
+
+/// Whoever makes the first connection; what waits for it goes on when this is dropped.
+struct First<'a>(&'a Origin);
+
+impl Drop for First<'_> {
+    fn drop(&mut self) {
+        if let Some(first) = self.0.lock().first.take() {
+            first.close();
+        }
+    }
 }
 
 type Http2 = http2::SendRequest<Upload>;
@@ -149,22 +165,49 @@ impl Pool {
         Ok(origin)
     }
 
-    /// Makes a connection.
-    pub(crate) async fn connect(&self, origin: &Origin, progress: &Arc<Progress>) -> Result<Connection, NotConnected> {
+    /// Makes a connection, and whether it is a new one: where many may share one, those who come while the first is
+    /// made wait for it.
+    pub(crate) async fn connect(
+        &self,
+        origin: &Origin,
+        progress: &Arc<Progress>,
+    ) -> Result<(Connection, bool), NotConnected> {
+        let _first = match origin.first() {
+            Turn::Free => None,
+            Turn::First(first) => Some(first),
+            Turn::After(first) => {
+                // Nobody gives permits: it ends when it is closed.
+                drop(first.acquire().await);
+                if let Some(shared) = origin.shared(Instant::now()) {
+                    return Ok((Connection::Http2(shared), false));
+                }
+                None
+            }
+        };
         let Origin { scheme, authority, .. } = origin;
         let stream = self.0.connector.connect(scheme, authority, progress).await.map_err(NotConnected::Stream)?;
         if !stream.is_h2() {
+            origin.lock().is_http1 = true;
             let (sender, driver) = self.0.http1.handshake(stream).await.map_err(NotConnected::Http)?;
-            return Ok(Connection::Http1(Box::new(Http1 { sender, driver: Some(driver) })));
+            return Ok((Connection::Http1(Box::new(Http1 { sender, driver: Some(driver) })), true));
         }
         let (sender, driver) = self.0.http2.handshake(stream).await.map_err(NotConnected::Http)?;
         background(driver);
         let mut kept = origin.lock();
+        kept.is_http1 = false;
         if kept.http2.as_ref().is_none_or(|(sender, _)| sender.is_closed()) {
             kept.http2 = Some((sender.clone(), Instant::now()));
         }
-        Ok(Connection::Http2(sender))
+        drop(kept);
+        Ok((Connection::Http2(sender), true))
     }
+}
+
+/// Whether somebody who needs a connection makes one.
+enum Turn<'a> {
+    Free,
+    First(First<'a>),
+    After(Arc<Semaphore>),
 }
 
 impl fmt::Debug for Pool {
@@ -192,17 +235,38 @@ impl Origin {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The connection that all share, where there is one.
+    fn shared(&self, now: Instant) -> Option<Http2> {
+        let mut kept = self.lock();
+        let (sender, since) = kept.http2.as_mut()?;
+        if sender.is_closed() || now.duration_since(*since) >= IDLE {
+            kept.http2 = None;
+            return None;
+        }
+        *since = now;
+        Some(sender.clone())
+    }
+
+    /// Whose turn it is to make a connection: only over TLS a connection may turn out to be one for all.
+    fn first(&self) -> Turn<'_> {
+        let mut kept = self.lock();
+        if kept.is_http1 || self.scheme != Scheme::HTTPS {
+            return Turn::Free;
+        }
+        if let Some(first) = &kept.first {
+            return Turn::After(Arc::clone(first));
+        }
+        kept.first = Some(Arc::new(Semaphore::new(0)));
+        Turn::First(First(self))
+    }
+
     /// A connection that was kept. The server may have closed it meanwhile: it gives the request back then.
     pub(crate) fn take(&self, now: Instant) -> Option<Connection> {
+        if let Some(shared) = self.shared(now) {
+            return Some(Connection::Http2(shared));
+        }
         let is_fresh = |since: Instant| now.duration_since(since) < IDLE;
         let mut kept = self.lock();
-        if let Some((sender, since)) = &mut kept.http2 {
-            if !sender.is_closed() && is_fresh(*since) {
-                *since = now;
-                return Some(Connection::Http2(sender.clone()));
-            }
-            kept.http2 = None;
-        }
         // Those below it have waited longer: they are closed when it is looked next.
         kept.idle.pop_if(|(_, since)| is_fresh(*since)).map(|(http1, _)| Connection::Http1(http1))
     }

@@ -399,6 +399,7 @@ mod tests {
             headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("a/hunter2!"))]),
             body: body.into(),
             undecoded: undecoded.map(str::to_owned),
+            requests: 1,
             timings: Timings::default(),
         }
     }

@@ -330,6 +330,17 @@ impl Gate {
         self.origin.elapsed()
     }
 
+    /// Counts requests that were sent in the turn of another: those that follow wait for them, too.
+    fn sent_more(&self, requests: u32) {
+        if requests == 0 || self.settings.rate.is_none() {
+            return;
+        }
+        let now = self.now();
+        if let Some(rate) = &mut self.lock().rate {
+            (0..requests).for_each(|_| rate.take(now));
+        }
+    }
+
     /// The connection's name.
     #[must_use]
     pub fn name(&self) -> &Name {
@@ -705,6 +716,7 @@ impl Pass {
             Ok(exchange) => {
                 let status = exchange.status.as_u16();
                 self.is_heard = true;
+                self.gate.sent_more(exchange.requests.saturating_sub(1));
                 if status >= 500 {
                     self.gate.failed(self.is_probe, format!("the API answered {status}"));
                 } else {

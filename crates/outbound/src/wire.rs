@@ -63,8 +63,9 @@ pub(crate) async fn send(
             None => {
                 let made = timeout_at(deadline, pool.connect(&origin, &progress)).await;
                 let late = |_| SendErrorKind::Timeout(progress.timed_out_connecting(options.total));
-                let made = made.map_err(late)?.map_err(|why| unconnected(why, options, &progress))?;
-                (made, true, Instant::now())
+                let made = made.map_err(late)?;
+                let (made, is_new) = made.map_err(|why| unconnected(why, options, &progress))?;
+                (made, is_new, Instant::now())
             }
         };
         origin.address(&mut request, &connection);

@@ -9,14 +9,15 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -30,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::staged::{Activity, Ending, StageLimits, Staged};
+use crate::staged::{Activity, Ending, RequestGuard, StageLimits, Staged};
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +57,7 @@ impl Default for AcceptLimits {
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The body of its answers.
-    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static;
 
     /// Answers one request from `peer`.
     fn handle(&self, request: Request<Incoming>, peer: SocketAddr)
@@ -139,6 +140,7 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
         most: listener.limits.connections,
     });
     let mut runtimes = listener.runtimes.iter().cycle();
+    let mut failures = Recurring::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return connections.finish(),
@@ -148,7 +150,9 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, mostly: closing connections make room, so wait a little.
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(times) = failures.happens() {
+                    tracing::warn!(%error, times, "connections could not be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -163,6 +167,26 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, tasks: TaskTracke
                 Err(error) => tracing::warn!(%error, "a connection could not be handed on"),
             },
         }
+    }
+}
+
+/// Something that may go on happening many times a second, and is said once in one.
+#[derive(Debug, Default)]
+struct Recurring {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Recurring {
+    /// It happens: how many times since this was last given, when it is time to say so again.
+    fn happens(&mut self) -> Option<u64> {
+        self.unsaid += 1;
+        let now = Instant::now();
+        if self.said.is_some_and(|said| now.duration_since(said) < Duration::from_secs(1)) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -212,9 +236,9 @@ impl<H: Handler> Connection<H> {
             let busy = activity.request();
             let handler = Arc::clone(&handler);
             async move {
-                let answer = handler.handle(request, peer).await;
-                drop(busy);
-                Ok::<_, Infallible>(answer)
+                let response = handler.handle(request, peer).await;
+                // Until the response is written: one that goes on for minutes keeps its connection from being idle.
+                Ok::<_, Infallible>(response.map(|body| Counted { body, _busy: busy }))
             }
         });
         let builder = http_builder();
@@ -228,7 +252,12 @@ impl<H: Handler> Connection<H> {
             }
             match place.activity.ending() {
                 None => {}
-                Some(Ending::Evicted) => return Poll::Ready(()),
+                Some(Ending::Evicted) => {
+                    // So that a client of HTTP/2 hears of it, if it takes bytes at once.
+                    connection.as_mut().graceful_shutdown();
+                    let _has_ended_anyhow = connection.as_mut().poll(cx);
+                    return Poll::Ready(());
+                }
                 Some(Ending::Finishing) if !std::mem::replace(&mut is_finishing, true) => {
                     connection.as_mut().graceful_shutdown();
                 }
@@ -241,6 +270,29 @@ impl<H: Handler> Connection<H> {
             })
         })
         .await;
+    }
+}
+
+/// A response's body, during which its request counts as being handled.
+struct Counted<B> {
+    body: B,
+    _busy: RequestGuard,
+}
+
+impl<B: Body + Unpin> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -265,4 +317,21 @@ fn http_builder() -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_recurs_is_said_once_a_second_with_its_count() {
+        let mut recurring = Recurring::default();
+        assert_eq!(recurring.happens(), Some(1));
+        let mut said = Vec::new();
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_millis(50)).await;
+            said.extend(recurring.happens());
+        }
+        assert_eq!(said, [20; 5]);
+    }
 }

@@ -3,6 +3,7 @@
 pub mod accept;
 mod api;
 pub mod callback;
+mod framing;
 pub mod ingress;
 mod metrics;
 mod problem;

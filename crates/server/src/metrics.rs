@@ -29,8 +29,6 @@ pub(crate) async fn observe(store: &Store, traffic: &Traffic) {
             gauge!("linkspan_jobs", "status" => status.as_str()).set(count as f64);
         }
     }
-    let snapshot = std::sync::Arc::clone(&store.snapshot());
-    traffic.keep(|name| snapshot.connection(name).is_some());
     gauge!("linkspan_breakers_open").set(traffic.open_breakers() as f64);
     if let Some(rss) = resident_bytes() {
         gauge!("linkspan_rss_bytes").set(rss as f64);

@@ -3,17 +3,23 @@
 //! The HTTP library has one timer for several stages, so the stages are kept here, below it: the first byte,
 //! a whole request head, a kept-alive connection between requests, and progress of a write. While a request
 //! is being handled nothing is timed here; its body has a reader with limits of its own.
+//!
+//! HTTP/2 sends frames also where nobody asks for anything (PING, SETTINGS and what acknowledges them), so that bytes
+//! say nothing about requests. There a connection is idle as long as it has no request, whatever comes, and its end is
+//! told to the client (GOAWAY; RFC 9113, section 6.8), which may have a request under way at that moment.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
+
+use crate::framing;
 
 /// The longest times of the stages.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +50,7 @@ pub struct Activity {
 /// Why a connection is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The server stops: after the requests that have begun.
+    /// The server stops, or it was idle for too long: after the requests that have begun.
     Finishing = 1,
     /// Another connection needs its place: at once.
     Evicted = 2,
@@ -82,9 +88,9 @@ impl Activity {
         Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != BUSY)
     }
 
-    /// Asks the connection to end.
+    /// Asks the connection to end. Who was asked to end at once does not go on.
     pub fn end(&self, ending: Ending) {
-        self.ending.store(ending as u8, Ordering::Release);
+        self.ending.fetch_max(ending as u8, Ordering::AcqRel);
         self.ended.notify_one();
     }
 
@@ -112,7 +118,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(BUSY - 1)
 }
 
-/// A request that is being handled.
+/// A request that is being handled, or whose response is still to be written.
 #[derive(Debug)]
 pub struct RequestGuard(Arc<Activity>);
 
@@ -132,6 +138,32 @@ enum Stage {
     Idle,
 }
 
+/// What a client of HTTP/2 begins with (RFC 9113, section 3.4). The HTTP library decides by the same bytes.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// So many bytes of the preface have come, and nothing else.
+    Undecided(usize),
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    /// What is known once these bytes have come too.
+    fn after(self, arrived: &[u8]) -> Self {
+        let Self::Undecided(seen) = self else { return self };
+        let expected = PREFACE.get(seen..).unwrap_or_default();
+        let compared = expected.len().min(arrived.len());
+        match arrived[..compared] == expected[..compared] {
+            false => Self::Http1,
+            true if compared == expected.len() => Self::Http2,
+            true => Self::Undecided(seen + compared),
+        }
+    }
+}
+
 /// A stream with the deadlines of its stages.
 #[derive(Debug)]
 pub struct Staged<S> {
@@ -139,6 +171,11 @@ pub struct Staged<S> {
     activity: Arc<Activity>,
     limits: StageLimits,
     stage: Stage,
+    protocol: Protocol,
+    /// The client of HTTP/2 was told that the connection ends.
+    is_leaving: bool,
+    /// What is written in place of what the HTTP library gave, and how much of it went out.
+    instead: Option<(Vec<u8>, usize)>,
     /// Requests that had begun when this last looked.
     begun: u64,
     /// Of the stage; none as long as nothing has been waited for in it.
@@ -161,6 +198,9 @@ impl<S> Staged<S> {
             activity,
             limits,
             stage: Stage::FirstByte,
+            protocol: Protocol::Undecided(0),
+            is_leaving: false,
+            instead: None,
             begun: 0,
             deadline: Some(deadline),
             write_deadline: None,
@@ -182,6 +222,8 @@ impl<S> Staged<S> {
     fn stage_deadline(&mut self) -> Option<Instant> {
         let longest = match self.stage {
             Stage::FirstByte | Stage::Head => self.limits.head,
+            // It has been told to go, and its answer to that takes no longer than a head.
+            Stage::Idle if self.is_leaving => self.limits.head,
             Stage::Idle => self.limits.idle,
             Stage::Busy => return None,
         };
@@ -225,18 +267,47 @@ impl<S: AsyncRead + Unpin> AsyncRead for Staged<S> {
         };
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        let arrived = buf.filled().len() > before;
-        let next = if arrived && matches!(next, Stage::FirstByte | Stage::Idle) { Stage::Head } else { next };
+        let arrived = buf.filled().get(before..).unwrap_or_default();
+        if !arrived.is_empty() {
+            this.protocol = this.protocol.after(arrived);
+        }
+        let next = match (this.protocol, next) {
+            (Protocol::Http2, Stage::FirstByte | Stage::Head) => Stage::Idle,
+            (Protocol::Http2, next) => next,
+            (_, Stage::FirstByte | Stage::Idle) if !arrived.is_empty() => Stage::Head,
+            (_, next) => next,
+        };
         // A head that begins where another request has just ended has a time of its own.
         if next != this.stage || (had_request && next != Stage::Busy) {
             this.enter(next);
         }
         match read {
-            Poll::Pending if this.stage_deadline().is_some_and(|deadline| this.is_late(deadline, cx)) => {
-                Poll::Ready(Err(late("nothing came in time")))
-            }
+            Poll::Pending => this.wait(cx),
             read => read,
         }
+    }
+}
+
+impl<S> Staged<S> {
+    /// Waits for bytes, as long as the stage may last.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_leaving && self.protocol == Protocol::Http2 && self.activity.ending().is_some() {
+            // Whether it has heard is asked by a PING, which some do not answer.
+            self.is_leaving = true;
+            self.deadline = None;
+        }
+        while let Some(deadline) = self.stage_deadline() {
+            if !self.is_late(deadline, cx) {
+                return Poll::Pending;
+            }
+            if self.protocol != Protocol::Http2 || self.is_leaving {
+                return Poll::Ready(Err(late("nothing came in time")));
+            }
+            self.is_leaving = true;
+            self.enter(Stage::Idle);
+            self.activity.end(Ending::Finishing);
+        }
+        Poll::Pending
     }
 }
 
@@ -255,10 +326,38 @@ impl<S: AsyncWrite + Unpin> Staged<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Staged<S> {
+    /// Writes on what stands in place of the library's own answer.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((answer, written)) = &mut self.instead {
+            let left = answer.get(*written..).unwrap_or_default();
+            if left.is_empty() {
+                self.instead = None;
+                break;
+            }
+            let poll = Pin::new(&mut self.stream).poll_write(cx, left);
+            match ready!(poll) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(more) => *written += more,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Staged<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watch_write(cx, written)
+        let this = &mut *self;
+        if this.protocol != Protocol::Http2
+            && let Some(answer) = framing::in_our_shape(buf)
+        {
+            // Written with the next flush, which follows whatever the library writes.
+            this.instead = Some((answer, 0));
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.watch_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -275,12 +374,43 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Staged<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch_write(cx, flushed)
+        let this = &mut *self;
+        let flushed = match this.poll_instead(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_flush(cx),
+            unwritten => unwritten,
+        };
+        this.watch_write(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.watch_write(cx, shut)
+        let this = &mut *self;
+        let shut = match this.poll_instead(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_shutdown(cx),
+            unwritten => unwritten,
+        };
+        this.watch_write(cx, shut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_protocols_apart_by_their_first_bytes() {
+        let after = |pieces: &[&[u8]]| pieces.iter().fold(Protocol::Undecided(0), |known, piece| known.after(piece));
+        assert_eq!(after(&[PREFACE, b"frames"]), Protocol::Http2);
+        assert_eq!(after(&[b"PRI", &PREFACE[3..], b"frames"]), Protocol::Http2);
+        assert_eq!(after(&[b"PRI"]), Protocol::Undecided(3));
+        assert_eq!(after(&[b"PRINT /x HTTP/1.1\r\n"]), Protocol::Http1);
+        assert_eq!(after(&[b"POST / HTTP/1.1\r\n", PREFACE]), Protocol::Http1);
+    }
+
+    #[test]
+    fn end_at_once_is_not_softened() {
+        let activity = Activity::new(Instant::now());
+        activity.end(Ending::Evicted);
+        activity.end(Ending::Finishing);
+        assert_eq!(activity.ending(), Some(Ending::Evicted));
     }
 }

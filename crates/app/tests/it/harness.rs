@@ -115,6 +115,17 @@ impl Server {
 
     fn start_in(folder: Arc<TempDir>, data: PathBuf, options: &Options) -> Self {
         let log = File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
+        Self::start_with_log(folder, data, options, log.into())
+    }
+
+    /// Starts a server with an empty data folder whose log goes elsewhere.
+    pub(crate) fn start_logging_to(options: &Options, log: Stdio) -> Self {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let data = folder.path().join("data");
+        Self::start_with_log(folder, data, options, log)
+    }
+
+    fn start_with_log(folder: Arc<TempDir>, data: PathBuf, options: &Options, log: Stdio) -> Self {
         let mut child = Self::command(&data, options).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |which: &str| -> SocketAddr {
@@ -331,6 +342,19 @@ impl Server {
     pub(crate) fn leaves_core_dump(&mut self) -> bool {
         use std::os::unix::process::ExitStatusExt as _;
         eventually("the server has ended", || self.child.try_wait().unwrap()).core_dumped()
+    }
+
+    /// Limits the size that files may grow to from now on, in bytes.
+    pub(crate) fn limit_files(&self, bytes: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();
+    }
+
+    /// How the server ended, if it has within a moment.
+    pub(crate) fn has_ended(&mut self) -> Option<std::process::ExitStatus> {
+        std::thread::sleep(Duration::from_secs(1));
+        self.child.try_wait().unwrap()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

@@ -238,9 +238,46 @@ fn head_that_is_too_large_is_refused() {
     // Far beyond: the HTTP library answers before we do.
     let huge = "x".repeat(1 << 20);
     let answer = raw(server.public, request_bytes(server.public, "POST", &path, &[("X-Huge", &huge)], b"{}"));
-    assert!(answer.is_none_or(|answer| answer.status == 431));
+    if let Some(answer) = answer {
+        answer.assert_error(431, "head.too_large");
+    }
     nothing_stored(&server);
     server.accept(&path, &json!({}));
+}
+
+#[test]
+fn requests_that_do_not_parse_are_answered_with_a_code() {
+    let server = server();
+    let path = server.path_of("json");
+    let with = |line: &str| format!("POST {path} HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+    for address in [server.public, server.operator] {
+        for (request, status, code) in [
+            ("GET /\r\n\r\n".to_owned(), 400, "request.malformed"),
+            ("GET / HTTP/0.9\r\n\r\n".to_owned(), 400, "request.malformed"),
+            (with("Content-Length: 1\r\nContent-Length: 2"), 400, "request.malformed"),
+            (with("Content-Length: 18446744073709551616"), 400, "request.malformed"),
+            (with("Content-Length: 18446744073709551615"), 431, "head.too_large"),
+            (with("Transfer-Encoding: gzip"), 400, "request.malformed"),
+        ] {
+            let mut wire = Wire::open(address);
+            wire.write(&request);
+            wire.response().unwrap_or_else(|| panic!("no answer to {request}")).assert_error(status, code);
+            assert_eq!(wire.rest(), b"", "{request}");
+        }
+    }
+    nothing_stored(&server);
+}
+
+#[test]
+fn transfer_codings_that_are_not_undone_are_refused() {
+    let server = server();
+    let path = server.path_of("json");
+    let gzip = "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    let answer = raw(server.public, format!("POST {path} HTTP/1.1\r\nHost: a\r\n{gzip}")).unwrap();
+    refused(&server, &answer, 501, "request.transfer_coding");
+    let answer = raw(server.operator, format!("POST /api/v1/apply HTTP/1.1\r\nHost: localhost\r\n{gzip}")).unwrap();
+    answer.assert_error(501, "request.transfer_coding");
+    nothing_stored(&server);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{
-    Options, Reply, Server, Upstream, Wire, connection, eventually, open_endpoint, request, request_bytes,
+    Options, Reply, Server, Upstream, Wire, connection, eventually, open_endpoint, raw, request, request_bytes,
 };
 
 const RECIPE: &str = "---
@@ -71,6 +71,7 @@ fn job_under_way_still_reaches_endpoints_of_a_server_that_ends() {
     let server = server.restart(&Options::egress());
     let job = server.job_of(&event);
     assert_eq!((&job["status"], &job["steps"][1]["attempts"]), (&json!("succeeded"), &json!(1)), "{job:#}");
+    // Listed by endpoint once dispatch has looked at it.
     server.dispatched();
     assert_eq!(server.data("/api/v1/events?endpoint=out")[0]["body"], r#"{"n":1}"#);
 }
@@ -257,4 +258,41 @@ spec: {verify: {token: {header: X-Key, secrets: [{secret: key}]}}}
         (server.post(&path, &[("X-Key", "two")], "").status == 202).then_some(())
     });
     assert_eq!(server.post(&path, &[("X-Key", "one")], "").status, 401);
+}
+
+#[test]
+fn asking_for_readiness_costs_hardly_any_commit() {
+    let server = Server::start(&Options::default());
+    let commits = || -> u64 {
+        let metrics = server.get("/metrics").text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("linkspan_store_commits_total "));
+        line.unwrap().parse().unwrap()
+    };
+    let before = commits();
+    for _ in 0..100 {
+        assert_eq!(request(server.operator, "GET", "/readyz", &[], b"").status, 200);
+    }
+    let more = commits() - before;
+    assert!(more < 20, "100 probes made {more} commits");
+}
+
+#[test]
+fn limit_of_the_size_of_files_does_not_end_the_process_by_a_signal() {
+    let mut server = Server::start(&Options::default());
+    server.apply(&open_endpoint("in"));
+    let path = server.path_of("in");
+    server.limit_files(1 << 20);
+    let large = json!({ "text": "x".repeat(60_000) });
+    let refused = (0..200).find_map(|_| {
+        let request = request_bytes(server.public, "POST", &path, &[], large.to_string().as_bytes());
+        match raw(server.public, request) {
+            Some(answer) if answer.status == 202 => None,
+            answer => Some(answer.map(|answer| answer.status)),
+        }
+    });
+    assert!(matches!(refused, Some(None | Some(503))), "{refused:?}");
+    // It ends as it does after any failed write, or goes on where that left nothing in doubt; a signal gives no code.
+    if let Some(ended) = server.has_ended() {
+        assert_eq!(ended.code(), Some(1), "{ended:?}");
+    }
 }

@@ -102,6 +102,19 @@ fn stalled_body_is_answered_and_cut() {
 }
 
 #[test]
+fn stalled_body_of_an_operator_is_answered_and_cut() {
+    let server = server();
+    let mut wire = Wire::open(server.operator);
+    let began = Instant::now();
+    let token = &server.token;
+    wire.write(format!(
+        "POST /api/v1/apply HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\n{{"
+    ));
+    wire.response().expect("an answer").assert_error(408, "body.too_slow");
+    within(began, GRACE);
+}
+
+#[test]
 fn dripping_body_is_cut_however_long_it_goes_on() {
     let server = server();
     let mut wire = Wire::open(server.public);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Options, Reply, Server, Upstream, open_endpoint};
+use crate::harness::{Options, Reply, Server, Upstream, eventually, open_endpoint};
 
 /// A server with an endpoint `in`, a recipe `tell` of one GET, and a connection `desk` with these lines.
 fn server_with(upstream: &Upstream, lines: &[&str]) -> (Server, String) {
@@ -161,4 +161,25 @@ fn settings_that_cannot_be_kept_are_refused() {
     for path in ["spec.rate", "spec.breaker.open_after", "spec.limits.concurrency", "spec.retry.tries"] {
         assert!(said.contains(path), "{path}: {said}");
     }
+}
+
+#[test]
+fn connection_that_was_removed_begins_anew() {
+    let upstream = Upstream::start(|_, _| Reply::Json(500, json!({})));
+    let (server, path) = server_with(&upstream, &["breaker: {open_after: 1, probe_after: 10m}", "retry: {tries: 1}"]);
+    server.accept(&path, &json!({}));
+    eventually("the breaker opens", || (traffic(&server)["breaker"] == "open").then_some(()));
+    for kind in ["recipes/tell", "connections/desk"] {
+        assert_eq!(server.api("DELETE", &format!("/api/v1/{kind}"), None).status, 204);
+    }
+    // Nothing tells when it is forgotten but that it is; nobody reads the metrics meanwhile.
+    eventually("what was counted is forgotten", || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        server.apply(&documents(&upstream, &["breaker: {open_after: 1, probe_after: 10m}", "retry: {tries: 1}"]));
+        let breaker = traffic(&server)["breaker"].clone();
+        for kind in ["recipes/tell", "connections/desk"] {
+            assert_eq!(server.api("DELETE", &format!("/api/v1/{kind}"), None).status, 204);
+        }
+        (breaker == "closed").then_some(())
+    });
 }

@@ -43,6 +43,7 @@ fn answer(status: u16, headers: &[(&'static str, &'static str)]) -> Result<Excha
         headers,
         body: Bytes::new(),
         undecoded: None,
+        requests: 1,
         timings: Timings::default(),
     })
 }
@@ -312,4 +313,14 @@ async fn what_is_not_configured_takes_no_lock() {
     let pass = timeout(s(1), pass).await.unwrap().unwrap();
     pass.ended(&answer(200, &[]), WALL);
     drop(locked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_were_repeated_count_for_the_rate() {
+    let gate = gate(TrafficSettings { rate: Some((4, s(10))), ..settings() });
+    for _ in 0..2 {
+        send(&gate, &answer(200, &[]).map(|exchange| exchange.after(1))).await.unwrap();
+    }
+    let off = gate.enter(first()).await.unwrap_err();
+    assert!(matches!(off.why, Why::Rate { .. }), "{off:?}");
 }

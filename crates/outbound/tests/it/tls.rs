@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -14,6 +16,7 @@ use linkspan_outbound::{Credentials, Outbound, Reached, RedirectScope, Roots, Se
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::upstream::{Upstream, answer, client_with_names, get, read_request, soon, stall, write};
@@ -102,6 +105,75 @@ async fn a_handshake_that_stalls() {
     let SendErrorKind::Timeout(timeout) = &error.kind else { panic!("{error}") };
     assert_eq!((timeout.stage, timeout.bytes_sent, timeout.after), (Stage::Tls, false, soon().tls));
     assert!(error.description().ends_with("waiting for the TLS handshake); nothing was sent"), "{error}");
+}
+
+/// The statuses of twenty requests that are sent at a time, none for those that failed.
+async fn send_together(client: &Outbound, url: &str) -> Vec<Option<u16>> {
+    let mut sending = JoinSet::new();
+    for _ in 0..20 {
+        let (client, spec) = (client.clone(), get(url));
+        sending.spawn(async move {
+            let came = client.send(spec, &Credentials::none(), &SendOptions::default()).await;
+            came.ok().map(|exchange| exchange.status.as_u16())
+        });
+    }
+    sending.join_all().await
+}
+
+#[tokio::test]
+async fn requests_that_come_together_share_the_first_connection() {
+    let acceptor = acceptor("h2");
+    let dialed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&dialed);
+    let upstream = Upstream::raw(move |stream| {
+        let acceptor = acceptor.clone();
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            // So that all of them come before the first is there.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            });
+            let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service);
+            drop(serving.await);
+        }
+    })
+    .await;
+    let (client, url) = (trusting(), url(&upstream, "upstream.test"));
+    let answers = send_together(&client, &url).await;
+    assert!(answers.iter().all(|status| *status == Some(200)));
+    assert_eq!(dialed.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn first_connection_that_fails_holds_up_nobody_else() {
+    let acceptor = acceptor("http/1.1");
+    let dialed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&dialed);
+    let upstream = Upstream::raw(move |stream| {
+        let acceptor = acceptor.clone();
+        let number = counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if number == 0 {
+                return;
+            }
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            });
+            drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+        }
+    })
+    .await;
+    let (client, url) = (trusting(), url(&upstream, "upstream.test"));
+    let began = tokio::time::Instant::now();
+    let answers = send_together(&client, &url).await;
+    assert_eq!(answers.iter().flatten().count(), 19);
+    // Not one after the other.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

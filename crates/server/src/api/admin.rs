@@ -159,11 +159,8 @@ async fn readyz(api: Api, _: Call) -> Result<Answer, Problem> {
     if api.store.disk_free().1 {
         return Err(not_ready("the disk is full"));
     }
-    match tokio::time::timeout(Duration::from_secs(2), api.store.heartbeat()).await {
-        Ok(Ok(())) => Ok(Answer::text(StatusCode::OK, "ready\n".to_owned(), "text/plain; charset=utf-8")),
-        Ok(Err(error)) => Err(not_ready(&format!("nothing can be stored: {error}"))),
-        Err(_) => Err(not_ready("the store does not commit in time")),
-    }
+    api.readiness().ask(&api.store).await.map_err(|why| not_ready(&why))?;
+    Ok(Answer::text(StatusCode::OK, "ready\n".to_owned(), "text/plain; charset=utf-8"))
 }
 
 async fn metrics(api: Api, _: Call) -> Result<Answer, Problem> {

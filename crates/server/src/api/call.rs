@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use linkspan_model::coding::{self, Unreadable};
 use linkspan_model::fault::without_value;
 use linkspan_model::id::BadId;
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::Api;
 use super::route::{Access, Declared, ParameterKind, ParameterPlace};
+use crate::ingress::body::{BodyError, BodyTimes, Budget, read_capped};
 use crate::problem::Problem;
 
 /// A checked call.
@@ -113,7 +114,7 @@ impl Call {
         let if_match = read_if_match(&parts.headers)?;
         let body = match declared.body {
             None => Value::Null,
-            Some(required) => read_body(&parts.headers, body, required).await?,
+            Some(required) => read_body(api.ingress.body_times(), &parts.headers, body, required).await?,
         };
         Ok(Self {
             path: path.into_iter().collect(),
@@ -210,27 +211,35 @@ async fn authenticate(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// A page of another site must not reach the operator listener through its visitor's browser, also not by a
-/// name that resolves to it.
-pub(super) fn check_origin(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
+/// name that resolves to it. Where a request names its server twice, in its target and in `Host`, both count
+/// (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1).
+pub(super) fn check_origin(target: &Uri, headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
     let forbidden = |description: &str| Problem::new(StatusCode::FORBIDDEN, "request.origin", description);
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let in_target = target.authority().map(Authority::as_str);
+    let in_headers = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or("not ASCII"));
+    let named: Vec<&str> = in_target.into_iter().chain(in_headers).collect();
+    if !named.iter().all(|host| is_local(host, hosts)) {
+        return Err(forbidden(
+            "address the operator listener by its IP address, as localhost, or by an --operator-host",
+        ));
+    }
+    let host = named.first().copied().unwrap_or_default();
+    match headers.get(header::ORIGIN).map(HeaderValue::to_str) {
+        None => Ok(()),
+        Some(Ok(origin)) if origin.split_once("://").is_some_and(|(_, origin)| origin == host) => Ok(()),
+        Some(_) => Err(forbidden("requests from other sites are refused")),
+    }
+}
+
+/// Whether a host with or without a port is one that this listener answers to.
+fn is_local(host: &str, hosts: &[String]) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
     let literal = name.trim_start_matches('[').trim_end_matches(']');
     let is_named = hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
-    let is_local = name.is_empty() || name == "localhost" || literal.parse::<std::net::IpAddr>().is_ok() || is_named;
-    if !is_local {
-        return Err(forbidden(
-            "address the operator listener by its IP address, as localhost, or by an --operator-host",
-        ));
-    }
-    match headers.get(header::ORIGIN).map(HeaderValue::to_str) {
-        None => Ok(()),
-        Some(Ok(origin)) if origin.split_once("://").is_some_and(|(_, origin)| origin == host) => Ok(()),
-        Some(_) => Err(forbidden("requests from other sites are refused")),
-    }
+    name.is_empty() || name == "localhost" || literal.parse::<std::net::IpAddr>().is_ok() || is_named
 }
 
 fn read_query(declared: &Declared, query: &str) -> Result<HashMap<String, String>, Problem> {
@@ -294,21 +303,19 @@ fn read_if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
         .map_err(|_| bad_request("request.if_match", "If-Match holds a revision as ETag gives it, such as \"3\""))
 }
 
-async fn read_body(headers: &HeaderMap, mut body: Body, required: bool) -> Result<Value, Problem> {
-    let mut read = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| bad_request("body.broken", format!("the body ended early: {error}")))?;
-        if let Ok(data) = frame.into_data() {
-            if read.len() + data.len() > limits::API_BODY_BYTES {
-                return Err(Problem::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "body.too_large",
-                    format!("the body is longer than {} bytes", limits::API_BODY_BYTES),
-                ));
-            }
-            read.extend_from_slice(&data);
-        }
-    }
+async fn read_body(times: BodyTimes, headers: &HeaderMap, body: Body, required: bool) -> Result<Value, Problem> {
+    let max = limits::API_BODY_BYTES as u64;
+    let budget = Budget::default();
+    let read = read_capped(body, max, times, &mut budget.share()).await.map_err(|error| match error {
+        BodyError::TooLarge(_) => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body.too_large",
+            format!("the body is longer than {max} bytes"),
+        ),
+        BodyError::TooSlow(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "body.too_slow", "the body came too slowly"),
+        BodyError::Broken(_) => bad_request("body.broken", "the body ended before it was whole"),
+        BodyError::Busy => Problem::unavailable("server.busy", "the server is busy; try again shortly", 5),
+    })?;
     if read.is_empty() {
         return if required { Err(bad_request("body.missing", "send a JSON body")) } else { Ok(Value::Null) };
     }
@@ -321,7 +328,7 @@ async fn read_body(headers: &HeaderMap, mut body: Body, required: bool) -> Resul
             "send JSON, and say so: Content-Type: application/json",
         ));
     }
-    let read = unpacked(headers, read.freeze()).await?;
+    let read = unpacked(headers, read).await?;
     let malformed = |reason: String| bad_request("body.malformed", format!("the body is not JSON: {reason}"));
     let text = tree::text_of_json(Some(content_type), &read).map_err(|error| malformed(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))

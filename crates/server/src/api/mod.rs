@@ -14,6 +14,7 @@ mod connectors;
 mod events;
 mod jobs;
 mod openapi;
+mod readiness;
 mod refusals;
 mod resources;
 mod route;
@@ -34,6 +35,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower_service::Service as _;
 
 use crate::accept::Handler;
+use crate::framing;
 use crate::ingress::Ingress;
 use crate::problem::Problem;
 
@@ -85,7 +87,7 @@ pub struct Exposure {
 
 /// What the handlers work with.
 #[derive(Clone)]
-pub struct Api(Arc<Parts>);
+pub struct Api(Arc<(Parts, readiness::Readiness)>);
 
 /// The parts of an operator API.
 pub struct Parts {
@@ -113,7 +115,7 @@ impl std::ops::Deref for Api {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.0
     }
 }
 
@@ -121,7 +123,11 @@ impl Api {
     /// An API over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new((parts, readiness::Readiness::default())))
+    }
+
+    fn readiness(&self) -> &readiness::Readiness {
+        &self.0.1
     }
 
     fn is_draining(&self) -> bool {
@@ -149,7 +155,9 @@ impl Handler for OperatorHandler {
     type Body = Body;
 
     async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<Body> {
-        if let Err(problem) = call::check_origin(request.headers(), &self.hosts) {
+        let headers = request.headers();
+        let checked = call::check_origin(request.uri(), headers, &self.hosts).and_then(|()| framing::check(headers));
+        if let Err(problem) = checked {
             return problem.respond().map(Body::new);
         }
         let mut router = self.router.clone();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 /// Why a body was not read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     /// Longer than allowed; what was read is the beginning.
     TooLarge(Bytes),
     /// Slower than allowed.
@@ -27,7 +27,7 @@ pub(super) enum BodyError {
 
 /// How long a body may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct BodyTimes {
+pub(crate) struct BodyTimes {
     pub(super) total: Duration,
     pub(super) grace: Duration,
 }
@@ -42,17 +42,17 @@ impl BodyTimes {
 
 /// Bytes of bodies in flight, over all requests.
 #[derive(Debug, Default)]
-pub(super) struct Budget(AtomicUsize);
+pub(crate) struct Budget(AtomicUsize);
 
 /// A share of the budget, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share<'a> {
+pub(crate) struct Share<'a> {
     budget: &'a Budget,
     bytes: usize,
 }
 
 impl Budget {
-    pub(super) fn share(&self) -> Share<'_> {
+    pub(crate) fn share(&self) -> Share<'_> {
         Share { budget: self, bytes: 0 }
     }
 }
@@ -71,7 +71,7 @@ impl Drop for Share<'_> {
 }
 
 /// Reads a whole body of at most `max` bytes. Nothing is cut: what is longer is refused.
-pub(super) async fn read_capped<B>(
+pub(crate) async fn read_capped<B>(
     body: B,
     max: u64,
     times: BodyTimes,

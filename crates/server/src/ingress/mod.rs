@@ -1,7 +1,8 @@
 //! What the world sends: webhooks, from the socket to the store.
 
-mod body;
+pub(crate) mod body;
 mod counters;
+mod places;
 mod receive;
 mod refusals;
 mod remote;

@@ -4,11 +4,9 @@
 //! durable; every refusal is counted and kept with its cause, while the caller sees a status and two fields.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Deref;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,10 +25,12 @@ use percent_encoding::percent_decode_str;
 
 use super::body::{BodyError, BodyTimes, Budget, Share, read_capped};
 use super::counters::IngressMetrics;
+use super::places::{Busy, Place, Places};
 use super::refusals::RefusalLog;
 use super::remote::TrustedProxies;
 use super::timer::SpareTimer;
 use crate::accept::Handler;
+use crate::framing;
 use crate::problem::Problem;
 
 /// Limits of the ingest path that a server can set.
@@ -83,9 +83,8 @@ struct Inner {
 struct Load {
     /// Requests, from a number that differs from start to start.
     requests: AtomicU16,
-    in_flight: AtomicUsize,
+    places: Places,
     budget: Budget,
-    per_endpoint: Mutex<HashMap<i64, Arc<AtomicUsize>>>,
 }
 
 /// A request to an endpoint, its head read.
@@ -158,22 +157,6 @@ impl From<Problem> for Refused {
     }
 }
 
-/// One of the requests in flight.
-struct InFlight<C: Deref<Target = AtomicUsize>>(C);
-
-impl<C: Deref<Target = AtomicUsize>> InFlight<C> {
-    fn enter(counter: C, most: usize) -> Option<Self> {
-        let entered = Self(counter);
-        (entered.0.fetch_add(1, Ordering::Relaxed) < most).then_some(entered)
-    }
-}
-
-impl<C: Deref<Target = AtomicUsize>> Drop for InFlight<C> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Handler for Ingress {
     type Body = Full<Bytes>;
 
@@ -206,12 +189,16 @@ impl Ingress {
             metrics: IngressMetrics::default(),
             load: Load {
                 requests,
-                in_flight: AtomicUsize::new(0),
+                places: Places::new(limits.requests, limits.requests_per_endpoint),
                 budget: Budget::default(),
-                per_endpoint: Mutex::default(),
             },
         };
         Self { inner: Arc::new(inner), timer: SpareTimer::default() }
+    }
+
+    /// How long bodies may take.
+    pub(crate) fn body_times(&self) -> BodyTimes {
+        BodyTimes { total: self.inner.limits.body_total, grace: self.inner.limits.body_grace }
     }
 
     /// Receives one request and answers it.
@@ -287,7 +274,7 @@ impl Ingress {
         let body = self.read_body(endpoint, body, &mut share).await?;
         // A place is taken only now: callers that send slowly would hold all of them, and others would wait in vain.
         // Until here a request costs a connection and the bytes that came, and both are limited.
-        let _in_flight = self.enter(endpoint.row)?;
+        let _in_flight = self.enter(endpoint.row).await?;
         let proof = verify(endpoint, head.headers, &body, now)?;
         // What is stored stays as it came; only what is looked at is unpacked.
         let unpacked = unpack(endpoint, head.headers, &body, &mut share).await?;
@@ -317,19 +304,16 @@ impl Ingress {
         Ok(Received { id: appended.id, duplicate: appended.duplicate })
     }
 
-    fn enter(&self, endpoint: i64) -> Result<(InFlight<&AtomicUsize>, InFlight<Arc<AtomicUsize>>), Refused> {
-        let busy = || {
+    async fn enter(&self, endpoint: i64) -> Result<Place<'_>, Refused> {
+        let patience = || async {
+            let mut patience = self.timer.take(self.inner.limits.commit);
+            patience.as_mut().await;
+            self.timer.keep(patience);
+        };
+        self.inner.load.places.enter(endpoint, patience).await.map_err(|Busy| {
             let problem = Problem::unavailable("server.busy", "the server is busy; try again shortly", 5);
             Refused::from(problem).because("too many requests are in flight")
-        };
-        let load = &self.inner.load;
-        let all = InFlight::enter(&load.in_flight, self.inner.limits.requests).ok_or_else(busy)?;
-        let counter = {
-            let mut counters = load.per_endpoint.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(counters.entry(endpoint).or_default())
-        };
-        let one = InFlight::enter(counter, self.inner.limits.requests_per_endpoint).ok_or_else(busy)?;
-        Ok((all, one))
+        })
     }
 
     async fn read_body<B>(&self, endpoint: &EndpointView, body: B, share: &mut Share<'_>) -> Result<Bytes, Refused>
@@ -337,8 +321,7 @@ impl Ingress {
         B: Body<Data = Bytes> + Unpin,
     {
         let max = endpoint.spec.body_max_bytes();
-        let times = BodyTimes { total: self.inner.limits.body_total, grace: self.inner.limits.body_grace };
-        read_capped(body, max, times, share).await.map_err(|error| match error {
+        read_capped(body, max, self.body_times(), share).await.map_err(|error| match error {
             BodyError::TooLarge(beginning) => {
                 let text = format!("the body is longer than {max} bytes");
                 Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "body.too_large", &text, text.clone()).with_body(&beginning)
@@ -365,8 +348,9 @@ impl Ingress {
     ) -> Problem {
         let Parts { problem, cause, body, .. } = *refused.0;
         self.inner.metrics.refused(problem.status.as_u16(), problem.code);
-        self.inner.refusals.record(NewRefusal {
-            endpoint: endpoint.map(|endpoint| endpoint.row),
+        let row = endpoint.map(|endpoint| endpoint.row);
+        self.inner.refusals.record(row, now, || NewRefusal {
+            endpoint: row,
             at: now,
             status: problem.status.as_u16(),
             code: problem.code.to_owned(),
@@ -492,6 +476,7 @@ fn check_head(endpoint: &EndpointView, head: &HeadParts<'_>) -> Result<(), Refus
         let text = format!("the head has more than {} fields or {} bytes", limits::HEADERS_MAX, limits::HEAD_MAX_BYTES);
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head.too_large", &text, text.clone()));
     }
+    framing::check(head.headers)?;
     check_content_type(endpoint.spec.format, head.headers)
 }
 

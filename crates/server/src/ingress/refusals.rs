@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use linkspan_model::event::HeaderText;
-use linkspan_model::limits;
+use linkspan_model::{Timestamp, limits};
 use linkspan_outbound::Masker;
 use linkspan_store::{NewRefusal, Snapshot, Store};
 use metrics::counter;
@@ -37,9 +37,9 @@ impl RefusalLog {
         (Self { queue, rates: Mutex::default() }, write(store, waiting, stop))
     }
 
-    /// Keeps a refusal, unless its endpoint has had too many this second.
-    pub fn record(&self, refusal: NewRefusal) {
-        if !self.is_within_rate(refusal.endpoint, refusal.at.as_secs()) || self.queue.try_send(refusal).is_err() {
+    /// Keeps a refusal, unless its endpoint has had too many this second; only then it is made.
+    pub fn record(&self, endpoint: Option<i64>, at: Timestamp, refusal: impl FnOnce() -> NewRefusal) {
+        if !self.is_within_rate(endpoint, at.as_secs()) || self.queue.try_send(refusal()).is_err() {
             counter!("linkspan_refusals_not_kept_total").increment(1);
         }
     }
