@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help run dev build test test-fast test-imports test-crash-long check advisories fuzz bench openapi dist setup-build setup-check setup-test
+.PHONY: help run dev build test test-fast test-month test-imports test-crash-long check advisories fuzz bench openapi dist setup-build setup-check setup-test
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -23,6 +23,9 @@ test: setup-test ## Install what the tests need and run all of them
 
 test-fast: setup-build ## The tests that need no service
 	@exec tests/run fast
+
+test-month: setup-build ## Every operation of the store on one that a month has filled
+	@exec tests/run month
 
 test-imports: setup-test ## Import thousands of real descriptions of APIs (some minutes)
 	@exec tests/run imports
