@@ -485,6 +485,8 @@ impl Store {
     /// When the database refuses.
     pub async fn claim(&self, shares: &mut Shares) -> Result<Vec<Claimed>> {
         if self.refuse_when_full().is_err() {
+            // Due jobs are left: whoever asks should wait for something to end, and not for their time.
+            shares.is_short = true;
             return Ok(Vec::new());
         }
         let now = self.now();
