@@ -128,10 +128,8 @@ fn now() -> linkspan_model::Timestamp {
 
 /// Every asynchronous operation that the store offers, by what its source says.
 fn operations() -> Vec<String> {
-    let sources = std::fs::read_dir(Path::new(std::env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let mut found = Vec::new();
-    for source in sources.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "rs"))
-    {
+    for source in sources(&Path::new(std::env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = std::fs::read_to_string(source).unwrap();
         for part in text.split("impl Store {").skip(1) {
             let part = part.split("\n}").next().unwrap();
@@ -139,7 +137,20 @@ fn operations() -> Vec<String> {
             found.extend(names.map(str::to_owned).filter(|name| !NOT_TRIED.contains(&name.as_str())));
         }
     }
-    assert!(found.len() > 50, "{found:?}");
+    assert!(found.len() > 60, "{found:?}");
+    found
+}
+
+/// The files of Rust in a folder and all below it.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
     found
 }
 
