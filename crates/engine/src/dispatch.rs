@@ -38,11 +38,12 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     let mut care = begin(&engine).await;
     let mut has_begun = true;
     let mut careful_until = 0;
+    let mut position = None;
     while !stop.is_cancelled() {
-        let advanced = advance(&engine, care).await;
+        let advanced = advance(&engine, care, &mut position).await;
         if care != Care::Usual && advanced.is_ok() {
             // Past the stretch in which processes have ended.
-            let at = engine.store.dispatch_position().await.unwrap_or_default();
+            let at = position.unwrap_or_default();
             careful_until = if careful_until == 0 { at + AWAITED as u64 } else { careful_until };
             care = if at > careful_until { Care::Usual } else { Care::StepByStep };
         }
@@ -98,15 +99,26 @@ enum Advance {
     End,
 }
 
-/// Dispatches the next stretch.
-async fn advance(engine: &Engine, care: Care) -> Result<Advance> {
-    let after = engine.store.dispatch_position().await?;
+/// Dispatches the stretch behind `position`, which is that in the store where it is not known; whether it holds is seen
+/// in the transaction.
+async fn advance(engine: &Engine, care: Care, position: &mut Option<u64>) -> Result<Advance> {
+    let after = match position.take() {
+        Some(after) => after,
+        None => engine.store.dispatch_position().await?,
+    };
+    let (advanced, reached) = dispatch_after(engine, care, after).await?;
+    *position = Some(reached);
+    Ok(advanced)
+}
+
+/// Dispatches the stretch of the log behind `after`; gives where it ended too.
+async fn dispatch_after(engine: &Engine, care: Care, after: u64) -> Result<(Advance, u64)> {
     if after >= engine.store.last_seq() {
-        return Ok(Advance::End);
+        return Ok((Advance::End, after));
     }
     let mut log = engine.store.log_after(after, STRETCH).await?;
     if log.is_empty() {
-        return Ok(Advance::End);
+        return Ok((Advance::End, after));
     }
     let snapshot = Arc::clone(&engine.store.snapshot());
     let most = if care == Care::Usual { AWAITED } else { 1 };
@@ -134,7 +146,7 @@ async fn advance(engine: &Engine, care: Care) -> Result<Advance> {
     let (dispatched, looped) = tokio::task::spawn_blocking(move || plan(&snapshot, &key, &stretch))
         .await
         .map_err(|error| StoreError::Database(format!("dispatch ended early: {error}")))?;
-    let jobs = dispatched.jobs.len();
+    let (jobs, up_to) = (dispatched.jobs.len(), dispatched.up_to);
     counter!("linkspan_jobs_queued_total").increment(jobs as u64);
     if !looped.is_empty()
         && let Err(error) = engine.store.record_refusals(looped).await
@@ -142,7 +154,7 @@ async fn advance(engine: &Engine, care: Care) -> Result<Advance> {
         tracing::warn!(%error, "events that go round in a loop were not listed");
     }
     engine.store.dispatch(dispatched).await?;
-    Ok(if jobs > 0 { Advance::Jobs } else { Advance::Quiet })
+    Ok((if jobs > 0 { Advance::Jobs } else { Advance::Quiet }, up_to))
 }
 
 /// Takes the positions after `last` off a stretch.

@@ -1,15 +1,15 @@
 //! Workers: take due jobs under a lease and run them.
 //!
-//! Guarantees: at most `CONCURRENCY` jobs run at a time, and no recipe takes all of these places; leases are renewed while a job runs, and a job whose
-//! worker went away is taken again after its lease; shutdown takes no new job and waits for those under way, and
-//! what it cannot wait for goes on after the restart, marked as resumed.
+//! Guarantees: at most `CONCURRENCY` jobs run at a time, and no recipe takes all of these places; leases are renewed
+//! while a job runs, and a job whose worker went away is taken again after its lease; shutdown takes no new job and
+//! waits for those under way, and what it cannot wait for goes on after the restart, marked as resumed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use linkspan_model::{JobId, Timestamp, limits};
-use linkspan_store::{Claimed, Lease, Listener, Shares, Store};
+use linkspan_model::{JobId, limits};
+use linkspan_store::{Claimed, Lease, Shares, Store};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,14 +107,6 @@ async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &Cance
                 continue;
             }
         };
-        if claimed.is_empty() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                // A recipe that has its share goes on when one of its jobs has ended.
-                () = leases.0.ended.notified(), if shares.is_short => {}
-                () = wait(engine, &mut arrivals, shares.is_short) => {}
-            }
-        }
         if stop.is_cancelled() {
             give_back(engine, claimed).await;
             return;
@@ -126,6 +118,14 @@ async fn take(engine: &Engine, leases: &Leases, jobs: &TaskTracker, stop: &Cance
                 run_one(&engine, job).await;
                 drop((held, place));
             });
+        }
+        if !shares.are_more {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                // A recipe that has its share goes on when one of its jobs has ended.
+                () = leases.0.ended.notified(), if shares.is_short => {}
+                () = arrivals.wait(until_next(engine, &shares)) => {}
+            }
         }
     }
 }
@@ -143,14 +143,10 @@ async fn give_back(engine: &Engine, claimed: Vec<Claimed>) {
     }
 }
 
-/// Waits for new jobs, or for the time of one that waits.
-async fn wait(engine: &Engine, arrivals: &mut Listener, is_short: bool) {
-    if is_short {
-        return arrivals.wait(POLL).await;
-    }
-    let next = engine.store.next_job_at().await.ok().flatten();
-    let poll = next.map_or(POLL, |at: Timestamp| at.since(engine.clock.now()).clamp(Duration::from_millis(5), POLL));
-    arrivals.wait(poll).await;
+/// How long to wait for new jobs, or for the time of one that waits.
+fn until_next(engine: &Engine, shares: &Shares) -> Duration {
+    let next = shares.next_at.filter(|_| !shares.is_short);
+    next.map_or(POLL, |at| at.since(engine.clock.now()).clamp(Duration::from_millis(5), POLL))
 }
 
 async fn run_one(engine: &Engine, job: Claimed) {

@@ -25,6 +25,10 @@ pub struct Shares {
     pub taken: HashMap<i64, u32>,
     /// Whether jobs were left because their recipes have their share.
     pub is_short: bool,
+    /// Whether more jobs may be due than were taken.
+    pub are_more: bool,
+    /// When the next job is due, or the next look pays, once all that are due have been taken.
+    pub next_at: Option<Timestamp>,
     /// The recipe that came last; the next turn begins behind it.
     last: i64,
 }
@@ -59,6 +63,22 @@ pub struct Lease {
     /// The job.
     pub job: JobId,
     fence: i64,
+}
+
+impl Lease {
+    /// Whether nobody had the job before, so that no step of it has been recorded.
+    fn is_first(self) -> bool {
+        self.fence == 1
+    }
+}
+
+/// A job that can be taken now.
+struct Due {
+    seq: i64,
+    event: i64,
+    /// Whether the worker that had it last went away without a record.
+    was_interrupted: bool,
+    large_body: Option<u64>,
 }
 
 /// A job in the hands of a worker.
@@ -97,7 +117,7 @@ impl Store {
     pub async fn claim(&self, shares: &mut Shares) -> Result<Vec<Claimed>> {
         if self.refuse_when_full().is_err() {
             // Due jobs are left: whoever asks should wait for something to end, and not for their time.
-            shares.is_short = true;
+            (shares.is_short, shares.are_more) = (true, false);
             return Ok(Vec::new());
         }
         let now = self.now();
@@ -109,18 +129,18 @@ impl Store {
         if due.is_empty() {
             return Ok(Vec::new());
         }
-        let claimed = self.write(move |db| claim(db, &due, now)).await?;
-        if claimed.is_empty() {
-            return Ok(claimed);
+        let claimed = self.write(move |db| claim(db, due, now)).await?;
+        let (mut whole, earlier): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|job| job.lease.is_first());
+        if earlier.is_empty() {
+            return Ok(whole);
         }
-        let (whole, lost) = self
+        let (taken_up, lost) = self
             .read_for_engine(move |db| {
                 let (mut whole, mut lost) = (Vec::new(), Vec::new());
-                for mut claimed in claimed {
+                for mut claimed in earlier {
                     match finished_steps(db, &spool, &key, claimed.lease.job) {
                         Ok(steps) => {
                             claimed.steps = steps;
-                            claimed.large_body = large_body(db, claimed.event)?;
                             whole.push(claimed);
                         }
                         Err(error @ StoreError::Unusable(_)) => lost.push((claimed.lease, error)),
@@ -133,6 +153,7 @@ impl Store {
                 Ok((whole, lost))
             })
             .await?;
+        whole.extend(taken_up);
         // Not an error of the whole claim: it would keep every other job from its worker, again and again.
         for (lease, error) in lost {
             tracing::error!(job = %lease.job, %error, "a job cannot go on without the output of an earlier step");
@@ -148,28 +169,6 @@ impl Store {
             }
         }
         Ok(whole)
-    }
-
-    /// The time of the next job that is not due yet.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn next_job_at(&self) -> Result<Option<Timestamp>> {
-        self.read_for_engine(|db| {
-            let mut first = db.prepare_cached(
-                "SELECT recipe, run_at FROM jobs INDEXED BY jobs_due
-                 WHERE status IN ('queued', 'waiting') AND recipe > ?1 ORDER BY recipe, run_at LIMIT 1",
-            )?;
-            let (mut next, mut recipe) = (None, i64::MIN);
-            for _ in 0..RECIPES_MAX {
-                let found = first.query_row([recipe], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?))).optional()?;
-                let Some((of, at)) = found else { break };
-                recipe = of;
-                next = Some(next.map_or(at, |next: i64| next.min(at)));
-            }
-            Ok(next.map(Timestamp::from_micros))
-        })
-        .await
     }
 
     /// Lets jobs that wait for a connection go on now, at most so many, those first that wait longest; gives how many.
@@ -324,20 +323,22 @@ impl Store {
     }
 }
 
-/// Jobs that are due, and whether each was taken before: of each recipe in turn the oldest, as far as it may.
-fn due(db: &Connection, mut shares: Shares, now: Timestamp) -> Result<(Vec<(i64, bool)>, Shares)> {
+/// Jobs that are due: of each recipe in turn the oldest, as far as it may.
+fn due(db: &Connection, mut shares: Shares, now: Timestamp) -> Result<(Vec<Due>, Shares)> {
     let mut next_recipe = db.prepare_cached(
         "SELECT recipe FROM jobs INDEXED BY jobs_due
          WHERE status IN ('queued', 'waiting') AND recipe > ?1 ORDER BY recipe LIMIT 1",
     )?;
     let mut of_recipe = db.prepare_cached(
-        "SELECT seq, status = 'queued' AND claims > 0 FROM jobs INDEXED BY jobs_due
-         WHERE status IN ('queued', 'waiting') AND recipe = ?1 AND run_at <= ?2 ORDER BY run_at, seq LIMIT ?3",
+        "SELECT run_at, seq, event_seq, status = 'queued' AND claims > 0 FROM jobs INDEXED BY jobs_due
+         WHERE status IN ('queued', 'waiting') AND recipe = ?1 ORDER BY run_at, seq LIMIT ?2",
     )?;
-    shares.is_short = false;
-    let mut queues: Vec<(i64, VecDeque<(i64, bool)>)> = Vec::new();
+    (shares.is_short, shares.next_at) = (false, None);
+    let mut queues: Vec<(i64, VecDeque<Due>)> = Vec::new();
     let (began, mut recipe, mut wrapped, mut found) = (shares.last, shares.last, false, 0);
-    for _ in 0..RECIPES_MAX {
+    let mut passed = 0;
+    while passed < RECIPES_MAX {
+        passed += 1;
         let next: Option<i64> = next_recipe.query_row([recipe], |row| row.get(0)).optional()?;
         match next {
             Some(next) if !wrapped || next <= began => recipe = next,
@@ -347,9 +348,17 @@ fn due(db: &Connection, mut shares: Shares, now: Timestamp) -> Result<(Vec<(i64,
             }
             _ => break,
         }
-        let jobs =
-            of_recipe.query_map(params![recipe, now.as_micros(), shares.most], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let jobs: VecDeque<(i64, bool)> = jobs.collect::<rusqlite::Result<_>>()?;
+        let mut jobs = VecDeque::new();
+        let mut rows = of_recipe.query(params![recipe, shares.most])?;
+        while let Some(row) = rows.next()? {
+            let at = Timestamp::from_micros(row.get(0)?);
+            if at > now {
+                shares.next_at = Some(shares.next_at.map_or(at, |next| next.min(at)));
+                break;
+            }
+            let (seq, event, was_interrupted) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            jobs.push_back(Due { seq, event, was_interrupted, large_body: None });
+        }
         if !jobs.is_empty() {
             found += 1;
             queues.push((recipe, jobs));
@@ -376,10 +385,18 @@ fn due(db: &Connection, mut shares: Shares, now: Timestamp) -> Result<(Vec<(i64,
             }
         }
     }
+    shares.are_more = due.len() >= shares.most as usize;
+    if passed == RECIPES_MAX {
+        // The recipes behind come the next time, soon.
+        (shares.last, shares.next_at) = (recipe, Some(now));
+    }
+    for job in &mut due {
+        job.large_body = large_body(db, job.event)?;
+    }
     Ok((due, shares))
 }
 
-fn claim(db: &Connection, due: &[(i64, bool)], now: Timestamp) -> Result<Vec<Claimed>> {
+fn claim(db: &Connection, due: Vec<Due>, now: Timestamp) -> Result<Vec<Claimed>> {
     let mut take = db.prepare_cached(
         "UPDATE jobs SET claims = claims + (status = 'queued'), status = 'running', lease = lease + 1,
                 lease_until = ?2, started_at = ifnull(started_at, ?3), waits_for = NULL
@@ -388,7 +405,7 @@ fn claim(db: &Connection, due: &[(i64, bool)], now: Timestamp) -> Result<Vec<Cla
     )?;
     let until = now.after(limits::LEASE).as_micros();
     let mut claimed = Vec::new();
-    for (seq, was_interrupted) in due {
+    for Due { seq, was_interrupted, large_body, .. } in due {
         let taken = take.query_row(params![seq, until, now.as_micros()], |row| {
             let created_at = Timestamp::from_micros(row.get(0)?);
             Ok(Claimed {
@@ -398,10 +415,10 @@ fn claim(db: &Connection, due: &[(i64, bool)], now: Timestamp) -> Result<Vec<Cla
                 event: EventId::from_bytes(row.get(5)?),
                 rerun_of: row.get::<_, Option<[u8; 16]>>(6)?.map(JobId::from_bytes),
                 claims: row.get(7)?,
-                was_interrupted: *was_interrupted,
+                was_interrupted,
                 created_at,
                 is_deferred: row.get(8)?,
-                large_body: None,
+                large_body,
                 steps: Vec::new(),
             })
         });
@@ -411,10 +428,10 @@ fn claim(db: &Connection, due: &[(i64, bool)], now: Timestamp) -> Result<Vec<Cla
     Ok(claimed)
 }
 
-fn large_body(db: &Connection, event: EventId) -> Result<Option<u64>> {
+fn large_body(db: &Connection, event: i64) -> Result<Option<u64>> {
     let size: Option<Option<i64>> = db
         .prepare_cached("SELECT (SELECT size FROM spool WHERE name = e.spool) FROM events e WHERE e.seq = ?1")?
-        .query_row([event.seq().cast_signed()], |row| row.get(0))
+        .query_row([event], |row| row.get(0))
         .optional()?;
     Ok(size.flatten().map(i64::cast_unsigned))
 }

@@ -276,7 +276,6 @@ async fn jobs(month: &mut Month) {
     let more = vec![new(event), new(event), new(event)];
     let queued = month.bounded("queue_jobs", async |store| store.queue_jobs(more).await.unwrap()).await;
     month.bounded("hasten", async |store| store.hasten(1, 500).await.unwrap()).await;
-    month.bounded("next_job_at", async |store| store.next_job_at().await.unwrap()).await;
     month.bounded("cancel", async |store| store.cancel(queued[0]).await.unwrap()).await;
     month.bounded("rerun", async |store| store.rerun(queued[0], 1).await.unwrap()).await;
     let mut claimed = month.bounded("claim", async |store| store.claim(&mut Shares::of(32)).await.unwrap()).await;
