@@ -15,7 +15,7 @@ use linkspan_model::request::RequestSpec;
 use linkspan_model::response::{self, Answer};
 use linkspan_model::traffic::TrafficSettings;
 use linkspan_model::{SecretBytes, Timestamp, limits};
-use linkspan_outbound::{Ask, Credentials, Exchange, Gate, Outbound, Policy, ReadBody, SendOptions, Traffic};
+use linkspan_outbound::{Ask, Credentials, Exchange, Gate, Outbound, Policy, ReadBody, SendOptions, Stays, Traffic};
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -64,7 +64,7 @@ async fn main() {
 }
 
 async fn send(outbound: &Outbound, credentials: &Credentials, gate: &Arc<Gate>, url: Url) -> Exchange {
-    let ask = Ask { patience: limits::TURN_PATIENCE, is_retry: false, is_returning: false };
+    let ask = Ask { patience: limits::TURN_PATIENCE, is_retry: false, is_returning: false, stays: Stays::Always };
     let pass = gate.enter(ask).await.expect("a turn comes");
     let request = RequestSpec { method: http::Method::GET, url, headers: Vec::new(), body: Bytes::new() };
     let came = outbound.send(request, credentials, &SendOptions::default()).await;

@@ -1,7 +1,8 @@
 //! Calls: requests through a connection that somebody waits for, one by one or page by page.
 //!
 //! They take the same door and the same turn as those of steps. What is tried again, and when, is the connection's
-//! to say; only the waiting is bounded, because somebody waits. What they give holds no secret of the account.
+//! to say; only the waiting is bounded, because somebody waits (`CALL_WAITS`, `PAGE_WAITS`). What they give holds no
+//! secret of the account.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use linkspan_model::job::{AttemptDecision, AttemptRun, StepError};
 use linkspan_model::paginate::{NextPage, PageFault, Paginate};
 use linkspan_model::request::{Effect, RequestSpec};
 use linkspan_model::retry::{Attempts, RetryPolicy};
-use linkspan_model::{Name, limits};
-use linkspan_outbound::{Ask, Pass, PutOff};
+use linkspan_model::{Name, limits, units};
+use linkspan_outbound::{Ask, Pass, PutOff, Stays, Why};
 use linkspan_store::Snapshot;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -21,18 +22,13 @@ use crate::attempt::{Attempt, Verdict, attempt, judge};
 use crate::connection::{Way, connect};
 use crate::{Engine, failed, heavy};
 
-/// Longest wait between two attempts of a call: somebody looks at a prompt.
-const CALL_PATIENCE: Duration = Duration::from_secs(20);
-/// Longest wait between two attempts at a page: a long reading should outlast an API's pause.
-const PAGE_PATIENCE: Duration = Duration::from_mins(5);
-
 /// Makes a call; `connection` is one of `snapshot`.
 pub async fn call(engine: &Engine, snapshot: &Snapshot, connection: &Name, call: &CompiledCall) -> Called {
-    let begun = Caller::new(engine, snapshot, connection, call, CALL_PATIENCE);
+    let begun = Caller::new(engine, snapshot, connection, call);
     let begun = begun.and_then(|(caller, request)| Ok((caller, first_page(call.list.as_deref(), request)?)));
     match begun {
         Ok((mut caller, request)) => {
-            let mut called = caller.send(request).await;
+            let mut called = caller.send(request, &mut { limits::CALL_WAITS }).await;
             // An API may give back what it was sent.
             let masker = caller.way.credentials.masker();
             called.result = called.result.map(|answer| heavy::work_on(heavy::UNKNOWN, || masker.mask_value(answer)));
@@ -51,7 +47,7 @@ pub async fn read(
     list: &CompiledRead,
     pieces: mpsc::Sender<Piece>,
 ) {
-    let last = match Caller::new(engine, snapshot, connection, &list.call, PAGE_PATIENCE) {
+    let last = match Caller::new(engine, snapshot, connection, &list.call) {
         Ok((caller, request)) => pages(caller, request, list, &pieces).await,
         Err(error) => Some(Piece::Failed(Box::new(Called::not_made(error)))),
     };
@@ -80,13 +76,14 @@ async fn pages(
         Ok(request) => request,
         Err(fault) => return Some(failed(page_error(&fault))),
     };
+    let mut waits = limits::CALL_WAITS;
     loop {
         if let Err(error) = caller.way.check(&request.url) {
             return Some(failed(error));
         }
         // A page is asked for when there is room for its items, so that at most one waits beside the one being taken.
         let room = pieces.reserve().await.ok()?;
-        let mut called = caller.send(request.clone()).await;
+        let mut called = caller.send(request.clone(), &mut waits).await;
         let answer = match &mut called.result {
             Ok(answer) => answer,
             Err(_) => return Some(Piece::Failed(Box::new(called))),
@@ -112,6 +109,7 @@ async fn pages(
             let masker = caller.way.credentials.masker();
             let items = items.into_iter().map(|item| masker.mask_value(item)).collect();
             room.send(Piece::Items(items));
+            waits = limits::PAGE_WAITS;
         }
         match next {
             Ok(NextPage::Request(next)) => request = *next,
@@ -148,7 +146,6 @@ struct Caller<'a> {
     connection: &'a Name,
     call: &'a CompiledCall,
     way: Way,
-    patience: Duration,
     /// What tells this call from all others, the same on every attempt; of a call that reads, nothing.
     key: Option<HeaderValue>,
 }
@@ -160,16 +157,16 @@ impl<'a> Caller<'a> {
         snapshot: &'a Snapshot,
         connection: &'a Name,
         call: &'a CompiledCall,
-        patience: Duration,
     ) -> Result<(Self, RequestSpec), StepError> {
         let way = connect(engine, snapshot, Some(connection))?;
         let request = way.render(&call.plan, &call.scope)?;
         let key = (call.plan.effect != Effect::Read).then(idempotency_key).flatten();
-        Ok((Self { engine, snapshot, connection, call, way, patience, key }, request))
+        Ok((Self { engine, snapshot, connection, call, way, key }, request))
     }
 
-    /// Sends a request until it is answered for good, or waiting for the next attempt would take too long.
-    async fn send(&mut self, mut request: RequestSpec) -> Called {
+    /// Sends a request until it is answered for good, or waiting for the next attempt would take too long; `waits` is
+    /// the longest time for all waiting together, and less by what was waited afterwards.
+    async fn send(&mut self, mut request: RequestSpec, waits: &mut Duration) -> Called {
         let name = HeaderName::from_static("idempotency-key");
         if let Some(key) = &self.key
             && !request.headers.iter().any(|(set, _)| *set == name)
@@ -181,11 +178,13 @@ impl<'a> Caller<'a> {
         let mut log: Vec<AttemptRun> = Vec::new();
         loop {
             let made = u32::try_from(log.len()).unwrap_or(u32::MAX);
-            let pass = match self.turn(made > 0).await {
+            let turn_asked = Instant::now();
+            let turn = self.turn(made > 0, *waits).await;
+            *waits = waits.saturating_sub(turn_asked.elapsed());
+            let pass = match turn {
                 Ok(pass) => pass,
                 Err(put_off) => {
-                    let description = format!("connection `{}`: {}", self.connection, put_off.why);
-                    let result = Err(failed(put_off.why.code(), description, None));
+                    let result = Err(failed(put_off.why.code(), put_off_words(self.connection, &put_off, made), None));
                     return Called { result, retry_after: Some(put_off.after), request: None, attempts: log };
                 }
             };
@@ -217,7 +216,7 @@ impl<'a> Caller<'a> {
             let attempts = Attempts { made: made + 1, first_at };
             let Verdict { error, retry_at: at, reason } = judge(error, outcome, &policy, plan.effect, attempts, now);
             let wait = at.map(|at| at.since(now));
-            let is_waited = wait.is_some_and(|wait| wait <= self.patience);
+            let is_waited = wait.is_some_and(|wait| wait <= *waits);
             run.error = Some(error.clone());
             run.decision = if is_waited { AttemptDecision::Retry } else { AttemptDecision::Stop };
             run.retry_at = at.filter(|_| is_waited);
@@ -228,24 +227,31 @@ impl<'a> Caller<'a> {
             run.keep(input.clone().filter(|_| is_waited), output);
             log.push(run);
             match wait {
-                Some(wait) if is_waited => tokio::time::sleep(wait).await,
+                Some(wait) if is_waited => {
+                    tokio::time::sleep(wait).await;
+                    *waits = waits.saturating_sub(wait);
+                }
                 wait => return Called { result: Err(error), retry_after: wait, request: input, attempts: log },
             }
         }
     }
 
-    /// Waits for a turn, as long as somebody waits for it.
-    async fn turn(&self, is_retry: bool) -> Result<Pass, PutOff> {
+    /// Waits for a turn, at most for `waits`. That an API is down is told as soon as it is known to last: a breaker's
+    /// next probe is no answer to somebody who waits for one.
+    async fn turn(&self, is_retry: bool, waits: Duration) -> Result<Pass, PutOff> {
         let gate = self.engine.traffic.gate(
             self.connection,
             self.way.spec.traffic(self.way.row.unwrap_or_default()),
             self.snapshot.revision,
         );
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + waits;
         let mut is_returning = false;
         loop {
-            let ask = Ask { patience: limits::TURN_PATIENCE, is_retry, is_returning };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ask =
+                Ask { patience: limits::TURN_PATIENCE.min(left), is_retry, is_returning, stays: Stays::AtMost(left) };
             match gate.enter(ask).await {
+                Err(PutOff { why: why @ Why::Open { .. }, after }) => return Err(PutOff { why, after }),
                 Err(put_off) if Instant::now() + put_off.after <= deadline => {
                     tokio::time::sleep(put_off.after).await;
                     is_returning = true;
@@ -254,6 +260,22 @@ impl<'a> Caller<'a> {
             }
         }
     }
+}
+
+/// What somebody is told whose request was put off after so many attempts.
+fn put_off_words(connection: &Name, PutOff { after, why }: &PutOff, made: u32) -> String {
+    let sent = match made {
+        0 => "nothing was sent".to_owned(),
+        1 => "no further attempt was made after the first".to_owned(),
+        made => format!("no further attempt was made after {made}"),
+    };
+    let seconds = after.as_millis().div_ceil(1_000).max(1);
+    let when = units::Duration::from_secs(u32::try_from(seconds).unwrap_or(u32::MAX).into());
+    let next = if matches!(why, Why::Open { .. }) { "the breaker lets a request try" } else { "its turn comes" };
+    format!(
+        "connection `{connection}`: {why}; {sent}; {next} in {when}: ask again then, or look at `linkspan connections \
+         show {connection}`"
+    )
 }
 
 fn idempotency_key() -> Option<HeaderValue> {

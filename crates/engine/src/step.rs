@@ -14,7 +14,7 @@ use linkspan_model::recipe::{CompiledStep, Work};
 use linkspan_model::request::{Effect, RequestPlan, RequestSpec};
 use linkspan_model::retry::{Attempts, RetryPolicy};
 use linkspan_model::template::Scope;
-use linkspan_outbound::{Ask, Pass, PutOff};
+use linkspan_outbound::{Ask, Pass, PutOff, Stays};
 use linkspan_store::{Lease, Next, Snapshot, StepRecord};
 use serde_json::Value;
 
@@ -203,6 +203,7 @@ async fn pass(
         patience: limits::TURN_PATIENCE,
         is_retry: earlier.attempts() > 0,
         is_returning: earlier.run.is_some_and(|run| run.retry_at.is_some()),
+        stays: Stays::Always,
     };
     // Many recipes may call one slow API: together they do not take every worker either.
     gate.check_share(CONNECTION_SHARE)?;

@@ -161,6 +161,12 @@ pub const PROBE_AFTER: (Duration, Duration) = (Duration::from_millis(100), Durat
 pub const RETRY_BUDGET_PERCENT: u8 = 20;
 /// Longest time that a step waits for its connection with a worker in hand; beyond it the job is put off.
 pub const TURN_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time that a call, or the first page of a list, waits in all for its turn and between its attempts, besides
+/// the requests themselves: 20 s, because somebody sits at a prompt. For an open breaker it is `TURN_PATIENCE`.
+pub const CALL_WAITS: Duration = Duration::from_secs(20);
+/// The same for each further page of a list, whose items so far are with the reader: 90 s. APIs count by the minute, and
+/// a long reading should outlast that.
+pub const PAGE_WAITS: Duration = Duration::from_secs(90);
 /// Most columns of a table beside the system's: 1,000. SQLite takes 2,000, PostgreSQL 1,600. Keys beyond it have none:
 /// their values stay in the row's JSON.
 pub const COLUMNS_MAX: usize = 1_000;

@@ -35,5 +35,5 @@ pub use progress::Stage;
 pub use proxy::{ProxyError, ProxyWhy};
 pub use shown::ReadBody;
 pub use tls::Roots;
-pub use traffic::{Ask, Gate, Pass, PutOff, Traffic, Why};
+pub use traffic::{Ask, Gate, Pass, PutOff, Stays, Traffic, Why};
 pub use transport::{ProxyLogin, Transport, TransportSettings};

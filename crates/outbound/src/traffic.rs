@@ -179,6 +179,26 @@ pub struct Ask {
     pub is_retry: bool,
     /// Whether the caller was put off before: its turn goes before those who come now.
     pub is_returning: bool,
+    /// Whether the caller comes back when it is put off. One that does not keeps no place in the line from others.
+    pub stays: Stays,
+}
+
+/// How long a caller that is put off stays in the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stays {
+    /// As long as it takes: a job.
+    Always,
+    /// Where its turn comes within this time, and never for a breaker: somebody who waits for an answer.
+    AtMost(Duration),
+}
+
+impl Stays {
+    fn is_for(self, after: Duration, why: &Why) -> bool {
+        match self {
+            Self::Always => true,
+            Self::AtMost(longest) => after <= longest && !matches!(why, Why::Open { .. }),
+        }
+    }
 }
 
 /// The caller is put off: nothing was sent, and nothing counts as an attempt.
@@ -253,6 +273,7 @@ impl fmt::Display for Why {
             }
             Self::Busy { most } => write!(f, "{most} of its requests are under way, as many as may be"),
             Self::Asked { by } => write!(f, "the API asked to wait ({by})"),
+            Self::Open { failures: 1, last } => write!(f, "its breaker is open after a failure: {last}"),
             Self::Open { failures, last } => {
                 write!(f, "its breaker is open after {failures} failures in a row, the last one: {last}")
             }
@@ -352,7 +373,7 @@ impl Gate {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let now = self.now();
         let mut state = self.lock();
-        let ask = Ask { patience: Duration::ZERO, is_retry: false, is_returning: true };
+        let ask = Ask { patience: Duration::ZERO, is_retry: false, is_returning: true, stays: Stays::Always };
         let most = match (state.ramp, self.settings.concurrency) {
             (Some(ramp), Some(places)) => ramp.min(places),
             (Some(most), None) | (None, Some(most)) => most,
@@ -381,7 +402,8 @@ impl Gate {
         let now = self.now();
         let mut state = self.lock();
         let spacing = state.takes / most;
-        let put_off = state.put_off_by(now, now + Duration::from_secs(1), spacing, Why::Busy { most });
+        let until = now + Duration::from_secs(1);
+        let put_off = state.put_off_by(now, until, spacing, Why::Busy { most }, Stays::Always);
         drop(state);
         self.begin_line();
         Err(put_off)
@@ -423,16 +445,16 @@ impl Gate {
         let deadline = now + ask.patience;
         self.wait_for_the_api(ask, deadline).await?;
         // The place first: a turn of the rate that waited for a place would be sent later than it was counted.
-        let place = self.wait_for_a_place(deadline).await?;
+        let place = self.wait_for_a_place(ask, deadline).await?;
         self.wait_for_the_rate(ask, deadline).await?;
 
         let now = self.now();
         let mut state = self.lock();
         // The API may have gone down meanwhile.
         if let Some((until, why)) = state.held(&self.settings, ask, now, self.in_flight.load(Ordering::Relaxed)) {
-            let put_off = state.put_off(now, until, why);
+            let put_off = state.put_off(now, until, why, ask.stays);
             drop(state);
-            return Err(self.in_line(put_off));
+            return Err(self.in_line(put_off, ask));
         }
         Ok(self.go(state, ask, place, now))
     }
@@ -487,9 +509,9 @@ impl Gate {
                     return Ok(());
                 };
                 if until > deadline || !self.may_wait(&mut waiting) {
-                    let put_off = state.put_off(now, until, why);
+                    let put_off = state.put_off(now, until, why, ask.stays);
                     drop(state);
-                    return Err(self.in_line(put_off));
+                    return Err(self.in_line(put_off, ask));
                 }
                 until
             };
@@ -497,7 +519,7 @@ impl Gate {
         }
     }
 
-    async fn wait_for_a_place(&self, deadline: Duration) -> Result<Option<OwnedSemaphorePermit>, PutOff> {
+    async fn wait_for_a_place(&self, ask: Ask, deadline: Duration) -> Result<Option<OwnedSemaphorePermit>, PutOff> {
         let (Some(places), Some(most)) = (&self.places, self.settings.concurrency) else { return Ok(None) };
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
             return Ok(Some(place));
@@ -513,14 +535,15 @@ impl Gate {
         let mut state = self.lock();
         // As many as may be come back in the time that one request takes.
         let spacing = state.takes / most;
-        let put_off = state.put_off_by(now, now + Duration::from_secs(1), spacing, Why::Busy { most });
+        let until = now + Duration::from_secs(1);
+        let put_off = state.put_off_by(now, until, spacing, Why::Busy { most }, ask.stays);
         drop(state);
-        Err(self.in_line(put_off))
+        Err(self.in_line(put_off, ask))
     }
 
     /// Notes that somebody waits who was put off, if others' luck can end that.
-    fn in_line(&self, put_off: PutOff) -> PutOff {
-        if put_off.why.is_shared() {
+    fn in_line(&self, put_off: PutOff, ask: Ask) -> PutOff {
+        if put_off.why.is_shared() && ask.stays.is_for(put_off.after, &put_off.why) {
             self.begin_line();
         }
         put_off
@@ -537,8 +560,12 @@ impl Gate {
             let is_overtaking = !ask.is_returning && rate.has_line(now);
             let fits = at <= now || at <= deadline && self.may_wait(&mut waiting);
             if is_overtaking || !fits {
-                let turn = if ask.is_returning { at } else { rate.place(now) };
-                return Err(PutOff { after: turn.saturating_sub(now), why: Why::Rate { limit, per } });
+                let turn = if ask.is_returning { at } else { rate.end_of_line(now) };
+                let put_off = PutOff { after: turn.saturating_sub(now), why: Why::Rate { limit, per } };
+                if !ask.is_returning && ask.stays.is_for(put_off.after, &put_off.why) {
+                    rate.place(now);
+                }
+                return Err(put_off);
             }
             rate.take(at);
             (now, at)
@@ -664,18 +691,23 @@ impl State {
         budget.may_spend(now).err().map(|wait| (now + wait, Why::Budget { percent }))
     }
 
-    fn put_off(&mut self, now: Duration, until: Duration, why: Why) -> PutOff {
+    fn put_off(&mut self, now: Duration, until: Duration, why: Why, stays: Stays) -> PutOff {
         let spacing = match why {
             Why::Budget { .. } => Duration::from_secs(60) / FLOOR_PER_MINUTE,
             _ => SPACING,
         };
-        self.put_off_by(now, until, spacing, why)
+        self.put_off_by(now, until, spacing, why, stays)
     }
 
-    /// Those who are put off together come back one after the other.
-    fn put_off_by(&mut self, now: Duration, until: Duration, spacing: Duration, why: Why) -> PutOff {
-        self.line = until.max(self.line + spacing).min(until + LINE_MAX);
-        PutOff { after: self.line.saturating_sub(now), why }
+    /// Those who are put off together come back one after the other. Who does not come back is told when it is worth
+    /// asking again.
+    fn put_off_by(&mut self, now: Duration, until: Duration, spacing: Duration, why: Why, stays: Stays) -> PutOff {
+        let turn = until.max(self.line + spacing).min(until + LINE_MAX);
+        if !stays.is_for(turn.saturating_sub(now), &why) {
+            return PutOff { after: until.saturating_sub(now), why };
+        }
+        self.line = turn;
+        PutOff { after: turn.saturating_sub(now), why }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calls through a connection: one request, and lists page by page.
 
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -227,4 +228,84 @@ fn a_page_of_another_host_gets_no_credentials() {
     let ran = server.cli(&["call", "desk", "/a", "--paginate", rule]).failure(1);
     assert!(ran.contains("none of the connection's hosts"), "{ran}");
     assert_eq!(upstream.seen().len(), 1);
+}
+
+/// What a call and a list get through this connection, and how long both took together.
+fn asked(server: &Server) -> ([Response; 2], Duration) {
+    let begun = Instant::now();
+    let request = json!({"method": "GET", "path": "/"});
+    let call = server.api("POST", "/api/v1/connections/desk/call", Some(&json!({"request": request})));
+    let read = json!({"request": request, "paginate": {"next_url": "body.next", "items": "body.v"}});
+    ([call, server.api("POST", "/api/v1/connections/desk/read", Some(&read))], begun.elapsed())
+}
+
+#[test]
+fn an_open_breaker_is_told_to_whoever_asks() {
+    let upstream = Upstream::start(|_, _| Reply::Json(500, json!({})));
+    // Soon enough that a call would sit through it, and so long that nobody should.
+    let server = server(&upstream, "  breaker: {open_after: 1, probe_after: 18s}\n  retry: {tries: 1}\n");
+    failed(&asked(&server).0[0], 502, "response.status");
+    let sent = upstream.seen().len();
+    let (answers, took) = asked(&server);
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    for answer in &answers {
+        assert_eq!(failed(answer, 503, "connection.breaker_open")["attempts"], json!([]));
+        let said = answer.json()["error"]["description"].as_str().unwrap().to_owned();
+        let begins = "connection `desk`: its breaker is open after a failure: the API answered 500; \
+                      nothing was sent; the breaker lets a request try in 1";
+        assert!(said.starts_with(begins) && said.contains("ask again then"), "{said}");
+        assert!((1..=18).contains(&answer.header("retry-after").parse::<u64>().unwrap()), "{answer:?}");
+    }
+    assert_eq!(upstream.seen().len(), sent);
+    let shown = server.cli(&["call", "desk", "/", "--paginate", "{next_url: body.next}"]).failure(1);
+    assert!(shown.contains("its breaker is open") && shown.contains("ask again then"), "{shown}");
+}
+
+#[test]
+fn a_breaker_that_opens_amid_a_list_ends_it_with_its_name() {
+    let upstream = Upstream::start(|n, _| match n {
+        0 => Reply::Json(200, json!({"v": [1, 2], "next": "/api/b"})),
+        _ => Reply::Json(500, json!({})),
+    });
+    let server = server(&upstream, "  breaker: {open_after: 1, probe_after: 1m}\n  retry: {tries: 3}\n");
+    let begun = Instant::now();
+    let read =
+        json!({"request": {"method": "GET", "path": "/"}, "paginate": {"next_url": "body.next", "items": "body.v"}});
+    let answer = server.api("POST", "/api/v1/connections/desk/read", Some(&read));
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    let lines: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((answer.status, &lines[..2]), (200, &[json!({"item": 1}), json!({"item": 2})][..]));
+    assert_eq!((lines.len(), &lines[2]["error"]["code"]), (3, &json!("connection.breaker_open")));
+    let said = lines[2]["error"]["description"].as_str().unwrap();
+    assert!(said.contains("no further attempt was made after the first; the breaker lets a request try in"), "{said}");
+}
+
+#[test]
+fn a_rate_that_is_used_up_is_told_to_whoever_asks_and_keeps_jobs_in_their_line() {
+    let upstream = Upstream::ok();
+    let server = server(&upstream, "  rate: {limit: 1, per: 1m}\n");
+    assert_eq!(asked(&server).0[0].status, 200);
+    for _ in 0..3 {
+        let (answers, took) = asked(&server);
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        for answer in &answers {
+            failed(answer, 503, "connection.rate");
+            // Those who asked before have gone, and are not waited for.
+            assert!((40..=60).contains(&answer.header("retry-after").parse::<u64>().unwrap()), "{answer:?}");
+        }
+    }
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[test]
+fn all_waits_of_a_list_that_has_given_nothing_are_bounded_together() {
+    let upstream = Upstream::start(|_, _| Reply::Raw(503, "retry-after: 11\r\n", Vec::new()));
+    let server = server(&upstream, "");
+    let begun = Instant::now();
+    let read = json!({"request": {"method": "GET", "path": "/"}, "paginate": {"next_url": "body.next"}});
+    let answer = server.api("POST", "/api/v1/connections/desk/read", Some(&read));
+    let attempts = failed(&answer, 502, "response.status")["attempts"].clone();
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!((attempts[0]["decision"].as_str(), attempts[1]["decision"].as_str()), (Some("retry"), Some("stop")));
+    assert!(attempts[1]["reason"].as_str().unwrap().ends_with("and nobody waits so long"), "{attempts:#}");
 }

@@ -69,10 +69,15 @@ impl Rate {
     /// A turn at the end of the line for somebody who is put off. Turns come at the rate, so that those who waited do
     /// not come back all together.
     pub fn place(&mut self, now: Duration) -> Duration {
+        self.line = self.end_of_line(now);
+        self.line
+    }
+
+    /// The turn that `place` would give, for somebody who does not wait for it.
+    pub fn end_of_line(&mut self, now: Duration) -> Duration {
         let first = self.next(now);
         let behind = if self.has_line(now) { self.line + self.per / self.limit } else { first };
-        self.line = first.max(behind);
-        self.line
+        first.max(behind)
     }
 
     /// Requests of the span that ends at `now`, those included whose turn is near.

@@ -27,7 +27,7 @@ fn gate(settings: TrafficSettings) -> Arc<Gate> {
 }
 
 fn first() -> Ask {
-    Ask { patience: s(5), is_retry: false, is_returning: false }
+    Ask { patience: s(5), is_retry: false, is_returning: false, stays: Stays::Always }
 }
 
 fn sent() -> JsonText {
@@ -323,4 +323,25 @@ async fn requests_that_were_repeated_count_for_the_rate() {
     }
     let off = gate.enter(first()).await.unwrap_err();
     assert!(matches!(off.why, Why::Rate { .. }), "{off:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_come_back_keeps_no_place_in_the_line() {
+    let gone = Ask { patience: Duration::ZERO, stays: Stays::AtMost(s(40)), ..first() };
+    let rated = gate(TrafficSettings { rate: Some((1, s(60))), ..settings() });
+    send(&rated, &answer(200, &[])).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(rated.enter(gone).await.unwrap_err().after, s(60));
+    }
+    assert_eq!(rated.enter(first()).await.unwrap_err().after, s(60));
+    assert_eq!(rated.enter(gone).await.unwrap_err().after, s(120));
+
+    let broken = gate(TrafficSettings { breaker: Some((1, s(30))), ..settings() });
+    send(&broken, &refused()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(broken.enter(gone).await.unwrap_err().after, s(30));
+    }
+    assert!(!broken.has_line.load(Ordering::Acquire));
+    assert_eq!(broken.enter(first()).await.unwrap_err().after, s(30));
+    assert!(broken.has_line.load(Ordering::Acquire));
 }
