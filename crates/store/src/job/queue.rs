@@ -94,7 +94,8 @@ pub struct Claimed {
     pub event: EventId,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
-    /// How often a worker has taken it; more than once and not after a wait: an earlier worker went away.
+    /// How many workers have taken it since it last recorded a step; more than one: the earlier ones went away. A wait
+    /// does not count.
     pub claims: u32,
     /// Whether the worker that had it last went away without a record.
     pub was_interrupted: bool,

@@ -223,7 +223,12 @@ fn insert_step(
 /// Moves the job on; gives the spool files that nobody needs any more.
 fn go_on(db: &Connection, job: JobId, next: &Next, now: Timestamp) -> Result<Vec<String>> {
     match next {
-        Next::Continue => Ok(Vec::new()),
+        Next::Continue => {
+            // It has come further: only workers that went away without that count against it.
+            db.prepare_cached("UPDATE jobs SET claims = 1 WHERE seq = ?1 AND claims > 1")?
+                .execute([job.seq().cast_signed()])?;
+            Ok(Vec::new())
+        }
         Next::RetryAt(at) => {
             db.prepare_cached("UPDATE jobs SET status = 'waiting', run_at = ?2, lease_until = NULL WHERE seq = ?1")?
                 .execute(params![job.seq().cast_signed(), at.as_micros()])?;

@@ -63,6 +63,7 @@ on_every_backend! {
         gets_careful_where_several_processes_have_ended,
         tells_a_job_whose_worker_went_away_from_one_that_waited,
         shuts_out_a_worker_whose_lease_was_taken_over,
+        counts_workers_that_went_away_since_the_last_step,
         renews_a_lease_before_it_runs_out,
         waits_until_the_time_of_the_next_attempt,
         gives_later_steps_the_whole_output_of_earlier_ones,

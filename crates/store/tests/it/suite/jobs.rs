@@ -246,6 +246,19 @@ pub async fn shuts_out_a_worker_whose_lease_was_taken_over(world: World) {
     assert_eq!(status(&world, &quick).await, JobStatus::Succeeded);
 }
 
+pub async fn counts_workers_that_went_away_since_the_last_step(world: World) {
+    let mut last = world.claimed().await;
+    for (step, claims) in [(None, 2), (None, 3), (Some(0), 2), (None, 3), (Some(1), 2)] {
+        if let Some(step) = step {
+            world.store().record_step(last.lease, succeeded(step, &json!(1)), Next::Continue).await.unwrap();
+        }
+        world.clock.advance(limits::LEASE + Duration::from_micros(1));
+        assert_eq!(world.store().reclaim_expired(&[]).await.unwrap(), 1);
+        last = world.claim(1).await.unwrap().remove(0);
+        assert_eq!((last.claims, last.was_interrupted), (claims, true));
+    }
+}
+
 pub async fn renews_a_lease_before_it_runs_out(world: World) {
     let claimed = world.claimed().await;
     for _ in 0..3 {
